@@ -1,0 +1,3 @@
+//! eBPF programs.
+#![no_std]
+#![no_main]

@@ -1,0 +1,1 @@
+//! The Affiant agent: kernel events in, signed evidence out.

@@ -1,0 +1,2 @@
+//! The `affiant` command.
+fn main() {}
