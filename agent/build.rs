@@ -5,6 +5,11 @@
 //! flag `ebpf_object` is set and `env!("AFFIANT_EBPF_OBJECT")` is its absolute path. When it is not, the flag is unset and the
 //! crate still builds, so that `cargo check` works on machines that cannot build eBPF; such a daemon says so and does not start.
 
+#![expect(
+    clippy::disallowed_methods,
+    reason = "a build script is configured by the environment that Cargo gives it"
+)]
+
 use std::env;
 use std::fs;
 use std::io;
