@@ -1,0 +1,219 @@
+//! Values the loader fixes before the programs are loaded: struct offsets from the running kernel's BTF, and numbers
+//! that differ between kernels or architectures.
+//!
+//! They live in `.rodata`, frozen, so the verifier reads them as constants and typed kernel pointers stay typed.
+//! The whole is one struct on purpose: the loader must name every member to build it, so none can be forgotten.
+
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
+
+macro_rules! offsets {
+    ($($(#[$doc:meta])* $name:ident,)*) => {
+        /// Frozen constants. Offsets are bytes from the start of the struct that the member's name begins with.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+        #[repr(C)]
+        pub struct Offsets { $($(#[$doc])* pub $name: u32,)* }
+
+        impl Offsets {
+            /// What the object carries before the loader fills it in: no member has this value on any kernel, and
+            /// the verifier refuses a typed load so far outside.
+            pub const UNSET: Self = Self { $($name: u32::MAX,)* };
+
+            /// Name and value of every member, in order.
+            #[must_use]
+            pub fn named(&self) -> [(&'static str, u32); Self::COUNT] {
+                [$((stringify!($name), self.$name),)*]
+            }
+
+            /// How many members there are.
+            pub const COUNT: usize = [$(stringify!($name),)*].len();
+        }
+    };
+}
+
+offsets! {
+    /// `task_struct.pid`: the thread id.
+    task_pid,
+    /// `task_struct.tgid`.
+    task_tgid,
+    /// `task_struct.flags`: `PF_*`.
+    task_flags,
+    /// `task_struct.group_leader`.
+    task_group_leader,
+    /// `task_struct.real_parent`.
+    task_real_parent,
+    /// `task_struct.start_boottime`, nanoseconds.
+    task_start_boottime,
+    /// `task_struct.cred`: the subjective credentials.
+    task_cred,
+    /// `task_struct.comm`.
+    task_comm,
+    /// `task_struct.files`.
+    task_files,
+    /// `task_struct.fs`.
+    task_fs,
+    /// `task_struct.mm`.
+    task_mm,
+    /// `task_struct.nsproxy`.
+    task_nsproxy,
+    /// `task_struct.signal`.
+    task_signal,
+    /// `task_struct.exit_code`.
+    task_exit_code,
+    /// `task_struct.cgroups`.
+    task_cgroups,
+    /// `task_struct.loginuid`, or the offset of `tgid` where `has_loginuid` is 0.
+    task_loginuid,
+    /// 1 where the kernel keeps login ids.
+    has_loginuid,
+    /// `css_set.dfl_cgrp`.
+    css_set_dfl_cgrp,
+    /// `cgroup.kn`.
+    cgroup_kn,
+    /// `cgroup.root`.
+    cgroup_root,
+    /// `cgroup.level`.
+    cgroup_level,
+    /// `cgroup_root.hierarchy_id`: 0 for cgroup v2.
+    cgroup_root_hierarchy_id,
+    /// `kernfs_node.id`: what user space sees as the directory's inode number.
+    kernfs_node_id,
+    /// `kernfs_node.parent` (`__parent` since 6.15).
+    kernfs_node_parent,
+    /// `cred.uid`.
+    cred_uid,
+    /// `cred.gid`.
+    cred_gid,
+    /// `cred.suid`.
+    cred_suid,
+    /// `cred.sgid`.
+    cred_sgid,
+    /// `cred.euid`.
+    cred_euid,
+    /// `cred.egid`.
+    cred_egid,
+    /// `cred.cap_effective`, 8 bytes.
+    cred_cap_effective,
+    /// `signal_struct.live`: threads not yet exiting.
+    signal_live,
+    /// `signal_struct.group_exit_code`.
+    signal_group_exit_code,
+    /// `signal_struct.flags`.
+    signal_flags,
+    /// 1 where `sched_process_exit` says by itself whether the process ended (6.15).
+    has_group_dead,
+    /// `files_struct.count`: users of the descriptor table.
+    files_struct_count,
+    /// `files_struct.fdt`.
+    files_struct_fdt,
+    /// `fdtable.fd`.
+    fdtable_fd,
+    /// `fdtable.max_fds`.
+    fdtable_max_fds,
+    /// `file.f_mode`.
+    file_mode,
+    /// `file.f_flags`.
+    file_flags,
+    /// `file.f_inode`.
+    file_inode,
+    /// `file.f_path.mnt`.
+    file_path_mnt,
+    /// `file.f_path.dentry`.
+    file_path_dentry,
+    /// `file.private_data`: the `struct socket` of a socket.
+    file_private_data,
+    /// `inode.i_mode`.
+    inode_mode,
+    /// `inode.i_uid`.
+    inode_uid,
+    /// `inode.i_gid`.
+    inode_gid,
+    /// `inode.i_sb`.
+    inode_sb,
+    /// `inode.i_ino`.
+    inode_ino,
+    /// `inode.i_nlink`.
+    inode_nlink,
+    /// `inode.i_size`.
+    inode_size,
+    /// Seconds of `inode.i_ctime`, 8 bytes.
+    inode_ctime_s,
+    /// Nanoseconds of `inode.i_ctime`, 4 bytes.
+    inode_ctime_ns,
+    /// `super_block.s_dev`.
+    super_block_dev,
+    /// Start of the piece of a dentry that is read at once.
+    dentry_piece,
+    /// `dentry.d_hash.pprev`, from the start of the piece: null when not in its directory.
+    piece_hash,
+    /// `dentry.d_parent`, from the start of the piece.
+    piece_parent,
+    /// `dentry.d_name.len`, from the start of the piece.
+    piece_name_len,
+    /// `dentry.d_name.name`, from the start of the piece.
+    piece_name,
+    /// The inline name, from the start of the piece.
+    piece_inline,
+    /// `mount.mnt`: where the `vfsmount` lies in its `mount`.
+    mount_vfsmount,
+    /// Start of the piece of a mount that is read at once.
+    mount_piece,
+    /// `mount.mnt_parent`, from the start of the piece.
+    piece_mnt_parent,
+    /// `mount.mnt_mountpoint`, from the start of the piece.
+    piece_mnt_mountpoint,
+    /// `mount.mnt.mnt_root`, from the start of the piece.
+    piece_mnt_root,
+    /// `mount.mnt_ns`.
+    mount_ns,
+    /// `fs_struct.pwd`: mount, then dentry.
+    fs_struct_pwd,
+    /// `nsproxy.mnt_ns`.
+    nsproxy_mnt_ns,
+    /// `mm_struct.arg_start`.
+    mm_arg_start,
+    /// `mm_struct.arg_end`.
+    mm_arg_end,
+    /// `mm_struct.exe_file`.
+    mm_exe_file,
+    /// `linux_binprm.file`.
+    bprm_file,
+    /// `linux_binprm.filename`.
+    bprm_filename,
+    /// `linux_binprm.argc`.
+    bprm_argc,
+    /// `linux_binprm.envc`.
+    bprm_envc,
+    /// `socket.sk`.
+    socket_sk,
+    /// `sock.__sk_common.skc_family`.
+    sock_family,
+    /// `sock.__sk_common.skc_num`: local port, host order.
+    sock_num,
+    /// `sock.__sk_common.skc_rcv_saddr`.
+    sock_rcv_saddr,
+    /// `sock.__sk_common.skc_v6_rcv_saddr`.
+    sock_v6_rcv_saddr,
+    /// `sock.__sk_common.skc_cookie`.
+    sock_cookie,
+    /// `sock.sk_err`.
+    sock_err,
+    /// `pt_regs`: first argument of a system call.
+    regs_arg0,
+    /// `pt_regs`: second argument.
+    regs_arg1,
+    /// `pt_regs`: third argument.
+    regs_arg2,
+    /// `pt_regs`: number of the system call.
+    regs_nr,
+    /// Number of open(2); 0xffff where the architecture has none.
+    nr_open,
+    /// Number of creat(2); 0xffff where the architecture has none.
+    nr_creat,
+    /// Number of openat(2).
+    nr_openat,
+    /// Number of openat2(2).
+    nr_openat2,
+    /// Number of connect(2).
+    nr_connect,
+}
+const _: () = assert!(size_of::<Offsets>() == 4 * Offsets::COUNT);

@@ -1,0 +1,66 @@
+//! Every size and count that both sides share, each derived where it stands.
+
+/// Bytes of `RING_CRIT`. A fork, exec and exit of one process take about 700 bytes together, so 8 MiB holds about
+/// 12,000 processes' lives between two commits of the log.
+pub const RING_CRIT_BYTES: u32 = 8 << 20;
+
+/// Bytes of `RING_BULK`. An open of a path of 40 bytes takes 208 bytes (8 of them the ring's own header), so 16 MiB
+/// holds about 80,000 opens: half a second at the 150,000 opens per second that two cores can do.
+pub const RING_BULK_BYTES: u32 = 16 << 20;
+
+/// Longest path kept, in bytes of components with their terminators. `PATH_MAX` is 4,096, but the scratch of a task
+/// must stay within one 8 KiB allocation; a longer path keeps its end (nearest the file) and is flagged.
+pub const PATH_BYTES_MAX: usize = 2048;
+
+/// Longest working directory kept with an exec, in bytes; flagged beyond.
+pub const CWD_BYTES_MAX: usize = 1024;
+
+/// Longest path string of the caller kept as a claim, in bytes without terminator.
+pub const ASKED_BYTES_MAX: usize = 1024;
+
+/// Longest `argv` kept in the message, in bytes with terminators; `argc` and the whole length are kept beside it.
+pub const ARGV_BYTES_MAX: usize = 4096;
+
+/// Longest cgroup path kept, in bytes without terminator.
+pub const CGROUP_PATH_BYTES_MAX: usize = 1024;
+
+/// A path component is at most `NAME_MAX` (255) bytes plus its terminator.
+pub const NAME_BYTES_MAX: usize = 256;
+
+/// Path components walked before a path is flagged as truncated. 64 covers every path of 2,048 bytes whose
+/// components average 31 bytes; the verifier walks the loop once per step, which is what bounds it.
+pub const PATH_DEPTH_MAX: u32 = 64;
+
+/// Longest name given to exec that is kept, in bytes without terminator.
+pub const EXEC_NAME_BYTES_MAX: usize = 512;
+
+/// Bytes of one task's scratch, in which a message is put together before it is copied to the ring. The largest, an
+/// exec, needs 208 + 2,048 + 1,024 + 512 + 4,096 = 7,888; with the kernel's own 80 or so bytes it stays in the 8 KiB
+/// allocation class.
+pub const SCRATCH_BYTES: usize = 8000;
+
+/// Entries of `SCOPE`: cgroups that are in scope, descendants included. At 16 bytes of value, about 2 MiB in full.
+pub const SCOPE_ENTRIES_MAX: u32 = 16_384;
+
+/// Entries of `LOSS`: four classes for 1,000 workloads that lose at the same time; beyond that the entry for
+/// cgroup 0 takes the rest.
+pub const LOSS_ENTRIES_MAX: u32 = 4_096;
+
+/// Entries of `CALLS`: threads inside connect(2) at one moment.
+pub const CALLS_ENTRIES_MAX: u32 = 16_384;
+
+/// Entries of `PENDING`: TCP connections between SYN and answer at one moment.
+pub const PENDING_ENTRIES_MAX: u32 = 16_384;
+
+/// Bytes read at once from a `struct file`, `struct inode` and `struct mount`: the members wanted lie within this
+/// much of each other on 5.10 to 6.18 (the loader checks and refuses otherwise).
+pub const CHUNK_BYTES: usize = 128;
+
+/// Bytes read at once from a `struct mount`.
+pub const MOUNT_CHUNK_BYTES: usize = 48;
+
+/// Bytes read at once from a `struct dentry`: from `d_parent` to the end of the inline name (72 on 6.18, 72 on 6.1).
+pub const DENTRY_CHUNK_BYTES: usize = 80;
+
+/// Bytes of a dentry's inline name on every supported kernel: 32 up to 6.12, 40 after; the smaller is used.
+pub const INLINE_NAME_BYTES: usize = 32;

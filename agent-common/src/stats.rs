@@ -1,0 +1,158 @@
+//! Map values: counters, losses, scope and saved calls.
+
+use crate::connect::Endpoints;
+use crate::header::Header;
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
+
+/// Key of `LOSS`: whose events of which class found no room.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct LossKey {
+    /// Scope id, 0 for the host and for what did not fit.
+    pub scope_id: u64,
+    /// One of [`crate::header::class`].
+    pub class: u32,
+    /// Zero.
+    pub reserved: u32,
+}
+const _: () = assert!(size_of::<LossKey>() == 16);
+
+/// Value of `LOSS`: never reset, so differences say what a period lost.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct Loss {
+    /// Events lost.
+    pub count: u64,
+    /// First loss, nanoseconds since boot.
+    pub first_ns: u64,
+    /// Latest loss (approximate: concurrent losses may write it out of order by microseconds).
+    pub last_ns: u64,
+}
+const _: () = assert!(size_of::<Loss>() == 24);
+
+/// Event families that a scope wants beside process and cgroup events.
+pub mod family {
+    /// connect, connect_done.
+    pub const NETWORK: u32 = 1 << 0;
+    /// open.
+    pub const FILE: u32 = 1 << 1;
+    /// All of them.
+    pub const ALL: u32 = NETWORK | FILE;
+}
+
+/// Value of `SCOPE`, keyed by cgroup id: the scope that a cgroup is in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct Scope {
+    /// cgroup id of the scope's root.
+    pub scope_id: u64,
+    /// Bits of [`family`].
+    pub families: u32,
+    /// Zero.
+    pub reserved: u32,
+}
+const _: () = assert!(size_of::<Scope>() == 16);
+
+/// Value of the task storage `TASKS`: the scope of a process (kept at its leader) or thread, as last looked up.
+#[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct TaskScope {
+    /// Sticky scope, 0 for none.
+    pub scope_id: u64,
+    /// Bits of [`family`].
+    pub families: u32,
+    /// [`Settings::generation`] under which this was looked up.
+    pub generation: u32,
+    /// 1 once the process's exit was reported (kernels whose tracepoint does not say which thread is last).
+    pub exited: u32,
+    /// Zero.
+    pub reserved: u32,
+}
+const _: () = assert!(size_of::<TaskScope>() == 24);
+
+/// The one value of `SETTINGS`, which user space writes and the programs read.
+#[derive(Clone, Copy, Debug, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct Settings {
+    /// The agent's own process; 0 while no daemon runs.
+    pub agent_tgid: u32,
+    /// Raised whenever `SCOPE` changes, so that cached lookups are made again.
+    pub generation: u32,
+}
+const _: () = assert!(size_of::<Settings>() == 8);
+
+/// The one value of `META`: what a later daemon must know before it takes the maps over.
+#[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct Meta {
+    /// Names this number space; random, chosen when the maps were made.
+    pub capture_id: [u8; 16],
+    /// SHA-256 of the eBPF object that made them.
+    pub object_digest: [u8; 32],
+    /// SHA-256 of the offsets and constants that the programs were loaded with.
+    pub offsets_digest: [u8; 32],
+    /// [`crate::WIRE_VERSION`].
+    pub wire_version: u32,
+    /// 1 once every map was pinned; a set without it was left half made.
+    pub complete: u32,
+}
+const _: () = assert!(size_of::<Meta>() == 88);
+
+/// Value of `CALLS`, keyed by thread: a connect(2) that has reached the address hook and not yet returned.
+#[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct Call {
+    /// When the hook ran, nanoseconds since boot.
+    pub begun_ns: u64,
+    /// Where to.
+    pub endpoints: Endpoints,
+}
+const _: () = assert!(size_of::<Call>() == 64);
+
+/// States of a [`Pending`] connection; each side moves it on by compare-and-swap, so exactly one reports the answer.
+pub mod pending_state {
+    /// connect(2) has not returned.
+    pub const CALLING: u32 = 0;
+    /// connect(2) returned "in progress"; the answer is awaited.
+    pub const AWAITED: u32 = 1;
+    /// The answer came before connect(2) returned.
+    pub const ANSWERED: u32 = 2;
+}
+
+/// Value of `PENDING`, keyed by socket cookie: a TCP connection between SYN and answer.
+#[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct Pending {
+    /// One of [`pending_state`].
+    pub state: u32,
+    /// The answer: 0 or the negative error number.
+    pub result: i32,
+    /// When the answer came, nanoseconds since boot.
+    pub answered_ns: u64,
+    /// Local address at the answer.
+    pub local: [u8; 16],
+    /// Local port at the answer, host byte order.
+    pub local_port: u32,
+    /// Zero.
+    pub reserved: u32,
+    /// The call.
+    pub call: Call,
+    /// Identity of the caller, from when it called.
+    pub header: Header,
+}
+const _: () = assert!(size_of::<Pending>() == 40 + 64 + 112);
+
+/// What the task iterator writes for each process alive (back-fill).
+#[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct Alive {
+    /// The process; `kind`, `class`, `seq` and `cpu` are zero.
+    pub header: Header,
+    /// Inode number of its binary; 0 for a kernel thread.
+    pub ino: u64,
+    /// Kernel device number of the binary.
+    pub dev: u32,
+    /// Links to the binary.
+    pub nlink: u32,
+}
+const _: () = assert!(size_of::<Alive>() == 112 + 16);
