@@ -1,0 +1,137 @@
+//! The daemon's own cgroups: one directory above all sessions, one below it per session.
+//!
+//! File system calls only; which session a directory belongs to is `sessions`' business.
+
+use std::io;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+/// A call on the cgroup file system that failed.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot {what} {path}")]
+pub struct CgroupError {
+    /// What was tried.
+    pub what: &'static str,
+    /// On which file or directory.
+    pub path: PathBuf,
+    /// What the kernel said.
+    #[source]
+    pub source: io::Error,
+}
+
+fn failed(what: &'static str, path: &Path) -> impl FnOnce(io::Error) -> CgroupError {
+    let path = path.to_owned();
+    move |source| CgroupError { what, path, source }
+}
+
+/// The directory below which sessions have theirs.
+#[derive(Debug, Clone)]
+pub struct SessionCgroups {
+    base: PathBuf,
+}
+
+impl SessionCgroups {
+    /// Makes sure that `name` exists below the cgroup2 mount.
+    ///
+    /// # Errors
+    /// When the directory can neither be made nor is there.
+    pub fn prepare(mount: &Path, name: &str) -> Result<Self, CgroupError> {
+        let base = mount.join(name);
+        match std::fs::create_dir(&base) {
+            Ok(()) => {}
+            Err(source) if source.kind() == io::ErrorKind::AlreadyExists => {}
+            Err(source) => return Err(CgroupError { what: "create the cgroup", path: base, source }),
+        }
+        Ok(Self { base })
+    }
+
+    /// The directory itself.
+    #[must_use]
+    pub fn base(&self) -> &Path {
+        &self.base
+    }
+
+    /// Makes a session's cgroup and gives its id.
+    ///
+    /// # Errors
+    /// When it exists already (session ids are random: somebody else made it) or cannot be made.
+    pub fn create(&self, session: &str) -> Result<(SessionCgroup, u64), CgroupError> {
+        let path = self.base.join(session);
+        std::fs::create_dir(&path).map_err(failed("create the cgroup", &path))?;
+        let id = std::fs::metadata(&path).map_err(failed("read the id of the cgroup", &path))?.ino();
+        Ok((SessionCgroup { path }, id))
+    }
+
+    /// A session's cgroup that an earlier run made, when it is still there under the same id.
+    #[must_use]
+    pub fn reopen(&self, session: &str, id: u64) -> Option<SessionCgroup> {
+        let path = self.base.join(session);
+        (std::fs::metadata(&path).ok()?.ino() == id).then_some(SessionCgroup { path })
+    }
+
+    /// Removes the base directory when nothing is left below it.
+    pub fn remove_if_empty(&self) -> bool {
+        std::fs::remove_dir(&self.base).is_ok()
+    }
+}
+
+/// One session's cgroup.
+#[derive(Debug)]
+pub struct SessionCgroup {
+    path: PathBuf,
+}
+
+impl SessionCgroup {
+    /// Moves a process into it, all threads at once.
+    ///
+    /// # Errors
+    /// When the process is gone or the kernel refuses.
+    pub fn adopt(&self, tgid: u32) -> Result<(), CgroupError> {
+        let procs = self.path.join("cgroup.procs");
+        std::fs::write(&procs, tgid.to_string()).map_err(failed("move a process through", &procs))
+    }
+
+    /// Whether a live process is in it or below it.
+    ///
+    /// # Errors
+    /// When `cgroup.events` cannot be read, for instance because the cgroup was removed from outside.
+    pub fn populated(&self) -> Result<bool, CgroupError> {
+        let events = self.path.join("cgroup.events");
+        let text = std::fs::read_to_string(&events).map_err(failed("read", &events))?;
+        Ok(text.lines().any(|line| line == "populated 1"))
+    }
+
+    /// Kills every process in it and below it (`cgroup.kill`, kernel 5.14 and newer).
+    ///
+    /// # Errors
+    /// When the kernel has no `cgroup.kill`.
+    pub fn kill(&self) -> Result<(), CgroupError> {
+        let file = self.path.join("cgroup.kill");
+        std::fs::write(&file, "1").map_err(failed("kill through", &file))
+    }
+
+    /// Removes the directory and the cgroups that the workload made below it.
+    ///
+    /// # Errors
+    /// When a process is still in it.
+    pub fn remove(&self) -> Result<(), CgroupError> {
+        let mut directories = vec![self.path.clone()];
+        let mut next = 0;
+        while let Some(directory) = directories.get(next).cloned() {
+            next += 1;
+            let Ok(entries) = std::fs::read_dir(&directory) else { continue };
+            directories.extend(
+                entries.flatten().filter(|e| e.file_type().is_ok_and(|kind| kind.is_dir())).map(|e| e.path()),
+            );
+        }
+        // Children stand after their parents, so backwards is from the leaves.
+        for directory in directories.iter().rev() {
+            match std::fs::remove_dir(directory) {
+                Ok(()) => {}
+                Err(source) if source.kind() == io::ErrorKind::NotFound => {}
+                Err(source) => return Err(CgroupError { what: "remove the cgroup", path: directory.clone(), source }),
+            }
+        }
+        Ok(())
+    }
+}
