@@ -1,0 +1,127 @@
+//! How the rest of the daemon asks the pipeline for something: a bounded queue of commands, answered once durable.
+//!
+//! The queue is the only way in. A full queue is answered at once ([`SessionError::Unavailable`]); it never makes
+//! the pipeline wait, and a caller that goes away costs nothing but its answer.
+
+use std::sync::mpsc::{SyncSender, TrySendError};
+
+use tokio::sync::oneshot;
+
+use crate::session::protocol::{
+    CommandStatus, OpenSession, Peer, SessionError, SessionInfo, SessionOpened, SessionService, Status, WhoAmI,
+};
+
+/// Most commands that wait for the pipeline. It looks at them every few milliseconds; more than this at once
+/// means somebody floods the control socket.
+pub const COMMANDS_MAX: usize = 256;
+
+/// Where an answer goes. Dropped without an answer when the pipeline ends.
+pub type Reply<T> = oneshot::Sender<T>;
+
+/// Everything that can be asked of the pipeline.
+#[derive(Debug)]
+pub enum Command {
+    /// Open a session.
+    Open(OpenSession, Reply<Result<SessionOpened, SessionError>>),
+    /// Move a process into a session.
+    Join(String, Peer, Reply<Result<(), SessionError>>),
+    /// A session's command has ended.
+    Ended(String, Peer, CommandStatus, Reply<Result<(), SessionError>>),
+    /// The connection that opened a session has closed.
+    OpenerGone(String),
+    /// Revoke a session.
+    Revoke(String, Peer, Reply<Result<(), SessionError>>),
+    /// List sessions.
+    Sessions(Reply<Vec<SessionInfo>>),
+    /// Whose process is this?
+    Whoami(u32, Reply<Option<WhoAmI>>),
+    /// What the daemon says of itself.
+    Status(Reply<Status>),
+}
+
+/// What wakes the pipeline besides its own timer: the closed list.
+#[derive(Debug)]
+pub enum Input {
+    /// Somebody asks for something.
+    Command(Command),
+    /// Stop in order: drain, record `disarmed`, seal.
+    Shutdown,
+}
+
+/// The asking side; clones share the queue.
+#[derive(Debug, Clone)]
+pub struct PipelineHandle {
+    queue: SyncSender<Input>,
+}
+
+impl PipelineHandle {
+    /// A handle that feeds `queue`.
+    #[must_use]
+    pub fn new(queue: SyncSender<Input>) -> Self {
+        Self { queue }
+    }
+
+    /// Asks the pipeline to stop in order. Waits for room in the queue: a stop must not get lost.
+    pub fn shut_down(&self) {
+        // An error says that the pipeline has ended already, which is what was asked for.
+        drop(self.queue.send(Input::Shutdown));
+    }
+
+    fn send(&self, command: Command) -> Result<(), SessionError> {
+        self.queue.try_send(Input::Command(command)).map_err(|error| SessionError::Unavailable {
+            why: match error {
+                TrySendError::Full(_) => format!("{COMMANDS_MAX} requests are waiting; try again"),
+                TrySendError::Disconnected(_) => "it is stopping".to_owned(),
+            },
+        })
+    }
+
+    async fn ask<T>(&self, command: impl FnOnce(Reply<T>) -> Command) -> Result<T, SessionError> {
+        let (reply, answer) = oneshot::channel();
+        self.send(command(reply))?;
+        answer.await.map_err(|_stopped| SessionError::Unavailable { why: "it stopped before it could answer".to_owned() })
+    }
+}
+
+impl SessionService for PipelineHandle {
+    async fn open_session(&self, wish: OpenSession) -> Result<SessionOpened, SessionError> {
+        self.ask(|reply| Command::Open(wish, reply)).await?
+    }
+
+    async fn join_session(&self, token: &str, peer: Peer) -> Result<(), SessionError> {
+        let token = token.to_owned();
+        self.ask(|reply| Command::Join(token, peer, reply)).await?
+    }
+
+    async fn command_ended(&self, id: &str, peer: Peer, status: CommandStatus) -> Result<(), SessionError> {
+        let id = id.to_owned();
+        self.ask(|reply| Command::Ended(id, peer, status, reply)).await?
+    }
+
+    async fn opener_gone(&self, id: &str) {
+        // A queue that is full now would keep the session open for ever: wait for room, off the runtime's thread.
+        let queue = self.queue.clone();
+        let id = id.to_owned();
+        let sent = tokio::task::spawn_blocking(move || queue.send(Input::Command(Command::OpenerGone(id)))).await;
+        if !matches!(sent, Ok(Ok(()))) {
+            tracing::debug!("the pipeline stopped before it heard that a session's opener is gone");
+        }
+    }
+
+    async fn revoke(&self, id: &str, peer: Peer) -> Result<(), SessionError> {
+        let id = id.to_owned();
+        self.ask(|reply| Command::Revoke(id, peer, reply)).await?
+    }
+
+    async fn sessions(&self) -> Vec<SessionInfo> {
+        self.ask(Command::Sessions).await.unwrap_or_default()
+    }
+
+    async fn whoami(&self, pid: u32) -> Option<WhoAmI> {
+        self.ask(|reply| Command::Whoami(pid, reply)).await.ok().flatten()
+    }
+
+    async fn status(&self) -> Status {
+        self.ask(Command::Status).await.unwrap_or_else(|_stopping| Status::default())
+    }
+}
