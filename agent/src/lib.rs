@@ -1,5 +1,9 @@
 //! The Affiant agent: kernel events in, signed evidence out.
 
 pub mod config;
+pub mod session;
+pub mod log;
 pub mod pipeline;
 pub mod workload;
+pub mod probe;
+pub mod sys;

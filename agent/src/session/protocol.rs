@@ -1,0 +1,645 @@
+//! What crosses the control socket: one JSON object per line, a request and then its reply.
+//!
+//! Owns the shapes and their limits. A request is a claim by whoever connected: everything in it
+//! is bounded here and judged elsewhere; who asks is never in the request, it is the kernel's
+//! answer about the connection ([`Peer`]). Replies come from the daemon and are trusted by clients
+//! as far as the socket's directory is (root's).
+#![forbid(unsafe_code)]
+
+use std::future::Future;
+
+use serde::{Deserialize, Serialize};
+
+/// Longest line either way, in bytes, the newline included.
+pub const LINE_SIZE_MAX: usize = 64 * 1024;
+/// Longest identity, in bytes: the limit of the SPIFFE ID specification, section 2.3.
+pub const IDENTITY_SIZE_MAX: usize = 2048;
+/// Longest task text, in bytes.
+pub const TASK_SIZE_MAX: usize = 4096;
+/// Most labels on one session.
+pub const LABELS_MAX: usize = 32;
+/// Longest key of a label, in bytes.
+pub const LABEL_KEY_SIZE_MAX: usize = 64;
+/// Longest value of a label, in bytes.
+pub const LABEL_VALUE_SIZE_MAX: usize = 256;
+/// Longest session id or join token, in bytes.
+pub const ID_SIZE_MAX: usize = 128;
+
+/// Who is at the other end of a connection, as the kernel says.
+///
+/// `pid` names a process only while that process lives: it can be reused afterwards. A client
+/// that must be acted on keeps its connection open until the answer is sent.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Peer {
+    /// Effective user id when it connected.
+    pub uid: u32,
+    /// Effective group id when it connected.
+    pub gid: u32,
+    /// Supplementary groups, read from `/proc/<pid>/status` while it was connected.
+    pub groups: Vec<u32>,
+    /// Process id in the daemon's pid namespace.
+    pub pid: u32,
+    /// When that process started, in clock ticks since boot, as read when it connected: tells it
+    /// from a later one of the same id ([`Peer::is_same_process`]).
+    pub start_ticks: u64,
+}
+
+/// A wish for a session. Every field but `peer` is the asker's claim.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OpenSession {
+    /// Identity asked for; the authorization has allowed it. None never reaches the service.
+    pub identity: Option<String>,
+    /// What the session is for, in the asker's words.
+    pub task: Option<String>,
+    /// Time to live in nanoseconds of boot time; already within the configured limits.
+    pub ttl_ns: Option<u64>,
+    /// Labels in the asker's order; keys are unique.
+    pub labels: Vec<(String, String)>,
+    /// Who asked.
+    pub peer: Peer,
+}
+
+/// A session that now exists and has its `issued` record.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SessionOpened {
+    /// The session's id.
+    pub id: String,
+    /// Secret that lets one process join; good once.
+    pub join_token: String,
+    /// Index of the `issued` entry.
+    pub entry: u64,
+}
+
+/// How the session's command ended. Exactly one of the two is set.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CommandStatus {
+    /// Exit code.
+    pub code: Option<i32>,
+    /// Signal that ended it.
+    pub signal: Option<i32>,
+}
+
+/// One session as the daemon knows it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SessionInfo {
+    /// The session's id.
+    pub id: String,
+    /// Its identity.
+    pub identity: String,
+    /// What it is for, in the asker's words: a claim.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub task: Option<String>,
+    /// Labels, in the asker's order: claims.
+    #[serde(default)]
+    pub labels: Vec<(String, String)>,
+    /// User id that asked for it.
+    pub uid: u32,
+    /// Index of its `issued` entry.
+    pub entry: u64,
+    /// Cgroup id, when its cgroup exists.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub cgroup: Option<u64>,
+    /// Wall time of issuance in nanoseconds since 1970 (the host's clock).
+    pub issued_wall_ns: u64,
+    /// Nanoseconds until it expires; none: no limit.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub expires_in_ns: Option<u64>,
+    /// Where it is between issuance and revocation.
+    pub state: SessionState,
+}
+
+/// Where a session is in its life.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum SessionState {
+    /// Issued; no process has joined.
+    Issued,
+    /// A command runs in it.
+    Running,
+    /// Its command has ended and descendants are left.
+    Lingering,
+    /// Revoked; kept for a while so that `session show` can say so.
+    Revoked,
+}
+
+/// Which session and identity the kernel gives a process.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct WhoAmI {
+    /// Session id; none outside sessions.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub session: Option<String>,
+    /// The workload's identity.
+    pub identity: String,
+    /// Cgroup id at the moment of asking.
+    pub cgroup: u64,
+    /// How the identity was established.
+    pub established_how: String,
+}
+
+/// What the daemon says of itself.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Status {
+    /// Version of the daemon.
+    pub version: String,
+    /// Process id of the daemon.
+    pub pid: u32,
+    /// Nanoseconds since the daemon armed.
+    pub uptime_ns: u64,
+    /// Origin of the log.
+    pub origin: String,
+    /// Trust tier, T0 to T3, and what it means in one sentence.
+    pub trust_tier: String,
+    /// Hook tier: `lsm`, `fentry` or `tracepoint`.
+    pub hook_tier: String,
+    /// Whether pinned maps of an earlier run were taken over.
+    pub resumed: bool,
+    /// Which hook serves which event class.
+    pub hooks: Vec<HookStatus>,
+    /// What is not covered, and why.
+    pub not_covered: Vec<NotCovered>,
+    /// Key epoch in force.
+    pub epoch: u64,
+    /// Entries made durable.
+    pub entries: u64,
+    /// Tree size of the newest checkpoint.
+    pub sealed: u64,
+    /// Bytes of the log directory; none when not measured.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub log_size: Option<u64>,
+    /// Open sessions.
+    pub sessions: u64,
+    /// Kernel numbers per class, summed over processors.
+    pub classes: Vec<ClassStatus>,
+    /// One per configured sink.
+    pub sinks: Vec<SinkStatus>,
+}
+
+/// One hook.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct HookStatus {
+    /// Event class or event it serves.
+    pub event: String,
+    /// The kernel hook.
+    pub hook: String,
+}
+
+/// Something that is not captured.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NotCovered {
+    /// What.
+    pub what: String,
+    /// Why.
+    pub why: String,
+}
+
+/// Counters of one event class.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ClassStatus {
+    /// The class: `process`, `cgroup`, `network`, `file`.
+    pub class: String,
+    /// Numbers given out by the kernel side.
+    pub generated: u64,
+    /// Events dropped, by the kernel's count.
+    pub dropped: u64,
+}
+
+/// One export sink.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SinkStatus {
+    /// Name of the sink: the key of its configuration.
+    pub name: String,
+    /// The next entry to send.
+    pub next_entry: u64,
+    /// Sealed entries not yet sent.
+    pub lag_entries: u64,
+    /// Events sent since the daemon started.
+    pub sent: u64,
+    /// Entries that have no event in this format, since the daemon started.
+    pub filtered: u64,
+    /// Attempts that failed, since the daemon started.
+    pub failures: u64,
+    /// The last failure, when the sink has not worked since.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub fault: Option<String>,
+}
+
+/// Why the daemon did not do what was asked.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error, Serialize, Deserialize)]
+#[serde(tag = "error", rename_all = "snake_case", deny_unknown_fields)]
+pub enum SessionError {
+    /// The asker may not.
+    #[error("refused: {why}")]
+    Refused {
+        /// Which rule, and what would help.
+        why: String,
+    },
+    /// No such session.
+    #[error("no session {id}")]
+    Unknown {
+        /// The id asked for.
+        id: String,
+    },
+    /// The join token is not one that waits to be used.
+    #[error("the join token is unknown or was used already")]
+    BadToken {},
+    /// The session has ended.
+    #[error("session {id} has ended")]
+    Ended {
+        /// The id asked for.
+        id: String,
+    },
+    /// As many sessions are open as configuration allows.
+    #[error("{open} sessions are open, the limit is {limit}; close some or raise run.sessions_max")]
+    TooMany {
+        /// Open sessions.
+        open: u32,
+        /// The limit.
+        limit: u32,
+    },
+    /// The request breaks a rule of the protocol.
+    #[error("bad request: {why}")]
+    BadRequest {
+        /// Which rule.
+        why: String,
+    },
+    /// The daemon lacks something, or is stopping.
+    #[error("the daemon cannot do this now: {why}")]
+    Unavailable {
+        /// What is missing.
+        why: String,
+    },
+}
+
+/// One line from a client.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "do", rename_all = "snake_case", deny_unknown_fields)]
+pub enum Request {
+    /// Open a session. The connection that asks is its lifeline: when it closes before `ended`,
+    /// the command is taken to be gone.
+    Open {
+        /// Identity wanted.
+        #[serde(skip_serializing_if = "Option::is_none", default)]
+        identity: Option<String>,
+        /// What it is for.
+        #[serde(skip_serializing_if = "Option::is_none", default)]
+        task: Option<String>,
+        /// Time to live in nanoseconds.
+        #[serde(skip_serializing_if = "Option::is_none", default)]
+        ttl_ns: Option<u64>,
+        /// Labels.
+        #[serde(default)]
+        labels: Vec<(String, String)>,
+    },
+    /// Move the asking process into the session of this token.
+    Join {
+        /// From [`SessionOpened`].
+        token: String,
+    },
+    /// The session's command has ended.
+    Ended {
+        /// The session.
+        id: String,
+        /// How it ended.
+        status: CommandStatus,
+    },
+    /// List sessions.
+    Sessions {},
+    /// End a session's credential now.
+    Revoke {
+        /// The session.
+        id: String,
+    },
+    /// Which session and identity the asking process has.
+    Whoami {},
+    /// What the daemon says of itself.
+    Status {},
+}
+
+/// One line from the daemon.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub enum Reply {
+    /// To `open`.
+    Opened(SessionOpened),
+    /// To `join`, `ended` and `revoke`.
+    Done {},
+    /// To `sessions`.
+    Sessions(Vec<SessionInfo>),
+    /// To `whoami`; none when the kernel names no workload.
+    Whoami(Option<WhoAmI>),
+    /// To `status`.
+    Status(Box<Status>),
+    /// To anything.
+    Failed(SessionError),
+}
+
+/// What the control socket needs of the daemon: the pipeline's handle, or a stand-in in tests.
+///
+/// Each call is answered once the effect is durable where it has one: a session is never shown to
+/// its opener before its `issued` record is. Calls may run at once; the implementer orders them.
+pub trait SessionService: Clone + Send + Sync + 'static {
+    /// Opens a session and its cgroup; its `issued` record is durable when this returns.
+    fn open_session(
+        &self,
+        wish: OpenSession,
+    ) -> impl Future<Output = Result<SessionOpened, SessionError>> + Send;
+
+    /// Moves the peer's process into the session; nothing the peer does afterwards is outside it.
+    fn join_session(
+        &self,
+        token: &str,
+        peer: Peer,
+    ) -> impl Future<Output = Result<(), SessionError>> + Send;
+
+    /// Notes how the command ended; the session ends when its cgroup is empty.
+    fn command_ended(
+        &self,
+        id: &str,
+        peer: Peer,
+        status: CommandStatus,
+    ) -> impl Future<Output = Result<(), SessionError>> + Send;
+
+    /// The connection that opened the session closed without a word: `affiant run` was killed.
+    /// The session ends when its cgroup is empty.
+    fn opener_gone(&self, id: &str) -> impl Future<Output = ()> + Send;
+
+    /// Ends the session's credential now.
+    fn revoke(&self, id: &str, peer: Peer)
+    -> impl Future<Output = Result<(), SessionError>> + Send;
+
+    /// Every open session, and those that ended a short while ago.
+    fn sessions(&self) -> impl Future<Output = Vec<SessionInfo>> + Send;
+
+    /// Which workload the kernel gives a process; none when it is gone or unknown.
+    fn whoami(&self, pid: u32) -> impl Future<Output = Option<WhoAmI>> + Send;
+
+    /// What the daemon says of itself.
+    fn status(&self) -> impl Future<Output = Status> + Send;
+}
+
+impl Request {
+    /// Parses one line, without its newline, and checks every limit.
+    ///
+    /// # Errors
+    /// [`SessionError::BadRequest`] naming the rule that was broken.
+    pub fn parse(line: &[u8]) -> Result<Self, SessionError> {
+        let request: Self = serde_json::from_slice(line).map_err(|error| bad(error.to_string()))?;
+        request.check()?;
+        Ok(request)
+    }
+
+    /// Checks every limit. Clients call it too, so that a mistake is found before it is sent.
+    ///
+    /// # Errors
+    /// [`SessionError::BadRequest`] naming the rule that was broken.
+    pub fn check(&self) -> Result<(), SessionError> {
+        match self {
+            Self::Open {
+                identity,
+                task,
+                ttl_ns,
+                labels,
+            } => {
+                if let Some(identity) = identity {
+                    check_identity(identity)?;
+                }
+                if let Some(task) = task {
+                    check_size("task", task, TASK_SIZE_MAX)?;
+                }
+                if *ttl_ns == Some(0) {
+                    return Err(bad("ttl is 0; expected at least 1 ns".to_owned()));
+                }
+                check_labels(labels)
+            }
+            Self::Join { token } => check_size("token", token, ID_SIZE_MAX),
+            Self::Ended { id, status } => {
+                if status.code.is_some() == status.signal.is_some() {
+                    return Err(bad("status needs exactly one of code and signal".to_owned()));
+                }
+                check_size("id", id, ID_SIZE_MAX)
+            }
+            Self::Revoke { id } => check_size("id", id, ID_SIZE_MAX),
+            Self::Sessions {} | Self::Whoami {} | Self::Status {} => Ok(()),
+        }
+    }
+}
+
+fn bad(why: String) -> SessionError {
+    SessionError::BadRequest { why }
+}
+
+fn check_size(what: &str, seen: &str, size_max: usize) -> Result<(), SessionError> {
+    if seen.is_empty() || seen.len() > size_max {
+        return Err(bad(format!(
+            "{what} has {} bytes; expected 1 to {size_max}",
+            seen.len()
+        )));
+    }
+    Ok(())
+}
+
+/// Checks the characters and the shape of a SPIFFE ID (SPIFFE-ID specification, section 2).
+///
+/// Trust domain: lower case letters, digits, `.`, `-`, `_`. Path segments: letters, digits, `.`,
+/// `-`, `_`; not empty, not `.` or `..`.
+fn check_identity(identity: &str) -> Result<(), SessionError> {
+    check_size("identity", identity, IDENTITY_SIZE_MAX)?;
+    let wrong = || {
+        bad(format!(
+            "identity {identity:?}; expected spiffe://trust-domain/path with letters, digits, '.', '-' and '_' \
+             (a trust domain has no capitals)"
+        ))
+    };
+    let rest = identity.strip_prefix("spiffe://").ok_or_else(wrong)?;
+    let (domain, path) = rest.split_once('/').ok_or_else(wrong)?;
+    let domain_good = !domain.is_empty()
+        && domain.bytes().all(|byte| {
+            byte.is_ascii_lowercase() || byte.is_ascii_digit() || matches!(byte, b'.' | b'-' | b'_')
+        });
+    let path_good = path.split('/').all(|segment| {
+        !matches!(segment, "" | "." | "..")
+            && segment
+                .bytes()
+                .all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-' | b'_'))
+    });
+    if domain_good && path_good {
+        Ok(())
+    } else {
+        Err(wrong())
+    }
+}
+
+fn check_labels(labels: &[(String, String)]) -> Result<(), SessionError> {
+    if labels.len() > LABELS_MAX {
+        return Err(bad(format!(
+            "{} labels; expected at most {LABELS_MAX}",
+            labels.len()
+        )));
+    }
+    for (at, (key, value)) in labels.iter().enumerate() {
+        check_size("label key", key, LABEL_KEY_SIZE_MAX)?;
+        if value.len() > LABEL_VALUE_SIZE_MAX {
+            return Err(bad(format!(
+                "label {key:?} has a value of {} bytes; expected at most {LABEL_VALUE_SIZE_MAX}",
+                value.len()
+            )));
+        }
+        if labels.iter().take(at).any(|(earlier, _)| earlier == key) {
+            return Err(bad(format!("label {key:?} is given twice")));
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn open(identity: &str) -> Request {
+        Request::Open {
+            identity: Some(identity.to_owned()),
+            task: None,
+            ttl_ns: None,
+            labels: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn every_request_survives_its_line() {
+        for request in [
+            open("spiffe://local/user/1000/run"),
+            Request::Join {
+                token: "t".to_owned(),
+            },
+            Request::Ended {
+                id: "s".to_owned(),
+                status: CommandStatus {
+                    code: Some(3),
+                    signal: None,
+                },
+            },
+            Request::Sessions {},
+            Request::Revoke { id: "s".to_owned() },
+            Request::Whoami {},
+            Request::Status {},
+        ] {
+            let line = serde_json::to_vec(&request).unwrap();
+            assert_eq!(Request::parse(&line).unwrap(), request);
+        }
+    }
+
+    #[test]
+    fn every_failure_survives_its_line() {
+        for error in [
+            SessionError::Refused {
+                why: "x".to_owned(),
+            },
+            SessionError::Unknown { id: "x".to_owned() },
+            SessionError::BadToken {},
+            SessionError::Ended { id: "x".to_owned() },
+            SessionError::TooMany { open: 2, limit: 2 },
+            SessionError::BadRequest {
+                why: "x".to_owned(),
+            },
+            SessionError::Unavailable {
+                why: "x".to_owned(),
+            },
+        ] {
+            let line = serde_json::to_string(&Reply::Failed(error.clone())).unwrap();
+            assert_eq!(
+                serde_json::from_str::<Reply>(&line).unwrap(),
+                Reply::Failed(error)
+            );
+        }
+    }
+
+    #[test]
+    fn an_unknown_field_is_refused() {
+        let refused = Request::parse(br#"{"do":"join","token":"t","pid":7}"#);
+        assert!(
+            matches!(refused, Err(SessionError::BadRequest { .. })),
+            "{refused:?}"
+        );
+    }
+
+    #[test]
+    fn identities_that_are_not_spiffe_ids_are_refused() {
+        for identity in [
+            "",
+            "root",
+            "spiffe://",
+            "spiffe://local",
+            "spiffe://local/",
+            "spiffe://Local/x",
+            "spiffe://local/a//b",
+            "spiffe://local/a/../b",
+            "spiffe://local/a b",
+            "spiffe://local/a\u{1b}[0m",
+            "spiffe:///x",
+        ] {
+            let refused = open(identity).check();
+            assert!(
+                matches!(refused, Err(SessionError::BadRequest { .. })),
+                "{identity:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn sizes_and_counts_have_limits() {
+        let many = (0..=LABELS_MAX)
+            .map(|n| (n.to_string(), String::new()))
+            .collect();
+        let wishes = [
+            Request::Open {
+                identity: None,
+                task: Some("x".repeat(TASK_SIZE_MAX + 1)),
+                ttl_ns: None,
+                labels: Vec::new(),
+            },
+            Request::Open {
+                identity: None,
+                task: None,
+                ttl_ns: None,
+                labels: many,
+            },
+            Request::Open {
+                identity: None,
+                task: None,
+                ttl_ns: Some(0),
+                labels: Vec::new(),
+            },
+            Request::Open {
+                identity: None,
+                task: None,
+                ttl_ns: None,
+                labels: vec![("k".into(), "1".into()), ("k".into(), "2".into())],
+            },
+            Request::Join {
+                token: "x".repeat(ID_SIZE_MAX + 1),
+            },
+            Request::Ended {
+                id: "s".into(),
+                status: CommandStatus {
+                    code: None,
+                    signal: None,
+                },
+            },
+        ];
+        for wish in wishes {
+            assert!(
+                matches!(wish.check(), Err(SessionError::BadRequest { .. })),
+                "{wish:?}"
+            );
+        }
+    }
+}
