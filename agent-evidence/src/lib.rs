@@ -1,5 +1,23 @@
-//! The evidence: records, the log they form, and its verification. Pure: no clock, file, network or environment.
+//! The evidence: records, the log they form, and its verification.
+//!
+//! Pure: no clock, file, network or environment; bytes and times come in as arguments. `docs/FORMAT.md` is the
+//! specification of every byte that this crate reads and writes.
+//!
+//! | module | what |
+//! |---|---|
+//! | [`record`] | one entry as Rust values, and the one encoding of it |
+//! | [`chain`] | running hashes of sessions and of the control chain |
+//! | [`tree`], [`tiles`] | RFC 6962 tree and proofs; C2SP tiles and bundles |
+//! | [`note`], [`checkpoint`], [`epoch`] | C2SP signed notes and checkpoints; the statement that begins an epoch |
+//!
+//! Every input is untrusted: it may have been made by whoever the evidence is about.
 
 #![forbid(unsafe_code)]
 
+pub mod chain;
+pub mod checkpoint;
+pub mod epoch;
+pub mod note;
 pub mod record;
+pub mod tiles;
+pub mod tree;

@@ -279,9 +279,17 @@ row! {
     }
 }
 
+row! {
+    /// How many of the missing events were of one scope.
+    LossShare as "loss share" {
+        scope: CgroupId = "The cgroup at the scope's root; 0 for the host outside every scope.",
+        count: u64 = "How many.",
+    }
+}
+
 object! {
-    /// Events that happened and are not in the log. Whose they were, as far as known, is in the common members
-    /// `w` and `s`.
+    /// Events that happened and are not in the log. When all of them are of one session or workload, the common
+    /// members `s` and `w` name it.
     Gap<'a> as "gap" {
         /// Why.
         cause: GapCause = "cause",
@@ -291,8 +299,9 @@ object! {
         ranges: List<'a, NumberRange> = "ranges",
         /// How many events: the sum of the ranges.
         count: u64 = "count",
-        /// The cgroup whose events they were, when only one can be meant.
-        cgroup: Option<CgroupId> = "cgroup",
+        /// Whose events they were, by the kernel side's own count per scope. May name fewer than `count`, when a loss
+        /// was counted a moment after the counters were read; never more than the kernel side counted.
+        shares: List<'a, LossShare> = "shares",
         /// Earliest moment of the loss, as far as known.
         from: Option<BootTime> = "from",
         /// Latest moment of the loss, as far as known.

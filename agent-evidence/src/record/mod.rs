@@ -25,7 +25,7 @@ pub use act::{
 };
 pub use control::{
     Armed, Cadence, Counter, Disarmed, DisarmCause, Epoch, Gap, GapCause, Genesis, Heartbeat, Hook, Identified,
-    KeyTier, NotCovered, NumberRange, Predecessor, Recovered, RecoveryCause, Scope, ScopeRoot, SecureBoot,
+    KeyTier, LossShare, NotCovered, NumberRange, Predecessor, Recovered, RecoveryCause, Scope, ScopeRoot, SecureBoot,
     SessionState, Succession, Unknown,
 };
 pub use identity::{
@@ -105,6 +105,7 @@ pub const FORMS: &[FormSchema] = &[
     Counter::SCHEMA,
     SessionState::SCHEMA,
     NumberRange::SCHEMA,
+    LossShare::SCHEMA,
     ScopeRoot::SCHEMA,
     Requester::SCHEMA,
     IssuedClaims::SCHEMA,
