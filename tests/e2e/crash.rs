@@ -1,0 +1,171 @@
+//! `kill -9` of the daemon at any moment: nothing shown is lost, nothing captured is lost, and the log says what happened.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+use std::process::{Child, Stdio};
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, ensure};
+use tests::{DEADLINE, Entry, Host, Random, program, until};
+
+/// Kills in one test. Each restart takes about a second.
+const ROUNDS: u64 = 5;
+/// The latest moment of a kill after the daemon is ready, in milliseconds: covers several commits and a seal.
+const KILL_AFTER_MAX_MS: u64 = 1500;
+
+/// Starts a command in a session and does not wait for it.
+fn begin(host: &Host, program: &Path, arguments: &[&str]) -> Result<Child> {
+    host.affiant(&["run", "--"])
+        .arg(program)
+        .args(arguments)
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .context("cannot start affiant run")
+}
+
+#[test]
+fn what_tail_showed_survives_a_kill_at_any_moment() -> Result<()> {
+    let mut random = Random::seeded();
+    let host = Host::new()?;
+    let mut daemon = host.start()?;
+    host.trust()?;
+    let mut shown: Vec<String> = Vec::new();
+    for round in 1..=ROUNDS {
+        let shell_loop = "i=0; while [ $i -lt 300 ]; do /bin/true; i=$((i+1)); done";
+        let mut workload = begin(&host, Path::new("/bin/sh"), &["-c", shell_loop])?;
+        let moment = Duration::from_millis(random.below(KILL_AFTER_MAX_MS));
+        ensure!(moment < DEADLINE);
+        // The moment itself is what varies here; nothing is waited for.
+        std::thread::sleep(moment);
+        let before: Vec<String> = host
+            .entries()?
+            .into_iter()
+            .map(|entry| entry.line)
+            .collect();
+        daemon.kill()?;
+        workload.wait().context("cannot wait for the workload")?;
+
+        daemon = host.start()?;
+        let after = host.entries()?;
+        let lines: Vec<&str> = after.iter().map(|entry| entry.line.as_str()).collect();
+        ensure!(
+            lines.len() >= before.len(),
+            "round {round}: {} entries before, {} after",
+            before.len(),
+            lines.len()
+        );
+        for (index, line) in before.iter().enumerate() {
+            assert_eq!(
+                lines.get(index),
+                Some(&line.as_str()),
+                "round {round}: entry {index} changed"
+            );
+        }
+        assert!(before.len() >= shown.len());
+        shown = before;
+        let recovered = after
+            .iter()
+            .filter(|entry| entry.kind() == "recovered")
+            .count() as u64;
+        assert_eq!(recovered, round, "one recovered entry per restart");
+        let last = after.iter().rev().find(|entry| entry.kind() == "recovered");
+        assert_eq!(
+            last.and_then(|entry| entry.body_text("cause")),
+            Some("crash")
+        );
+        host.assert_verifies()?;
+    }
+    daemon.stop()?;
+    host.assert_verifies()
+}
+
+#[test]
+fn what_happened_while_the_daemon_was_down_is_in_the_log() -> Result<()> {
+    let host = Host::new()?;
+    let daemon = host.start()?;
+    host.trust()?;
+    let directory = host.open_directory("files")?;
+    let go = directory.join("go");
+    // Waits for a file, then acts: after the daemon is gone.
+    let script = format!(
+        "while [ ! -e {go} ]; do /bin/true; done; {opens} 500 {directory}",
+        go = go.display(),
+        opens = program("act-opens").display(),
+        directory = directory.display(),
+    );
+    let mut workload = begin(&host, Path::new("/bin/sh"), &["-c", &script])?;
+    until("the workload runs in its session", || {
+        Ok(host
+            .entries()?
+            .iter()
+            .any(|entry| entry.kind() == "exec" && entry.session().is_some())
+            .then_some(()))
+    })?;
+    daemon.kill()?;
+    std::fs::write(&go, "").context("cannot write the file that starts the workload")?;
+    workload.wait().context("cannot wait for the workload")?;
+
+    let daemon = host.start()?;
+    let prefix = format!("{}/", directory.display());
+    let opened = until("the acts of the time without a daemon", || {
+        let entries = host.entries()?;
+        let names: BTreeSet<u64> = entries
+            .iter()
+            .filter_map(|entry| opened_number(entry, &prefix))
+            .collect();
+        let lost: u64 = entries
+            .iter()
+            .filter_map(Entry::gap)
+            .map(|gap| gap.count)
+            .sum();
+        Ok((names.len() as u64 + lost >= 500).then_some((names.len(), lost)))
+    })?;
+    assert_eq!(opened, (500, 0), "500 opens do not fill a ring");
+    // Read twice by two runs of the daemon, recorded once.
+    let entries = host.entries()?;
+    let numbers: Vec<_> = entries.iter().filter_map(Entry::kernel).collect();
+    let distinct: BTreeSet<_> = numbers.iter().collect();
+    assert_eq!(
+        numbers.len(),
+        distinct.len(),
+        "a kernel number is in the log twice"
+    );
+    daemon.stop()?;
+    host.assert_verifies()
+}
+
+#[test]
+fn an_end_in_order_is_recorded_and_the_next_start_says_so() -> Result<()> {
+    let host = Host::new()?;
+    let daemon = host.start()?;
+    host.trust()?;
+    daemon.stop()?;
+    let daemon = host.start()?;
+    let entries = host.entries()?;
+    assert_eq!(
+        entries
+            .iter()
+            .filter(|entry| entry.kind() == "disarmed")
+            .count(),
+        1
+    );
+    let recovered: Vec<_> = entries
+        .iter()
+        .filter(|entry| entry.kind() == "recovered")
+        .collect();
+    assert_eq!(
+        recovered.last().and_then(|entry| entry.body_text("cause")),
+        Some("clean")
+    );
+    daemon.stop()?;
+    host.assert_verifies()
+}
+
+/// The number of the file, when the entry is an open of one of the workload's.
+fn opened_number(entry: &Entry, prefix: &str) -> Option<u64> {
+    if entry.kind() != "open" {
+        return None;
+    }
+    entry.body_text("path")?.strip_prefix(prefix)?.parse().ok()
+}

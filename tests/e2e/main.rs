@@ -1,0 +1,12 @@
+//! End-to-end tests: the programs as an operator runs them, with real kernel events. Root is needed, and without it they fail.
+//!
+//! One test program for all of them, because each links the harness. Run by `cargo xtask test`, one at a time.
+
+#![forbid(unsafe_code)]
+
+mod crash;
+mod environment;
+mod exactness;
+mod export;
+mod run;
+mod tamper;
