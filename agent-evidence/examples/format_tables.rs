@@ -1,0 +1,135 @@
+//! Writes the tables of kinds and forms of `docs/FORMAT.md` from the schema that the encoder and decoder are made of.
+//!
+//! `cargo run -p agent-evidence --example format_tables -- docs/FORMAT.md` replaces what stands between the
+//! markers; with `--check` it changes nothing and fails when the document is stale.
+
+#![forbid(unsafe_code)]
+
+use std::fmt::Write as _;
+use std::process::ExitCode;
+
+use agent_evidence::record::{FORMS, FormSchema, KINDS, KindSchema, Member};
+
+/// Between these two lines of the document stands what this program writes.
+const BEGIN: &str = "<!-- tables: begin -->\n";
+const END: &str = "<!-- tables: end -->\n";
+
+/// Forms that stand in entries only as items of a list. The schema gives a list the name of its item's form.
+const LISTED: &[&str] = &[
+    "hook",
+    "not covered",
+    "counter",
+    "session state",
+    "number range",
+    "scope root",
+    "[text,text]",
+    "[kind,u64 string]",
+];
+
+/// The kinds, then the forms they refer to.
+fn tables() -> String {
+    let mut out = String::new();
+    for kind in KINDS {
+        kind_table(kind, &mut out);
+    }
+    for form in FORMS {
+        form_table(form, &mut out);
+    }
+    out
+}
+
+fn kind_table(kind: &KindSchema, out: &mut String) {
+    let chain = if kind.control { "Control chain. " } else { "" };
+    paragraph(out, format_args!("#### Kind `{}`\n\n{chain}{}\n", kind.kind, sentence(kind.meaning)));
+    members(kind.members, out);
+}
+
+fn form_table(form: &FormSchema, out: &mut String) {
+    let shape = match form.shape {
+        "object" => "An object with these members.",
+        "row" => "An array with exactly these places.",
+        "words" => "One of these words, as a string.",
+        _ => "A set: an array of one or more of these words, each at most once, in this order.",
+    };
+    paragraph(out, format_args!("#### Form *{}*\n\n{} {shape}\n", form.form, sentence(form.meaning)));
+    if matches!(form.shape, "words" | "flags") {
+        out.push_str("| word | meaning |\n|---|---|\n");
+        for word in form.members {
+            paragraph(out, format_args!("| `{}` | {} |", word.key, sentence(word.meaning)));
+        }
+        out.push('\n');
+    } else {
+        members(form.members, out);
+    }
+}
+
+fn members(members: &[Member], out: &mut String) {
+    out.push_str("| member | form | absent | meaning |\n|---|---|---|---|\n");
+    for member in members {
+        let list = if LISTED.contains(&member.form) { "list of " } else { "" };
+        let optional = if member.optional { "may be" } else { "" };
+        let meaning = sentence(member.meaning);
+        paragraph(out, format_args!("| `{}` | {list}{} | {optional} | {meaning} |", member.key, member.form));
+    }
+    out.push('\n');
+}
+
+/// Writing to a string does not fail.
+fn paragraph(out: &mut String, text: std::fmt::Arguments<'_>) {
+    let _infallible = out.write_fmt(text);
+    out.push('\n');
+}
+
+/// A document comment as one line: its lines were joined, each with the space it began with.
+fn sentence(doc: &str) -> String {
+    doc.trim().replace('|', "\\|")
+}
+
+/// The document with its tables made anew; nothing when it lacks the markers.
+fn renewed(document: &str) -> Option<String> {
+    let begin = document.find(BEGIN)? + BEGIN.len();
+    let end = begin + document.get(begin..)?.find(END)?;
+    Some(format!("{}\n{}{}", document.get(..begin)?, tables(), document.get(end..)?))
+}
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let (check, path) = match arguments.as_slice() {
+        [path] => (false, path),
+        [flag, path] if flag == "--check" => (true, path),
+        _ => return fail("usage: format_tables [--check] docs/FORMAT.md"),
+    };
+    let Ok(document) = std::fs::read_to_string(path) else {
+        return fail(&format!("cannot read {path}"));
+    };
+    let Some(renewed) = renewed(&document) else {
+        return fail(&format!("{path} has no lines {BEGIN:?} and {END:?}"));
+    };
+    if renewed == document {
+        return ExitCode::SUCCESS;
+    }
+    if check {
+        return fail(&format!("{path} is stale: run this program without --check"));
+    }
+    match std::fs::write(path, renewed) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => fail(&format!("cannot write {path}: {error}")),
+    }
+}
+
+#[expect(clippy::print_stderr, reason = "a command says what went wrong")]
+fn fail(message: &str) -> ExitCode {
+    eprintln!("format_tables: {message}");
+    ExitCode::FAILURE
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_specification_has_the_tables_of_the_schema() {
+        let document = include_str!("../../docs/FORMAT.md");
+        assert_eq!(renewed(document).as_deref(), Some(document), "run the example format_tables on docs/FORMAT.md");
+    }
+}
