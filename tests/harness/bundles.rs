@@ -74,17 +74,21 @@ impl TreeDirectory {
 
     /// Bundle number and place inside it of the first entry of a kind.
     pub fn find(&self, kind: &str) -> Result<(u64, usize)> {
-        let wanted = format!("\"kind\":\"{kind}\"");
+        self.find_text(&format!("\"kind\":\"{kind}\""))
+    }
+
+    /// Bundle number and place inside it of the first entry with a text in it.
+    pub fn find_text(&self, wanted: &str) -> Result<(u64, usize)> {
         for number in 0..self.size()?.div_ceil(BUNDLE_ENTRIES) {
             let entries = self.bundle(number)?;
             let place = entries
                 .iter()
-                .position(|entry| String::from_utf8_lossy(entry).contains(&wanted));
+                .position(|entry| String::from_utf8_lossy(entry).contains(wanted));
             if let Some(place) = place {
                 return Ok((number, place));
             }
         }
-        bail!("no entry of kind {kind}")
+        bail!("no entry with {wanted}")
     }
 
     /// Number of the first entry of a bundle.

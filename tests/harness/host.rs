@@ -18,7 +18,7 @@ pub const NOBODY: u32 = 65534;
 /// Counts the installations of this process, so that their names differ.
 static NUMBER: AtomicU32 = AtomicU32::new(0);
 
-/// Directories, configuration and names of one installation. Dropping it removes them.
+/// Directories, configuration and names of one installation. Dropping it removes them, unless it was made to be kept.
 #[derive(Debug)]
 pub struct Host {
     directory: TempDir,
@@ -42,21 +42,33 @@ impl Host {
 
     /// An installation with more configuration: whole tables in TOML, `[paths]` excepted.
     pub fn with(tables: &str) -> Result<Self> {
+        let host = Self::create("affiant-test")?;
+        host.configure(tables)?;
+        Ok(host)
+    }
+
+    /// An installation whose files stay when it is dropped; its kernel objects and cgroups do not.
+    pub fn kept(prefix: &str) -> Result<Self> {
+        let mut host = Self::create(prefix)?;
+        host.directory.disable_cleanup(true);
+        host.configure("")?;
+        Ok(host)
+    }
+
+    fn create(prefix: &str) -> Result<Self> {
         ensure!(
             rustix::process::geteuid().is_root(),
-            "end-to-end tests need root: they load programs into the kernel"
+            "this needs root: the agent loads programs into the kernel"
         );
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
-        let name = format!("affiant-test-{}-{number}", std::process::id());
+        let name = format!("{prefix}-{}-{number}", std::process::id());
         let directory = tempfile::Builder::new()
-            .prefix("affiant-test-")
+            .prefix(&format!("{prefix}-"))
             .tempdir()
             .context("no temporary directory")?;
         // Others reach the control socket and the programs' files through this directory, as they do through /run.
         set_mode(directory.path(), 0o755)?;
-        let host = Self { directory, name };
-        host.configure(tables)?;
-        Ok(host)
+        Ok(Self { directory, name })
     }
 
     /// Replaces the configuration; `tables` as in [`Host::with`].
@@ -286,15 +298,20 @@ pub fn output_text(output: &Output) -> String {
     )
 }
 
-/// A program of this workspace: in the directory that `AFFIANT_PROGRAMS` names, else where the test program itself was built.
+/// A program of this workspace: in the directory that `AFFIANT_PROGRAMS` names, else above this program in the target
+/// directory.
 #[must_use]
 pub fn program(name: &str) -> PathBuf {
     if let Some(directory) = std::env::var_os("AFFIANT_PROGRAMS") {
         return PathBuf::from(directory).join(name);
     }
+    // <target>/<profile>/deps/e2e-<hash>, or <target>/<profile>/xtask
     let own = std::env::current_exe().unwrap_or_default();
-    // <target>/<profile>/deps/e2e-<hash>
-    own.ancestors().nth(2).unwrap_or(Path::new("")).join(name)
+    own.ancestors()
+        .skip(1)
+        .map(|directory| directory.join(name))
+        .find(|candidate| candidate.is_file())
+        .unwrap_or_else(|| PathBuf::from(name))
 }
 
 /// The Python interpreter with the pinned packages, from `AFFIANT_TEST_PYTHON`.
