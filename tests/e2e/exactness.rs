@@ -52,8 +52,11 @@ fn of_session<'a>(
         .find(|entry| {
             entry.kind() == "issued" && entry.body_text("id") == Some(session.id.as_str())
         })
-        .context("the session has an issued entry")?
-        .index()?;
+        .context("the session has an issued entry")?;
+    let cgroup = issued
+        .body_number("cgroup")
+        .context("the session has a cgroup")?;
+    let issued = issued.index()?;
     let own: Vec<&Entry> = entries
         .iter()
         .filter(|entry| entry.session() == Some(issued))
@@ -61,8 +64,10 @@ fn of_session<'a>(
     let lost = entries
         .iter()
         .filter_map(Entry::gap)
-        .filter(|gap| gap.session == Some(issued) && gap.classes.contains(&class))
-        .map(|gap| gap.count)
+        .filter(|gap| gap.classes.contains(&class))
+        .flat_map(|gap| gap.shares)
+        .filter(|(scope, _)| *scope == cgroup)
+        .map(|(_, count)| count)
         .sum();
     Ok((own, lost))
 }

@@ -18,8 +18,8 @@ pub struct Gap {
     pub count: u64,
     /// Class number per range: 0 process, 1 cgroup, 2 network, 3 file.
     pub classes: Vec<u64>,
-    /// Session, by the index of its `issued` entry, when the loss is known to be of one.
-    pub session: Option<u64>,
+    /// How many were of which scope, by the id of its cgroup.
+    pub shares: Vec<(u64, u64)>,
 }
 
 impl Entry {
@@ -122,6 +122,18 @@ impl Entry {
             .collect()
     }
 
+    fn gap_shares(&self) -> Vec<(u64, u64)> {
+        let shares = self
+            .body("shares")
+            .and_then(Value::as_array)
+            .map(Vec::as_slice)
+            .unwrap_or_default();
+        shares
+            .iter()
+            .filter_map(|share| Some((as_number(share.get(0)?)?, as_number(share.get(1)?)?)))
+            .collect()
+    }
+
     /// The loss it records, when it is a `gap`.
     #[must_use]
     pub fn gap(&self) -> Option<Gap> {
@@ -136,7 +148,7 @@ impl Entry {
         Some(Gap {
             count: self.body_number("count").unwrap_or_default(),
             classes,
-            session: self.session(),
+            shares: self.gap_shares(),
         })
     }
 }
@@ -161,7 +173,7 @@ mod tests {
     #[test]
     fn members_of_an_entry_are_found() {
         let entry = Entry::parse(
-            r#"{"v":1,"i":7,"kind":"gap","q":[1,3,"42"],"s":5,"body":{"count":"3","ranges":[[0,3,"9","11"]]}}"#,
+            r#"{"v":1,"i":7,"kind":"gap","q":[1,3,"42"],"body":{"count":"3","ranges":[[0,3,"9","11"]],"shares":[["99","2"]]}}"#,
         )
         .unwrap();
         assert_eq!(entry.index().unwrap(), 7);
@@ -172,7 +184,7 @@ mod tests {
             Some(Gap {
                 count: 3,
                 classes: vec![3],
-                session: Some(5)
+                shares: vec![(99, 2)]
             })
         );
     }
