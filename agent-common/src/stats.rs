@@ -63,10 +63,8 @@ pub struct TaskScope {
     pub families: u32,
     /// [`Settings::generation`] under which this was looked up.
     pub generation: u32,
-    /// 1 once the process's exit was reported (kernels whose tracepoint does not say which thread is last).
-    pub exited: u32,
-    /// Zero.
-    pub reserved: u32,
+    /// Not 0 once the process's exit was reported (kernels whose tracepoint does not say which thread is last).
+    pub exited: u64,
 }
 const _: () = assert!(size_of::<TaskScope>() == 24);
 
@@ -109,32 +107,29 @@ pub struct Call {
 }
 const _: () = assert!(size_of::<Call>() == 64);
 
-/// States of a [`Pending`] connection; each side moves it on by compare-and-swap, so exactly one reports the answer.
+/// What each side adds, once, to [`Pending::state`]. The addition is atomic and gives back the old value, so the side
+/// that comes second sees the other's mark and reports the answer: exactly one does.
 pub mod pending_state {
-    /// connect(2) has not returned.
-    pub const CALLING: u32 = 0;
     /// connect(2) returned "in progress"; the answer is awaited.
-    pub const AWAITED: u32 = 1;
-    /// The answer came before connect(2) returned.
-    pub const ANSWERED: u32 = 2;
+    pub const AWAITED: u64 = 1;
+    /// The answer came.
+    pub const ANSWERED: u64 = 2;
 }
 
 /// Value of `PENDING`, keyed by socket cookie: a TCP connection between SYN and answer.
 #[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub struct Pending {
-    /// One of [`pending_state`].
-    pub state: u32,
-    /// The answer: 0 or the negative error number.
-    pub result: i32,
+    /// Sum of [`pending_state`] marks.
+    pub state: u64,
     /// When the answer came, nanoseconds since boot.
     pub answered_ns: u64,
     /// Local address at the answer.
     pub local: [u8; 16],
     /// Local port at the answer, host byte order.
     pub local_port: u32,
-    /// Zero.
-    pub reserved: u32,
+    /// The answer: 0 or the negative error number.
+    pub result: i32,
     /// The call.
     pub call: Call,
     /// Identity of the caller, from when it called.

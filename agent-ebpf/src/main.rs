@@ -1,3 +1,52 @@
-//! eBPF programs.
+//! Affiant's kernel side: it observes, numbers and hands over; it judges nothing and names no one.
+//!
+//! # Building
+//! The object is built for `bpfel-unknown-none` with Debian's toolchain, which carries a precompiled `core` for it
+//! (packages `rustc-web cargo-web libstd-rust-web-dev-bpf rust-web-llvm`), and `bpf-linker` 0.13 on `PATH`:
+//! ```text
+//! RUSTC=/usr/bin/rustc RUSTC_BOOTSTRAP=1 \
+//! RUSTFLAGS="-C debuginfo=2 -C target-cpu=v3 -C link-arg=--btf -C linker=bpf-linker" \
+//! /usr/bin/cargo build --release --target bpfel-unknown-none -p agent-ebpf
+//! ```
+//! The object is `target/bpfel-unknown-none/release/agent-ebpf`. `v3` is needed for the atomic fetch-and-add that
+//! numbers events and the compare-and-swap that hands a connection's answer over.
+//!
+//! # Reading order
+//! [`maps`] (what there is), [`emit`] (numbers, loss, submission), [`task`] and [`scope`] (who, and whether wanted),
+//! [`path`] (names), then one file per family of hooks: [`process`], [`cgroup`], [`file`], [`connect`], [`alive`].
+//!
+//! # Rules kept here
+//! - An event takes its number before anything that can fail, and every failure after that is counted by class and
+//!   by scope ([`emit::lost`]): generated = delivered + dropped, always.
+//! - No per-CPU scratch: programs can be preempted since 6.13. A message is put together in the acting task's own
+//!   storage, which no other task touches and which the hooks of one task cannot enter twice at a time.
+//! - Whatever is read from user memory is the workload's claim, and named so in the message.
+//! - Each program leaves as soon as it knows that the task is out of scope.
 #![no_std]
 #![no_main]
+#![cfg_attr(target_arch = "bpf", feature(asm_experimental_arch))]
+#![expect(unsafe_code, reason = "kernel programs: pointers are proven by the verifier, not by rustc")]
+#![expect(unreachable_pub, reason = "a program crate has no outside; `pub` between modules reads better")]
+
+mod alive;
+mod cgroup;
+mod connect;
+mod emit;
+mod file;
+mod maps;
+mod path;
+mod process;
+mod scope;
+mod task;
+
+/// Never reached: the verifier refuses a program that could get here.
+#[cfg(not(test))]
+#[panic_handler]
+fn panic(_info: &core::panic::PanicInfo) -> ! {
+    loop {}
+}
+
+/// The helpers used are for GPL-compatible programs.
+#[unsafe(link_section = "license")]
+#[unsafe(no_mangle)]
+static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";

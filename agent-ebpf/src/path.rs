@@ -1,0 +1,175 @@
+//! Names of files: the walk from a dentry to the root of the mount namespace.
+//!
+//! `bpf_d_path` is not allowed in tracepoint programs, so the chain of `d_parent` and mounts is followed here, one
+//! piece of a dentry per `bpf_probe_read_kernel`. Nothing locks the chain: a rename during the walk can give a path
+//! that never existed as a whole. Names shorter than the inline store come out of the piece already read.
+
+use crate::maps::off;
+use agent_common::file::path_flag;
+use agent_common::limits::{
+    DENTRY_CHUNK_BYTES, INLINE_NAME_BYTES, MOUNT_CHUNK_BYTES, NAME_BYTES_MAX, PATH_DEPTH_MAX,
+};
+use aya_ebpf::helpers::generated::bpf_probe_read_kernel;
+
+/// Where a path starts: a vfsmount and a dentry in it, as numbers (read, not typed).
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub struct Start {
+    /// `struct vfsmount *`.
+    pub mount: u64,
+    /// `struct dentry *`.
+    pub dentry: u64,
+}
+
+/// Reads `size` bytes at a kernel address; false (and zeroes) when not mapped.
+///
+/// # Safety
+/// `to` has room for `size` bytes.
+#[inline(always)]
+pub unsafe fn read(to: *mut u8, size: u32, from: u64) -> bool {
+    // SAFETY: the caller's memory; the helper checks the source.
+    unsafe { bpf_probe_read_kernel(to.cast(), size, from as *const _) == 0 }
+}
+
+/// Reads one value at a kernel address; zero when not mapped.
+#[inline(always)]
+pub fn value<T: Copy + zerocopy::FromBytes>(from: u64) -> T {
+    let mut value = T::new_zeroed();
+    // SAFETY: any bytes are a valid T.
+    unsafe { read((&raw mut value).cast(), size_of::<T>() as u32, from) };
+    value
+}
+
+/// A piece of a kernel object, copied to the stack.
+#[repr(C, align(8))]
+pub struct Piece<const N: usize>([u8; N]);
+
+impl<const N: usize> Piece<N> {
+    /// Copies `N` bytes from a kernel address.
+    #[inline(always)]
+    pub fn new(from: u64) -> (Self, bool) {
+        let mut piece = core::mem::MaybeUninit::<Self>::uninit();
+        // SAFETY: the helper writes all N bytes, zeroes on failure.
+        unsafe {
+            let read = read(piece.as_mut_ptr().cast(), N as u32, from);
+            (piece.assume_init(), read)
+        }
+    }
+
+    /// The member at `offset`, which the loader checked to lie within.
+    #[inline(always)]
+    pub fn get<T: Copy>(&self, offset: u32) -> T {
+        // SAFETY: the loader refuses offsets beyond the piece, and the verifier checks the stack access.
+        unsafe { self.0.as_ptr().add(offset as usize).cast::<T>().read_volatile() }
+    }
+}
+
+/// Covers every length that occurs: at most `PATH_BYTES_MAX` and one name.
+const LEN_MASK: usize = 0xfff;
+const _: () = assert!(agent_common::limits::PATH_BYTES_MAX + NAME_BYTES_MAX <= LEN_MASK);
+
+/// The same length, masked in a way that the compiler cannot see through. Two things hang on it: the compiler would
+/// keep `to + len` in a register across the loop, whose range the verifier sees grow with each step instead of being
+/// cut by the check of `len`; and the mask, which changes nothing, washes off the lower bound, which would tell the
+/// states of the steps apart.
+#[inline(always)]
+fn washed(len: usize) -> usize {
+    #[cfg(not(target_arch = "bpf"))]
+    return len & LEN_MASK;
+    #[cfg(target_arch = "bpf")]
+    {
+        let mut len = len;
+        // SAFETY: one instruction on one register. (A bare comment would leave two lines of debug information for
+        // one instruction, which the kernel refuses: "Invalid line_info".)
+        unsafe {
+            core::arch::asm!("{len} &= {mask}", len = inout(reg) len, mask = const LEN_MASK);
+        }
+        len
+    }
+}
+
+/// Writes the path into `to`, leaf first, at most `max` bytes (and up to 256 beyond while working); gives its length
+/// and `path_flag`s. `mnt_ns` is the acting task's mount namespace.
+///
+/// `zero` is a zero that the verifier does not know to be one (read from memory): with a length known exactly on the
+/// way in, each number of components would be a state of its own to it, up to "BPF program is too large. Processed
+/// 1000001 insn"; with one that may be anything below `max`, all of them are the same.
+///
+/// # Safety
+/// `to` has room for `max + NAME_BYTES_MAX` bytes.
+#[inline(always)]
+pub unsafe fn walk(to: *mut u8, max: usize, start: Start, mnt_ns: u64, zero: u32) -> (usize, u16) {
+    let mut len = zero as usize;
+    let mut flags = zero as u16;
+    let mut dentry = start.dentry;
+    let mut mount = start.mount.wrapping_sub(u64::from(off!(mount_vfsmount)));
+    let (mut piece, _) = Piece::<MOUNT_CHUNK_BYTES>::new(mount.wrapping_add(u64::from(off!(mount_piece))));
+    for step in 0..PATH_DEPTH_MAX {
+        len = washed(len);
+        if len >= max {
+            break;
+        }
+        if dentry == piece.get::<u64>(off!(piece_mnt_root)) {
+            let above = piece.get::<u64>(off!(piece_mnt_parent));
+            if above == mount || above == 0 {
+                flags |= path_flag::COMPLETE;
+                let ns = value::<u64>(mount.wrapping_add(u64::from(off!(mount_ns))));
+                if ns != mnt_ns {
+                    flags |= path_flag::DETACHED;
+                }
+                break;
+            }
+            dentry = piece.get::<u64>(off!(piece_mnt_mountpoint));
+            mount = above;
+            (piece, _) = Piece::new(mount.wrapping_add(u64::from(off!(mount_piece))));
+            continue;
+        }
+        let (name, readable) =
+            Piece::<DENTRY_CHUNK_BYTES>::new(dentry.wrapping_add(u64::from(off!(dentry_piece))));
+        if !readable {
+            flags |= path_flag::UNREADABLE;
+            break;
+        }
+        let parent = name.get::<u64>(off!(piece_parent));
+        if step == 0 && parent != dentry && name.get::<u64>(off!(piece_hash)) == 0 {
+            flags |= path_flag::UNLINKED;
+        }
+        let bytes = name.get::<u32>(off!(piece_name_len)) as usize;
+        let text = name.get::<u64>(off!(piece_name));
+        let inline =
+            dentry.wrapping_add(u64::from(off!(dentry_piece))).wrapping_add(u64::from(off!(piece_inline)));
+        // SAFETY: len < max, so 256 bytes beyond are inside the caller's room.
+        unsafe {
+            let at = to.add(len);
+            if text == inline && bytes < INLINE_NAME_BYTES {
+                let words = off!(piece_inline);
+                at.cast::<u64>().write_unaligned(name.get::<u64>(words));
+                at.add(8).cast::<u64>().write_unaligned(name.get::<u64>(words + 8));
+                at.add(16).cast::<u64>().write_unaligned(name.get::<u64>(words + 16));
+                at.add(24).cast::<u64>().write_unaligned(name.get::<u64>(words + 24));
+                *at.add(bytes) = 0;
+                len += bytes + 1;
+            } else if bytes < NAME_BYTES_MAX {
+                if !read(at, bytes as u32, text) {
+                    flags |= path_flag::UNREADABLE;
+                }
+                *at.add(bytes) = 0;
+                len += bytes + 1;
+            } else {
+                flags |= path_flag::UNREADABLE;
+                break;
+            }
+        }
+        if parent == dentry {
+            // The root of a tree that no mount shows: memfd, pipe, a lazily unmounted file system.
+            flags |= path_flag::COMPLETE | path_flag::DETACHED;
+            break;
+        }
+        dentry = parent;
+    }
+    if len > max {
+        len = max;
+        flags &= !path_flag::COMPLETE;
+    }
+    (len, flags)
+}

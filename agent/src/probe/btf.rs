@@ -1,0 +1,418 @@
+//! Reads the running kernel's own description of its types (BTF), to find where struct members lie.
+//!
+//! The bytes come from `/sys/kernel/btf/vmlinux`, written by the kernel: trusted as much as the kernel is, and read
+//! as if they were not. Any input gives a value or an error; nothing panics, loops without bound or recurses.
+//! Format: <https://docs.kernel.org/bpf/btf.html>.
+#![forbid(unsafe_code)]
+
+use std::collections::HashMap;
+
+/// Steps through typedefs and qualifiers before the chain is called endless; real ones take at most 6.
+const STRIP_STEPS_MAX: u32 = 32;
+/// Anonymous structs and unions visited inside one struct; `task_struct` has fewer than 20.
+const NESTED_MAX: usize = 256;
+/// Types in one BTF; kernels have about 150,000.
+const TYPES_MAX: usize = 4_000_000;
+
+const KIND_INT: u32 = 1;
+const KIND_PTR: u32 = 2;
+const KIND_ARRAY: u32 = 3;
+const KIND_STRUCT: u32 = 4;
+const KIND_UNION: u32 = 5;
+const KIND_ENUM: u32 = 6;
+const KIND_TYPEDEF: u32 = 8;
+const KIND_FUNC_PROTO: u32 = 13;
+const KIND_FLOAT: u32 = 16;
+const KIND_ENUM64: u32 = 19;
+
+/// Why a type description could not be used.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+pub enum BtfError {
+    /// Not BTF, or of the other byte order.
+    #[error("not BTF of this machine: magic {magic:#06x}, expected 0xeb9f")]
+    Magic {
+        /// What stood there.
+        magic: u16,
+    },
+    /// A version this reader does not know.
+    #[error("BTF version {version}, expected 1")]
+    Version {
+        /// What stood there.
+        version: u8,
+    },
+    /// The data ends inside something.
+    #[error("BTF ends at byte {len}, inside {what} at byte {at}")]
+    Truncated {
+        /// What was being read.
+        what: &'static str,
+        /// Where it starts.
+        at: usize,
+        /// Bytes there are.
+        len: usize,
+    },
+    /// A kind of type this reader does not know, so the rest cannot be found.
+    #[error("BTF type {id} has unknown kind {kind}")]
+    UnknownKind {
+        /// Which type.
+        id: usize,
+        /// Its kind.
+        kind: u32,
+    },
+    /// More types than any kernel has.
+    #[error("BTF has more than {max} types")]
+    TooManyTypes {
+        /// The limit.
+        max: usize,
+    },
+    /// A reference to a type that is not there.
+    #[error("BTF refers to type {id} of {count}")]
+    NoType {
+        /// The reference.
+        id: u32,
+        /// Types there are.
+        count: usize,
+    },
+    /// Typedefs that refer to each other, or nesting without end.
+    #[error("BTF type {id} does not end within {steps} steps")]
+    Endless {
+        /// Where it began.
+        id: u32,
+        /// The limit.
+        steps: usize,
+    },
+    /// The kernel has no such struct.
+    #[error("the kernel has no struct {name}")]
+    NoStruct {
+        /// Its name.
+        name: String,
+    },
+    /// The struct has no such member.
+    #[error("struct {within} has no member {member}")]
+    NoMember {
+        /// The struct.
+        within: String,
+        /// The member, dotted where nested.
+        member: String,
+    },
+    /// The member is a bit field or does not begin on a byte.
+    #[error("struct {within}: member {member} at bit {bit} is not a whole number of bytes")]
+    BitField {
+        /// The struct.
+        within: String,
+        /// The member.
+        member: String,
+        /// Its offset in bits.
+        bit: u32,
+    },
+    /// The member is not what the programs read.
+    #[error("struct {within}: member {member} is {found}, expected {expected}")]
+    WrongType {
+        /// The struct.
+        within: String,
+        /// The member.
+        member: String,
+        /// What BTF says.
+        found: String,
+        /// What the programs read.
+        expected: &'static str,
+    },
+}
+
+/// What a member must be for the programs to read it as they do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Expect {
+    /// A pointer.
+    Pointer,
+    /// A number (integer, enumeration or a struct around one) of this many bytes.
+    Number(u32),
+    /// An array or union of at least this many bytes.
+    Bytes(u32),
+    /// A struct or union, wherever its members are.
+    Aggregate,
+}
+
+impl Expect {
+    fn words(self) -> &'static str {
+        match self {
+            Self::Pointer => "a pointer",
+            Self::Number(1) => "a number of 1 byte",
+            Self::Number(2) => "a number of 2 bytes",
+            Self::Number(4) => "a number of 4 bytes",
+            Self::Number(8) => "a number of 8 bytes",
+            Self::Number(_) => "a number of another size",
+            Self::Bytes(_) => "an array or union long enough",
+            Self::Aggregate => "a struct or union",
+        }
+    }
+}
+
+/// A parsed BTF section.
+pub struct Btf {
+    data: Vec<u8>,
+    /// Byte offset of each type; index 0 is `void` and unused.
+    types: Vec<usize>,
+    strings: std::ops::Range<usize>,
+    /// First definition of each struct.
+    structs: HashMap<Vec<u8>, u32>,
+    /// First definition of each typedef.
+    typedefs: HashMap<Vec<u8>, u32>,
+}
+
+/// One type's fixed part.
+#[derive(Clone, Copy)]
+struct Type {
+    at: usize,
+    name: u32,
+    kind: u32,
+    vlen: u32,
+    kind_flag: bool,
+    size_or_type: u32,
+}
+
+impl Btf {
+    /// Reads the whole of a BTF section.
+    ///
+    /// # Errors
+    /// Any [`BtfError`] about the form of the data.
+    pub fn parse(data: Vec<u8>) -> Result<Self, BtfError> {
+        let magic = u16_at(&data, 0, "header")?;
+        if magic != 0xeb9f {
+            return Err(BtfError::Magic { magic });
+        }
+        let version = *data.get(2).ok_or(BtfError::Truncated { what: "header", at: 2, len: data.len() })?;
+        if version != 1 {
+            return Err(BtfError::Version { version });
+        }
+        let header_len = u32_at(&data, 4, "header")?;
+        let section = |offset_at: usize, what: &'static str| -> Result<std::ops::Range<usize>, BtfError> {
+            let start = u64::from(header_len) + u64::from(u32_at(&data, offset_at, "header")?);
+            let end = start + u64::from(u32_at(&data, offset_at + 4, "header")?);
+            let truncated = BtfError::Truncated { what, at: offset_at, len: data.len() };
+            match (usize::try_from(start), usize::try_from(end)) {
+                (Ok(start), Ok(end)) if end <= data.len() => Ok(start..end),
+                _ => Err(truncated),
+            }
+        };
+        let type_section = section(8, "type section")?;
+        let strings = section(16, "string section")?;
+        let mut btf = Self { types: vec![0], strings, structs: HashMap::new(), typedefs: HashMap::new(), data };
+        let mut at = type_section.start;
+        while at < type_section.end {
+            let id = btf.types.len();
+            if id > TYPES_MAX {
+                return Err(BtfError::TooManyTypes { max: TYPES_MAX });
+            }
+            let ty = btf.type_at(at)?;
+            let vlen = ty.vlen as usize;
+            let tail = match ty.kind {
+                KIND_INT | 14 | 17 => 4,
+                KIND_ARRAY => 12,
+                KIND_STRUCT | KIND_UNION | 15 | KIND_ENUM64 => 12 * vlen,
+                KIND_ENUM | KIND_FUNC_PROTO => 8 * vlen,
+                KIND_PTR | 7 | KIND_TYPEDEF | 9..=12 | KIND_FLOAT | 18 => 0,
+                kind => return Err(BtfError::UnknownKind { id, kind }),
+            };
+            let end = at + 12 + tail;
+            if end > type_section.end {
+                return Err(BtfError::Truncated { what: "type", at, len: type_section.end });
+            }
+            if matches!(ty.kind, KIND_STRUCT | KIND_TYPEDEF) && ty.name != 0 {
+                let name = btf.string(ty.name)?.to_vec();
+                let id = u32::try_from(id).unwrap_or(u32::MAX);
+                let names = if ty.kind == KIND_STRUCT { &mut btf.structs } else { &mut btf.typedefs };
+                names.entry(name).or_insert(id);
+            }
+            btf.types.push(at);
+            at = end;
+        }
+        Ok(btf)
+    }
+
+    /// Byte offset of `member` (dotted for a member of a member) in the struct named `within`.
+    ///
+    /// # Errors
+    /// When the struct or member is missing, is a bit field, or is not as `expect` says.
+    pub fn offset(&self, within: &str, member: &str, expect: Expect) -> Result<u32, BtfError> {
+        let mut id = self.structure(within)?;
+        let mut bits: u32 = 0;
+        for part in member.split('.') {
+            let no_member = || BtfError::NoMember { within: within.to_owned(), member: member.to_owned() };
+            let (bit, ty) = self.find(id, part.as_bytes())?.ok_or_else(no_member)?;
+            bits = bits.checked_add(bit).ok_or_else(no_member)?;
+            id = ty;
+        }
+        if bits % 8 != 0 {
+            return Err(BtfError::BitField { within: within.to_owned(), member: member.to_owned(), bit: bits });
+        }
+        let found = self.strip(id)?;
+        let size = self.size(id)?;
+        let good = match expect {
+            Expect::Pointer => found.kind == KIND_PTR,
+            Expect::Number(bytes) => {
+                matches!(found.kind, KIND_INT | KIND_ENUM | KIND_ENUM64 | KIND_STRUCT) && size == u64::from(bytes)
+            }
+            Expect::Bytes(bytes) => {
+                matches!(found.kind, KIND_ARRAY | KIND_UNION | KIND_STRUCT) && size >= u64::from(bytes)
+            }
+            Expect::Aggregate => matches!(found.kind, KIND_STRUCT | KIND_UNION),
+        };
+        if !good {
+            return Err(BtfError::WrongType {
+                within: within.to_owned(),
+                member: member.to_owned(),
+                found: format!("of kind {} and {size} bytes", found.kind),
+                expected: expect.words(),
+            });
+        }
+        Ok(bits / 8)
+    }
+
+    /// The first of several members that the kernel has, because names changed between versions.
+    ///
+    /// # Errors
+    /// As [`Self::offset`]; the error of the last name when none exists.
+    pub fn offset_of_first(&self, within: &str, members: &[&str], expect: Expect) -> Result<u32, BtfError> {
+        let mut last = Err(BtfError::NoMember { within: within.to_owned(), member: String::new() });
+        for member in members {
+            last = self.offset(within, member, expect);
+            match last {
+                Err(BtfError::NoMember { .. }) => {}
+                _ => return last,
+            }
+        }
+        last
+    }
+
+    /// How many arguments the tracepoint `name` gives its programs, or `None` when the kernel has no such tracepoint.
+    ///
+    /// # Errors
+    /// When the data is malformed.
+    pub fn tracepoint_args(&self, name: &str) -> Result<Option<u32>, BtfError> {
+        let Some(id) = self.typedefs.get(format!("btf_trace_{name}").as_bytes()) else { return Ok(None) };
+        let pointer = self.strip(*id)?;
+        if pointer.kind != KIND_PTR {
+            return Ok(None);
+        }
+        let proto = self.strip(pointer.size_or_type)?;
+        // The first parameter is the tracepoint's own data, which programs do not see.
+        Ok((proto.kind == KIND_FUNC_PROTO).then(|| proto.vlen.saturating_sub(1)))
+    }
+
+    fn structure(&self, name: &str) -> Result<u32, BtfError> {
+        self.structs.get(name.as_bytes()).copied().ok_or_else(|| BtfError::NoStruct { name: name.to_owned() })
+    }
+
+    /// Bit offset and type of a member, looked for inside anonymous structs and unions too.
+    fn find(&self, id: u32, name: &[u8]) -> Result<Option<(u32, u32)>, BtfError> {
+        let mut open = vec![(id, 0u32)];
+        let mut visited = 0;
+        while let Some((id, base)) = open.pop() {
+            visited += 1;
+            if visited > NESTED_MAX {
+                return Err(BtfError::Endless { id, steps: NESTED_MAX });
+            }
+            let ty = self.strip(id)?;
+            if !matches!(ty.kind, KIND_STRUCT | KIND_UNION) {
+                continue;
+            }
+            for n in 0..ty.vlen as usize {
+                let at = ty.at + 12 + 12 * n;
+                let member_name = u32_at(&self.data, at, "member")?;
+                let member_type = u32_at(&self.data, at + 4, "member")?;
+                let offset = u32_at(&self.data, at + 8, "member")?;
+                // With the kind flag the top byte is the size of a bit field, and 0 for an ordinary member.
+                let (bits, width) = if ty.kind_flag { (offset & 0x00ff_ffff, offset >> 24) } else { (offset, 0) };
+                let Some(bits) = base.checked_add(bits) else { continue };
+                if member_name == 0 {
+                    open.push((member_type, bits));
+                } else if self.string(member_name)? == name {
+                    // A bit field never begins a byte as far as the caller is concerned.
+                    return Ok(Some((if width == 0 { bits } else { bits | 1 }, member_type)));
+                }
+            }
+        }
+        Ok(None)
+    }
+
+    /// The type behind typedefs, qualifiers and tags.
+    fn strip(&self, id: u32) -> Result<Type, BtfError> {
+        let mut next = id;
+        for _ in 0..STRIP_STEPS_MAX {
+            let ty = self.by_id(next)?;
+            match ty.kind {
+                KIND_TYPEDEF | 9..=11 | 18 => next = ty.size_or_type,
+                _ => return Ok(ty),
+            }
+        }
+        Err(BtfError::Endless { id, steps: STRIP_STEPS_MAX as usize })
+    }
+
+    fn size(&self, id: u32) -> Result<u64, BtfError> {
+        let mut count: u64 = 1;
+        let mut next = id;
+        for _ in 0..STRIP_STEPS_MAX {
+            let ty = self.strip(next)?;
+            match ty.kind {
+                KIND_PTR => return Ok(count.saturating_mul(8)),
+                KIND_ARRAY => {
+                    next = u32_at(&self.data, ty.at + 12, "array")?;
+                    count = count.saturating_mul(u64::from(u32_at(&self.data, ty.at + 20, "array")?));
+                }
+                KIND_INT | KIND_STRUCT | KIND_UNION | KIND_ENUM | KIND_ENUM64 | KIND_FLOAT => {
+                    return Ok(count.saturating_mul(u64::from(ty.size_or_type)));
+                }
+                _ => return Ok(0),
+            }
+        }
+        Err(BtfError::Endless { id, steps: STRIP_STEPS_MAX as usize })
+    }
+
+    fn by_id(&self, id: u32) -> Result<Type, BtfError> {
+        let no_type = BtfError::NoType { id, count: self.types.len() };
+        if id == 0 {
+            // `void`: a type without size that is none of the kinds looked for.
+            return Ok(Type { at: 0, name: 0, kind: 0, vlen: 0, kind_flag: false, size_or_type: 0 });
+        }
+        match usize::try_from(id).ok().and_then(|id| self.types.get(id)) {
+            Some(at) => self.type_at(*at),
+            None => Err(no_type),
+        }
+    }
+
+    fn type_at(&self, at: usize) -> Result<Type, BtfError> {
+        let info = u32_at(&self.data, at + 4, "type")?;
+        Ok(Type {
+            at,
+            name: u32_at(&self.data, at, "type")?,
+            kind: info >> 24 & 0x1f,
+            vlen: info & 0xffff,
+            kind_flag: info >> 31 == 1,
+            size_or_type: u32_at(&self.data, at + 8, "type")?,
+        })
+    }
+
+    fn string(&self, offset: u32) -> Result<&[u8], BtfError> {
+        let truncated = BtfError::Truncated { what: "string", at: offset as usize, len: self.strings.len() };
+        let strings = self.data.get(self.strings.clone()).unwrap_or_default();
+        let tail = strings.get(offset as usize..);
+        let end = tail.and_then(|tail| tail.iter().position(|byte| *byte == 0));
+        match (tail, end) {
+            (Some(tail), Some(end)) => tail.get(..end).ok_or(truncated),
+            _ => Err(truncated),
+        }
+    }
+}
+
+fn u16_at(data: &[u8], at: usize, what: &'static str) -> Result<u16, BtfError> {
+    match data.get(at..).and_then(|tail| tail.first_chunk()) {
+        Some(bytes) => Ok(u16::from_ne_bytes(*bytes)),
+        None => Err(BtfError::Truncated { what, at, len: data.len() }),
+    }
+}
+
+fn u32_at(data: &[u8], at: usize, what: &'static str) -> Result<u32, BtfError> {
+    match data.get(at..).and_then(|tail| tail.first_chunk()) {
+        Some(bytes) => Ok(u32::from_ne_bytes(*bytes)),
+        None => Err(BtfError::Truncated { what, at, len: data.len() }),
+    }
+}

@@ -1,0 +1,686 @@
+//! Arming: load the object, attach and pin, or take over what is pinned already.
+#![forbid(unsafe_code)]
+
+use super::btf::{Btf, BtfError};
+use super::counters::{Counters, LossEntry, losses};
+use super::hooks::{Attach, HOOKS, Hook, NOT_COVERED};
+use super::offsets::{self, OffsetsError};
+use super::pins::{MAPS, PinSet};
+use crate::sys::mount::KernelFs;
+use crate::sys::ringbuf::{RingError, RingReader};
+use agent_common::WIRE_VERSION;
+use agent_common::globals::Offsets;
+use agent_common::header::class;
+use agent_common::stats::{Loss, LossKey, Meta, Scope, Settings};
+use aya::maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray};
+use aya::programs::links::{FdLink, LinkError, PinnedLink};
+use aya::programs::{BtfTracePoint, CgroupAttachMode, CgroupSockAddr, ProgramError, ProgramInfo, TracePoint};
+use aya::{Ebpf, EbpfError, EbpfLoader, VerifierLogLevel};
+use sha2::{Digest as _, Sha256};
+use std::fs::File;
+use std::io;
+use std::os::fd::AsFd as _;
+use std::path::{Path, PathBuf};
+
+/// Where the kernel describes its types.
+const KERNEL_BTF: &str = "/sys/kernel/btf/vmlinux";
+
+/// Why capture could not be armed, or a map not be used.
+#[derive(Debug, thiserror::Error)]
+pub enum ProbeError {
+    /// A file of the kernel could not be read or made.
+    #[error("{doing} {path}")]
+    File {
+        /// What was being done.
+        doing: &'static str,
+        /// To what.
+        path: PathBuf,
+        /// Why not.
+        #[source]
+        source: io::Error,
+    },
+    /// No cgroup v2 hierarchy is mounted.
+    #[error("no cgroup2 file system in /proc/mounts: mount one to attach the network hooks")]
+    NoCgroup2,
+    /// The kernel's types could not be read.
+    #[error("kernel types in {KERNEL_BTF}")]
+    Btf(#[source] BtfError),
+    /// The kernel's types do not fit the programs.
+    #[error("the programs do not fit this kernel")]
+    Offsets(#[source] OffsetsError),
+    /// The eBPF object could not be loaded.
+    #[error("cannot load the eBPF object")]
+    Object(#[source] Box<EbpfError>),
+    /// The object lacks a program, or has it under another type.
+    #[error("the eBPF object has no program {program} for {hook}")]
+    NoProgram {
+        /// The function.
+        program: &'static str,
+        /// Its hook.
+        hook: String,
+    },
+    /// A program was refused or could not be attached.
+    #[error("program {program} on {hook}: {step}")]
+    Program {
+        /// The function.
+        program: &'static str,
+        /// Its hook.
+        hook: String,
+        /// Load, attach or pin.
+        step: &'static str,
+        /// The kernel's reason, with the verifier's log for a load.
+        #[source]
+        source: Box<ProgramError>,
+    },
+    /// A link could not be pinned or read.
+    #[error("link of {hook}")]
+    Link {
+        /// Its hook.
+        hook: String,
+        /// Why.
+        #[source]
+        source: Box<LinkError>,
+    },
+    /// A map could not be opened, read or written.
+    #[error("map {map}")]
+    Map {
+        /// Its name.
+        map: &'static str,
+        /// Why.
+        #[source]
+        source: Box<MapError>,
+    },
+    /// A ring could not be mapped.
+    #[error("ring {map}")]
+    Ring {
+        /// Its name.
+        map: &'static str,
+        /// Why.
+        #[source]
+        source: RingError,
+    },
+    /// No randomness for the capture id.
+    #[error("no randomness for the capture id: {0}")]
+    Random(getrandom::Error),
+}
+
+/// How the kernel side is to be armed.
+#[derive(Clone, Debug)]
+pub struct ProbeConfig {
+    /// The eBPF object, as built from `agent-ebpf`.
+    pub object: Vec<u8>,
+    /// Directory on a bpffs under which everything is pinned; made if absent, bpffs mounted at `/sys/fs/bpf` if
+    /// absent. Two probes at the same time need two roots.
+    pub pin_root: PathBuf,
+    /// Process id of the agent, whose own file and network acts are not captured.
+    pub agent_tgid: u32,
+}
+
+impl ProbeConfig {
+    /// The usual place for pins.
+    pub const PIN_ROOT: &'static str = "/sys/fs/bpf/affiant";
+}
+
+/// Which family of hooks serves the events.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Tier {
+    /// Tracepoints, cgroup socket-address programs and exit tracepoints of system calls.
+    Tracepoint,
+}
+
+impl Tier {
+    /// As records name it.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Tracepoint => "tracepoint",
+        }
+    }
+}
+
+/// One program in force.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HookReport {
+    /// The event it serves.
+    pub event: &'static str,
+    /// The hook, with its kind in front.
+    pub hook: String,
+    /// The function.
+    pub program: &'static str,
+    /// The kernel's digest of the program's instructions, hex.
+    pub tag: String,
+    /// The kernel's id of the program.
+    pub program_id: u32,
+    /// The kernel's id of the attachment.
+    pub link_id: u32,
+    /// Whether the attachment outlives this process.
+    pub pinned: bool,
+    /// Instructions that the verifier looked at, where the kernel says (5.16).
+    pub verified_insns: Option<u32>,
+    /// Bytes of translated instructions.
+    pub xlated_bytes: Option<u32>,
+    /// Bytes of machine code.
+    pub jited_bytes: Option<u32>,
+    /// Whether this run attached it; false for one taken over.
+    pub attached_now: bool,
+}
+
+/// A pinned set that was not taken over but removed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RemovedSet {
+    /// Its directory.
+    pub dir: PathBuf,
+    /// Why it was not used.
+    pub why: String,
+    /// Its number space, where it could be read.
+    pub capture_id: Option<[u8; 16]>,
+    /// Bytes in its rings that no reader had released, where they could be read: events that are lost to the log.
+    pub unread_bytes: Option<u64>,
+    /// Its counters, where they could be read: what had been generated and dropped.
+    pub counters: Option<Counters>,
+}
+
+/// What is in force: everything that the `armed` record says of the kernel side.
+#[derive(Clone, Debug)]
+pub struct ProbeReport {
+    /// Which family of hooks.
+    pub tier: Tier,
+    /// Each program on each hook.
+    pub hooks: Vec<HookReport>,
+    /// What is not captured, and why.
+    pub not_covered: Vec<(String, String)>,
+    /// SHA-256 over the struct offsets and constants.
+    pub offsets_digest: [u8; 32],
+    /// SHA-256 of the eBPF object.
+    pub object_digest: [u8; 32],
+    /// `uname -r`.
+    pub kernel_release: String,
+    /// The kernel's lockdown file, or `None` where it has none (then `unknown`, not `none`).
+    pub lockdown: Option<String>,
+    /// Whether the kernel describes its types; always true here, since nothing can be armed without.
+    pub btf_present: bool,
+    /// Names the number space of this set of maps.
+    pub capture_id: [u8; 16],
+    /// Whether the maps of an earlier run were taken over, with what is in their rings.
+    pub resumed: bool,
+    /// Sets of other versions that were removed.
+    pub removed: Vec<RemovedSet>,
+    /// Where this set is pinned.
+    pub pin_dir: PathBuf,
+}
+
+/// Both rings.
+pub struct Rings {
+    /// Process and cgroup events.
+    pub crit: RingReader,
+    /// Network and file events.
+    pub bulk: RingReader,
+}
+
+/// The kernel side, armed.
+pub struct Probe {
+    report: ProbeReport,
+    pins: PinSet,
+    seq: PerCpuArray<MapData, u64>,
+    drops: PerCpuArray<MapData, u64>,
+    loss: HashMap<MapData, LossKey, Loss>,
+    scope: HashMap<MapData, u64, Scope>,
+    settings: Array<MapData, Settings>,
+}
+
+impl Probe {
+    /// Arms capture, or takes over what an earlier run left armed. Programs run when this returns.
+    ///
+    /// A pinned set of this object and these offsets is taken over with its rings, counters and scopes; hooks whose
+    /// links are missing are attached again. Anything else under the pin root is removed after the new set runs,
+    /// and the report says so.
+    ///
+    /// # Errors
+    /// When a required hook cannot be served; what was done is undone first, unless it was taken over.
+    pub fn arm(config: &ProbeConfig) -> Result<Self, ProbeError> {
+        prepare_file_systems(&config.pin_root)?;
+        let btf = Btf::parse(read(Path::new(KERNEL_BTF))?).map_err(ProbeError::Btf)?;
+        let offsets = offsets::resolve(&btf).map_err(ProbeError::Offsets)?;
+        drop(btf);
+        let object_digest: [u8; 32] = Sha256::digest(&config.object).into();
+        let offsets_digest = offsets::digest(&offsets);
+        let pins = PinSet::of(&config.pin_root, &object_digest, &offsets_digest);
+
+        let mut removed = Vec::new();
+        let found = if pins.exists() { found_meta(&pins, &object_digest, &offsets_digest) } else { Err(None) };
+        let (resumed, capture_id) = match found {
+            Ok(meta) => (true, meta.capture_id),
+            Err(why) => {
+                if let Some(why) = why {
+                    removed.push(remove_set(&pins, why)?);
+                }
+                pins.create().map_err(|source| file_error("create", pins.dir(), source))?;
+                let mut id = [0; 16];
+                getrandom::fill(&mut id).map_err(ProbeError::Random)?;
+                (false, id)
+            }
+        };
+        let mut meta = Meta { capture_id, object_digest, offsets_digest, wire_version: WIRE_VERSION.into(), complete: 0 };
+        match attach_all(config, &offsets, &pins, resumed, &mut meta) {
+            Ok((hooks, not_covered)) => {
+                for other in pins.others(&config.pin_root).map_err(|e| file_error("list", &config.pin_root, e))? {
+                    removed.push(remove_set(&other, "made by another version of the eBPF object".to_owned())?);
+                }
+                let report = ProbeReport {
+                    tier: Tier::Tracepoint,
+                    hooks,
+                    not_covered,
+                    offsets_digest,
+                    object_digest,
+                    kernel_release: kernel_release(),
+                    lockdown: lockdown(),
+                    btf_present: true,
+                    capture_id,
+                    resumed,
+                    removed,
+                    pin_dir: pins.dir().to_owned(),
+                };
+                Self::open(report, pins)
+            }
+            Err(error) => {
+                if !resumed {
+                    // The error that stopped the arming is the one to report; a half-made set is also recognised
+                    // and removed at the next start.
+                    let _ = pins.remove();
+                }
+                Err(error)
+            }
+        }
+    }
+
+    fn open(report: ProbeReport, pins: PinSet) -> Result<Self, ProbeError> {
+        Ok(Self {
+            seq: typed(&pins, "SEQ", PerCpuArray::try_from)?,
+            drops: typed(&pins, "DROPS", PerCpuArray::try_from)?,
+            loss: typed(&pins, "LOSS", HashMap::try_from)?,
+            scope: typed(&pins, "SCOPE", HashMap::try_from)?,
+            settings: typed(&pins, "SETTINGS", Array::try_from)?,
+            report,
+            pins,
+        })
+    }
+
+    /// What is in force since arming.
+    #[must_use]
+    pub fn report(&self) -> &ProbeReport {
+        &self.report
+    }
+
+    /// Opens both rings, standing where the last reader released up to. One reader of each at a time.
+    ///
+    /// # Errors
+    /// When they cannot be mapped, or are corrupt.
+    pub fn rings(&self) -> Result<Rings, ProbeError> {
+        Ok(Rings { crit: ring(&self.pins, "RING_CRIT")?, bulk: ring(&self.pins, "RING_BULK")? })
+    }
+
+    /// Numbers given out and events dropped, by CPU and class.
+    ///
+    /// # Errors
+    /// When the maps cannot be read.
+    pub fn counters(&self) -> Result<Counters, ProbeError> {
+        Counters::read(&self.seq, &self.drops).map_err(|source| map_error("SEQ", source))
+    }
+
+    /// Losses by class and scope since the maps were made.
+    ///
+    /// # Errors
+    /// When the map cannot be read.
+    pub fn losses(&self) -> Result<Vec<LossEntry>, ProbeError> {
+        losses(&self.loss).map_err(|source| map_error("LOSS", source))
+    }
+
+    /// Puts a cgroup in the scope whose root is `scope_id` (the cgroup itself for a root), with the event families
+    /// wanted (`agent_common::stats::family`). New child cgroups follow in the kernel; existing ones need their own
+    /// call. Holds for tasks already inside from their next act on.
+    ///
+    /// # Errors
+    /// When the map is full or cannot be written.
+    pub fn scope_set(&mut self, cgroup_id: u64, scope_id: u64, families: u32) -> Result<(), ProbeError> {
+        let scope = Scope { scope_id, families, reserved: 0 };
+        self.scope.insert(cgroup_id, scope, 0).map_err(|source| map_error("SCOPE", source))?;
+        self.next_generation()
+    }
+
+    /// Takes a cgroup out of scope; for a root, this ends the scope for the processes that left the cgroup too.
+    /// A cgroup that is not there is no error: the kernel removes entries with their cgroups.
+    ///
+    /// # Errors
+    /// When the map cannot be written.
+    pub fn scope_remove(&mut self, cgroup_id: u64) -> Result<(), ProbeError> {
+        match self.scope.remove(&cgroup_id) {
+            Ok(()) | Err(MapError::KeyNotFound) => self.next_generation(),
+            Err(MapError::SyscallError(error)) if error.io_error.kind() == io::ErrorKind::NotFound => Ok(()),
+            Err(source) => Err(map_error("SCOPE", source)),
+        }
+    }
+
+    /// Every cgroup in scope, as the kernel has it now: (cgroup id, scope id, families).
+    ///
+    /// # Errors
+    /// When the map cannot be read.
+    pub fn scopes(&self) -> Result<Vec<(u64, u64, u32)>, ProbeError> {
+        let mut scopes = Vec::new();
+        for entry in self.scope.iter() {
+            let (id, scope) = entry.map_err(|source| map_error("SCOPE", source))?;
+            scopes.push((id, scope.scope_id, scope.families));
+        }
+        scopes.sort_unstable();
+        Ok(scopes)
+    }
+
+    /// Ends this daemon's hold. With `keep_pins` capture goes on into the rings for the next daemon; without, every
+    /// hook is detached and the maps go with what nobody read.
+    ///
+    /// # Errors
+    /// When the pins cannot be removed.
+    pub fn disarm(mut self, keep_pins: bool) -> Result<(), ProbeError> {
+        if !keep_pins {
+            return self.pins.remove().map_err(|source| file_error("remove", self.pins.dir(), source));
+        }
+        let mut settings = self.settings.get(&0, 0).map_err(|source| map_error("SETTINGS", source))?;
+        settings.agent_tgid = 0;
+        self.settings.set(0, settings, 0).map_err(|source| map_error("SETTINGS", source))
+    }
+
+    /// Makes the programs look scopes up again.
+    fn next_generation(&mut self) -> Result<(), ProbeError> {
+        let mut settings = self.settings.get(&0, 0).map_err(|source| map_error("SETTINGS", source))?;
+        settings.generation = settings.generation.wrapping_add(1);
+        self.settings.set(0, settings, 0).map_err(|source| map_error("SETTINGS", source))
+    }
+}
+
+fn prepare_file_systems(pin_root: &Path) -> Result<(), ProbeError> {
+    for fs in [KernelFs::Trace, KernelFs::Bpf] {
+        let path = fs.usual_path();
+        if fs.ensure_at(path).map_err(|source| file_error("mount", path, source))? {
+            tracing::info!(path = %path.display(), "mounted");
+        }
+    }
+    std::fs::create_dir_all(pin_root).map_err(|source| file_error("create", pin_root, source))?;
+    match KernelFs::Bpf.is_at(pin_root) {
+        Ok(true) => Ok(()),
+        Ok(false) => Err(file_error("pin under", pin_root, io::Error::other("not on a bpffs"))),
+        Err(source) => Err(file_error("pin under", pin_root, source)),
+    }
+}
+
+/// The set's own description, if the whole set can be taken over; else why not.
+fn found_meta(pins: &PinSet, object: &[u8; 32], offsets: &[u8; 32]) -> Result<Meta, Option<String>> {
+    for name in MAPS {
+        if let Err(error) = MapData::from_pin(pins.map(name)) {
+            return Err(Some(format!("map {name} is missing or unusable: {error}")));
+        }
+    }
+    let meta: Result<Array<_, Meta>, _> = typed(pins, "META", Array::try_from);
+    let meta = meta.and_then(|meta| meta.get(&0, 0).map_err(|source| map_error("META", source)));
+    match meta {
+        Err(error) => Err(Some(format!("its description cannot be read: {error}"))),
+        Ok(meta) if meta.wire_version != u32::from(WIRE_VERSION) => {
+            Err(Some(format!("wire version {}, expected {WIRE_VERSION}", meta.wire_version)))
+        }
+        Ok(meta) if meta.complete != 1 => Err(Some("its making was interrupted".to_owned())),
+        Ok(meta) if meta.object_digest != *object || meta.offsets_digest != *offsets => {
+            Err(Some("it was made from another eBPF object".to_owned()))
+        }
+        Ok(meta) => Ok(meta),
+    }
+}
+
+/// Removes a set, after reading what can be said about it.
+fn remove_set(pins: &PinSet, why: String) -> Result<RemovedSet, ProbeError> {
+    let meta: Result<Array<_, Meta>, _> = typed(pins, "META", Array::try_from);
+    let capture_id = meta.ok().and_then(|meta| meta.get(&0, 0).ok()).map(|meta| meta.capture_id);
+    let seq: Result<PerCpuArray<_, u64>, _> = typed(pins, "SEQ", PerCpuArray::try_from);
+    let drops: Result<PerCpuArray<_, u64>, _> = typed(pins, "DROPS", PerCpuArray::try_from);
+    // Links go first, so that the numbers below are final.
+    let links = pins.dir().join("links");
+    for entry in std::fs::read_dir(&links).into_iter().flatten().flatten() {
+        let path = entry.path();
+        std::fs::remove_file(&path).map_err(|source| file_error("remove", &path, source))?;
+    }
+    let counters = match (seq, drops) {
+        (Ok(seq), Ok(drops)) => Counters::read(&seq, &drops).ok(),
+        _ => None,
+    };
+    let unread_bytes = match (ring(pins, "RING_CRIT"), ring(pins, "RING_BULK")) {
+        (Ok(crit), Ok(bulk)) => Some(crit.backlog_bytes() + bulk.backlog_bytes()),
+        _ => None,
+    };
+    pins.remove().map_err(|source| file_error("remove", pins.dir(), source))?;
+    tracing::warn!(dir = %pins.dir().display(), why, unread_bytes, "removed a pinned set");
+    Ok(RemovedSet { dir: pins.dir().to_owned(), why, capture_id, unread_bytes, counters })
+}
+
+type Attached = (Vec<HookReport>, Vec<(String, String)>);
+
+/// Attaches every hook that is not attached yet, and describes all of them.
+fn attach_all(
+    config: &ProbeConfig,
+    offsets: &Offsets,
+    pins: &PinSet,
+    resumed: bool,
+    meta: &mut Meta,
+) -> Result<Attached, ProbeError> {
+    let linked = |hook: &Hook| resumed && pins.link(&hook.link_name()).exists();
+    let mut not_covered: Vec<(String, String)> =
+        NOT_COVERED.iter().map(|(what, why)| ((*what).to_owned(), (*why).to_owned())).collect();
+    let mut attached_now = Vec::new();
+    if !HOOKS.iter().all(linked) {
+        let mut object = load_object(config, offsets, pins)?;
+        initialize(config, pins, resumed, meta)?;
+        for hook in HOOKS {
+            if linked(hook) {
+                continue;
+            }
+            match attach(&mut object, hook, pins) {
+                Ok(()) => attached_now.push(hook.link_name()),
+                Err(error) if hook.required => return Err(error),
+                Err(error) => not_covered.push((format!("{}: {}", hook.event, hook.name()), chain(&error))),
+            }
+        }
+    } else {
+        initialize(config, pins, resumed, meta)?;
+    }
+    meta.complete = 1;
+    write_meta(pins, meta)?;
+    let mut reports = Vec::new();
+    for hook in HOOKS {
+        let name = hook.link_name();
+        if pins.link(&name).exists() {
+            reports.push(describe(hook, pins, attached_now.contains(&name))?);
+        }
+    }
+    Ok((reports, not_covered))
+}
+
+fn load_object(config: &ProbeConfig, offsets: &Offsets, pins: &PinSet) -> Result<Ebpf, ProbeError> {
+    let mut loader = EbpfLoader::new();
+    loader.allow_unsupported_maps();
+    // The whole log of an accepted program costs seconds; a refusal is loaded again by aya with its log.
+    loader.verifier_log_level(VerifierLogLevel::DISABLE | VerifierLogLevel::STATS);
+    loader.override_global("OFFSETS", offsets, true);
+    for name in MAPS {
+        loader.map_pin_path(name, pins.map(name));
+    }
+    loader.load(&config.object).map_err(|error| ProbeError::Object(Box::new(error)))
+}
+
+/// Puts the maps in the state that the programs expect before the first of them runs.
+fn initialize(config: &ProbeConfig, pins: &PinSet, resumed: bool, meta: &Meta) -> Result<(), ProbeError> {
+    let mut settings: Array<_, Settings> = typed(pins, "SETTINGS", Array::try_from)?;
+    let generation = settings.get(&0, 0).map_err(|source| map_error("SETTINGS", source))?.generation;
+    let now = Settings { agent_tgid: config.agent_tgid, generation: generation.wrapping_add(1) };
+    settings.set(0, now, 0).map_err(|source| map_error("SETTINGS", source))?;
+    if resumed {
+        return Ok(());
+    }
+    write_meta(pins, meta)?;
+    let mut loss: HashMap<_, LossKey, Loss> = typed(pins, "LOSS", HashMap::try_from)?;
+    for class in 0..class::COUNT {
+        let key = LossKey { scope_id: 0, class, reserved: 0 };
+        loss.insert(key, Loss::default(), 0).map_err(|source| map_error("LOSS", source))?;
+    }
+    Ok(())
+}
+
+fn write_meta(pins: &PinSet, meta: &Meta) -> Result<(), ProbeError> {
+    let mut map: Array<_, Meta> = typed(pins, "META", Array::try_from)?;
+    map.set(0, *meta, 0).map_err(|source| map_error("META", source))
+}
+
+fn attach(object: &mut Ebpf, hook: &Hook, pins: &PinSet) -> Result<(), ProbeError> {
+    let no_program = || ProbeError::NoProgram { program: hook.program, hook: hook.name() };
+    let failed = |step: &'static str| {
+        move |source: ProgramError| ProbeError::Program {
+            program: hook.program,
+            hook: hook.name(),
+            step,
+            source: Box::new(source),
+        }
+    };
+    let link_failed = |source: LinkError| ProbeError::Link { hook: hook.name(), source: Box::new(source) };
+    let program = object.program_mut(hook.program).ok_or_else(no_program)?;
+    let loaded = program.fd().is_ok();
+    let link: FdLink = match hook.attach {
+        Attach::Btf(name) => {
+            let program: &mut BtfTracePoint = program.try_into().map_err(failed("find"))?;
+            if !loaded {
+                // aya's own reader of the same file; ours does not build what its loader wants.
+                let btf = aya::Btf::from_sys_fs().map_err(|error| failed("load")(error.into()))?;
+                program.load(name, &btf).map_err(failed("load"))?;
+            }
+            let id = program.attach().map_err(failed("attach"))?;
+            program.take_link(id).map_err(failed("attach"))?.into()
+        }
+        Attach::Classic(category, name) => {
+            let program: &mut TracePoint = program.try_into().map_err(failed("find"))?;
+            if !loaded {
+                program.load().map_err(failed("load"))?;
+            }
+            let id = program.attach(category, name).map_err(failed("attach"))?;
+            program.take_link(id).map_err(failed("attach"))?.try_into().map_err(link_failed)?
+        }
+        Attach::SockAddr => {
+            let program: &mut CgroupSockAddr = program.try_into().map_err(failed("find"))?;
+            if !loaded {
+                program.load().map_err(failed("load"))?;
+            }
+            let root = cgroup2_root()?;
+            let cgroup = File::open(&root).map_err(|source| file_error("open", &root, source))?;
+            let id = program.attach(cgroup, CgroupAttachMode::Single).map_err(failed("attach"))?;
+            program.take_link(id).map_err(failed("attach"))?.try_into().map_err(link_failed)?
+        }
+    };
+    let program_pin = pins.program(hook.program);
+    if !program_pin.exists() {
+        let program = object.program_mut(hook.program).ok_or_else(no_program)?;
+        program.pin(&program_pin).map_err(|error| file_error("pin", &program_pin, io::Error::other(error)))?;
+    }
+    let path = pins.link(&hook.link_name());
+    link.pin(&path).map_err(|error| {
+        file_error("pin", &path, io::Error::other(error))
+    })?;
+    Ok(())
+}
+
+fn describe(hook: &Hook, pins: &PinSet, attached_now: bool) -> Result<HookReport, ProbeError> {
+    let link_failed = |source: LinkError| ProbeError::Link { hook: hook.name(), source: Box::new(source) };
+    let link = PinnedLink::from_pin(pins.link(&hook.link_name())).map_err(link_failed)?;
+    let link: FdLink = link.into();
+    let info = link.info().map_err(link_failed)?;
+    let program = ProgramInfo::from_pin(pins.program(hook.program)).map_err(|source| ProbeError::Program {
+        program: hook.program,
+        hook: hook.name(),
+        step: "describe",
+        source: Box::new(source),
+    })?;
+    Ok(HookReport {
+        event: hook.event,
+        hook: hook.name(),
+        program: hook.program,
+        tag: format!("{:016x}", program.tag()),
+        program_id: info.program_id(),
+        link_id: info.id(),
+        pinned: true,
+        verified_insns: program.verified_instruction_count(),
+        xlated_bytes: program.size_translated(),
+        jited_bytes: Some(program.size_jitted()),
+        attached_now,
+    })
+}
+
+/// The root of the cgroup v2 hierarchy, which a hybrid layout has away from `/sys/fs/cgroup`.
+///
+/// # Errors
+/// When /proc/mounts cannot be read or shows none.
+pub(super) fn cgroup2_root() -> Result<PathBuf, ProbeError> {
+    let path = Path::new("/proc/mounts");
+    let mounts = std::fs::read_to_string(path).map_err(|source| file_error("read", path, source))?;
+    let root = mounts.lines().find_map(|line| {
+        let mut words = line.split(' ');
+        let (_, place, kind) = (words.next()?, words.next()?, words.next()?);
+        (kind == "cgroup2").then(|| PathBuf::from(place))
+    });
+    root.ok_or(ProbeError::NoCgroup2)
+}
+
+fn typed<T, F>(pins: &PinSet, name: &'static str, make: F) -> Result<T, ProbeError>
+where
+    F: FnOnce(Map) -> Result<T, MapError>,
+{
+    MapData::from_pin(pins.map(name))
+        .and_then(Map::from_map_data)
+        .and_then(make)
+        .map_err(|source| map_error(name, source))
+}
+
+fn ring(pins: &PinSet, name: &'static str) -> Result<RingReader, ProbeError> {
+    let data = MapData::from_pin(pins.map(name)).map_err(|source| map_error(name, source))?;
+    let bytes = data.info().map_err(|source| map_error(name, source))?.max_entries() as usize;
+    let fd = data.fd().as_fd().try_clone_to_owned().map_err(|source| file_error("open", &pins.map(name), source))?;
+    RingReader::new(fd, bytes).map_err(|source| ProbeError::Ring { map: name, source })
+}
+
+fn read(path: &Path) -> Result<Vec<u8>, ProbeError> {
+    std::fs::read(path).map_err(|source| file_error("read", path, source))
+}
+
+pub(super) fn kernel_release() -> String {
+    std::fs::read_to_string("/proc/sys/kernel/osrelease").map_or_else(|_| "unknown".to_owned(), |text| text.trim().to_owned())
+}
+
+pub(super) fn lockdown() -> Option<String> {
+    std::fs::read_to_string("/sys/kernel/security/lockdown").ok().map(|text| text.trim().to_owned())
+}
+
+fn file_error(doing: &'static str, path: &Path, source: io::Error) -> ProbeError {
+    ProbeError::File { doing, path: path.to_owned(), source }
+}
+
+fn map_error(map: &'static str, source: MapError) -> ProbeError {
+    ProbeError::Map { map, source: Box::new(source) }
+}
+
+/// An error with its causes, on one line.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut next = error.source();
+    while let Some(cause) = next {
+        text.push_str(": ");
+        text.push_str(&cause.to_string());
+        next = cause.source();
+    }
+    // A verifier log ends with its reason; the start is of no use in a report.
+    if text.len() > 600 {
+        let start = text.ceil_char_boundary(text.len() - 600);
+        text = text.get(start..).unwrap_or_default().to_owned();
+    }
+    text.replace('\n', " ")
+}

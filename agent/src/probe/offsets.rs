@@ -1,0 +1,259 @@
+//! Which struct members the eBPF programs read, looked up in the running kernel's BTF.
+//!
+//! Building [`Offsets`] names every member, so one that is never looked up does not compile; one that the kernel
+//! lacks, or that has another size or type than the programs read, is an error that names it.
+#![forbid(unsafe_code)]
+
+use super::btf::{Btf, BtfError, Expect};
+use agent_common::globals::Offsets;
+use agent_common::limits::{CHUNK_BYTES, DENTRY_CHUNK_BYTES, INLINE_NAME_BYTES, MOUNT_CHUNK_BYTES};
+use sha2::{Digest, Sha256};
+
+/// Why the programs cannot be made to fit this kernel.
+#[derive(Debug, thiserror::Error)]
+pub enum OffsetsError {
+    /// The kernel's types are not as the programs need them.
+    #[error("kernel types: {0}")]
+    Btf(#[from] BtfError),
+    /// Members that are read at once lie too far apart.
+    #[error("struct {within}: the members read together span {span} bytes, at most {max} are supported")]
+    Apart {
+        /// The struct.
+        within: &'static str,
+        /// From the first to the end of the last.
+        span: u32,
+        /// The limit.
+        max: usize,
+    },
+    /// The system call numbers and registers of this architecture are not known.
+    #[error("unsupported architecture {0}: the registers of system calls are not known")]
+    Architecture(&'static str),
+}
+
+/// Registers and numbers of system calls by architecture.
+struct Abi {
+    args: [&'static str; 3],
+    nr: &'static str,
+    open: u32,
+    creat: u32,
+}
+
+/// Stands for a system call that the architecture does not have.
+const NO_CALL: u32 = 0xffff;
+
+fn abi() -> Result<Abi, OffsetsError> {
+    // aarch64 keeps its registers in an array, which needs an index in the path; not tried yet, so refused.
+    if cfg!(target_arch = "x86_64") {
+        Ok(Abi { args: ["di", "si", "dx"], nr: "orig_ax", open: 2, creat: 85 })
+    } else {
+        let _ = NO_CALL;
+        Err(OffsetsError::Architecture(std::env::consts::ARCH))
+    }
+}
+
+/// SHA-256 over the names and values, so that evidence can say what the programs were loaded with.
+#[must_use]
+pub fn digest(offsets: &Offsets) -> [u8; 32] {
+    let mut hash = Sha256::new();
+    hash.update(b"affiant/offsets/v1\n");
+    for (name, value) in offsets.named() {
+        hash.update(name.as_bytes());
+        hash.update(b"=");
+        hash.update(value.to_string().as_bytes());
+        hash.update(b"\n");
+    }
+    hash.finalize().into()
+}
+
+/// Looks every member up.
+///
+/// # Errors
+/// The first member that is missing or unfit.
+pub fn resolve(btf: &Btf) -> Result<Offsets, OffsetsError> {
+    use Expect::{Aggregate, Bytes, Number, Pointer};
+    let abi = abi()?;
+    let at = |within: &str, member: &str, expect: Expect| btf.offset(within, member, expect);
+    let task = |member: &str, expect: Expect| btf.offset("task_struct", member, expect);
+    let cred = |member: &str| btf.offset("cred", member, Number(4));
+
+    let (task_loginuid, has_loginuid) = match task("loginuid", Number(4)) {
+        Ok(offset) => (offset, 1),
+        Err(BtfError::NoMember { .. }) => (task("tgid", Number(4))?, 0),
+        Err(error) => return Err(error.into()),
+    };
+
+    let inline_bytes = u32::try_from(INLINE_NAME_BYTES).unwrap_or(u32::MAX);
+    let d_hash = at("dentry", "d_hash.pprev", Pointer)?;
+    let d_parent = at("dentry", "d_parent", Pointer)?;
+    let d_len = at("dentry", "d_name.len", Number(4))?;
+    let d_name = at("dentry", "d_name.name", Pointer)?;
+    let d_inline = btf.offset_of_first("dentry", &["d_shortname", "d_iname"], Bytes(inline_bytes))?;
+    let dentry_piece = span(
+        "dentry",
+        &[(d_hash, 8), (d_parent, 8), (d_len, 4), (d_name, 8), (d_inline, inline_bytes)],
+        DENTRY_CHUNK_BYTES,
+    )?;
+
+    let mount_vfsmount = at("mount", "mnt", Aggregate)?;
+    let mnt_parent = at("mount", "mnt_parent", Pointer)?;
+    let mnt_mountpoint = at("mount", "mnt_mountpoint", Pointer)?;
+    let mnt_root = at("mount", "mnt.mnt_root", Pointer)?;
+    let mount_piece = span("mount", &[(mnt_parent, 8), (mnt_mountpoint, 8), (mnt_root, 8)], MOUNT_CHUNK_BYTES)?;
+
+    let file_mode = at("file", "f_mode", Number(4))?;
+    let file_flags = at("file", "f_flags", Number(4))?;
+    let file_inode = at("file", "f_inode", Pointer)?;
+    let file_path_mnt = at("file", "f_path.mnt", Pointer)?;
+    let file_path_dentry = at("file", "f_path.dentry", Pointer)?;
+    within(
+        "file",
+        &[(file_mode, 4), (file_flags, 4), (file_inode, 8), (file_path_mnt, 8), (file_path_dentry, 8)],
+    )?;
+
+    let inode_mode = at("inode", "i_mode", Number(2))?;
+    let inode_sb = at("inode", "i_sb", Pointer)?;
+    let inode_ino = at("inode", "i_ino", Number(8))?;
+    let inode_nlink = at("inode", "i_nlink", Number(4))?;
+    within("inode", &[(inode_mode, 2), (inode_sb, 8), (inode_ino, 8), (inode_nlink, 4)])?;
+
+    Ok(Offsets {
+        task_pid: task("pid", Number(4))?,
+        task_tgid: task("tgid", Number(4))?,
+        task_flags: task("flags", Number(4))?,
+        task_group_leader: task("group_leader", Pointer)?,
+        task_real_parent: task("real_parent", Pointer)?,
+        task_start_boottime: btf.offset_of_first(
+            "task_struct",
+            &["start_boottime", "real_start_time"],
+            Number(8),
+        )?,
+        task_cred: task("cred", Pointer)?,
+        task_comm: task("comm", Bytes(16))?,
+        task_files: task("files", Pointer)?,
+        task_fs: task("fs", Pointer)?,
+        task_mm: task("mm", Pointer)?,
+        task_nsproxy: task("nsproxy", Pointer)?,
+        task_signal: task("signal", Pointer)?,
+        task_exit_code: task("exit_code", Number(4))?,
+        task_cgroups: task("cgroups", Pointer)?,
+        task_loginuid,
+        has_loginuid,
+        css_set_dfl_cgrp: at("css_set", "dfl_cgrp", Pointer)?,
+        cgroup_kn: at("cgroup", "kn", Pointer)?,
+        cgroup_root: at("cgroup", "root", Pointer)?,
+        cgroup_level: at("cgroup", "level", Number(4))?,
+        cgroup_root_hierarchy_id: at("cgroup_root", "hierarchy_id", Number(4))?,
+        kernfs_node_id: at("kernfs_node", "id", Number(8))?,
+        kernfs_node_parent: btf.offset_of_first("kernfs_node", &["__parent", "parent"], Pointer)?,
+        cred_uid: cred("uid")?,
+        cred_gid: cred("gid")?,
+        cred_suid: cred("suid")?,
+        cred_sgid: cred("sgid")?,
+        cred_euid: cred("euid")?,
+        cred_egid: cred("egid")?,
+        cred_cap_effective: at("cred", "cap_effective", Number(8))?,
+        signal_live: at("signal_struct", "live", Number(4))?,
+        signal_group_exit_code: at("signal_struct", "group_exit_code", Number(4))?,
+        signal_flags: at("signal_struct", "flags", Number(4))?,
+        has_group_dead: u32::from(btf.tracepoint_args("sched_process_exit")?.is_some_and(|count| count >= 2)),
+        files_struct_count: at("files_struct", "count", Number(4))?,
+        files_struct_fdt: at("files_struct", "fdt", Pointer)?,
+        fdtable_fd: at("fdtable", "fd", Pointer)?,
+        fdtable_max_fds: at("fdtable", "max_fds", Number(4))?,
+        file_mode,
+        file_flags,
+        file_inode,
+        file_path_mnt,
+        file_path_dentry,
+        file_private_data: at("file", "private_data", Pointer)?,
+        inode_mode,
+        inode_uid: at("inode", "i_uid", Number(4))?,
+        inode_gid: at("inode", "i_gid", Number(4))?,
+        inode_sb,
+        inode_ino,
+        inode_nlink,
+        inode_size: at("inode", "i_size", Number(8))?,
+        inode_ctime_s: btf.offset_of_first(
+            "inode",
+            &["i_ctime_sec", "__i_ctime.tv_sec", "i_ctime.tv_sec"],
+            Number(8),
+        )?,
+        inode_ctime_ns: match at("inode", "i_ctime_nsec", Number(4)) {
+            Err(BtfError::NoMember { .. }) => {
+                // A long whose low half holds all of a nanosecond count, on this byte order.
+                btf.offset_of_first("inode", &["__i_ctime.tv_nsec", "i_ctime.tv_nsec"], Number(8))?
+            }
+            found => found?,
+        },
+        super_block_dev: at("super_block", "s_dev", Number(4))?,
+        dentry_piece,
+        piece_hash: d_hash - dentry_piece,
+        piece_parent: d_parent - dentry_piece,
+        piece_name_len: d_len - dentry_piece,
+        piece_name: d_name - dentry_piece,
+        piece_inline: d_inline - dentry_piece,
+        mount_vfsmount,
+        mount_piece,
+        piece_mnt_parent: mnt_parent - mount_piece,
+        piece_mnt_mountpoint: mnt_mountpoint - mount_piece,
+        piece_mnt_root: mnt_root - mount_piece,
+        mount_ns: at("mount", "mnt_ns", Pointer)?,
+        fs_struct_pwd: {
+            let pwd = at("fs_struct", "pwd", Aggregate)?;
+            // The programs read mount and dentry as the two words from here.
+            let dentry = at("fs_struct", "pwd.dentry", Pointer)?;
+            if at("fs_struct", "pwd.mnt", Pointer)? != pwd || dentry != pwd + 8 {
+                return Err(OffsetsError::Apart { within: "path", span: dentry.saturating_sub(pwd), max: 8 });
+            }
+            pwd
+        },
+        nsproxy_mnt_ns: at("nsproxy", "mnt_ns", Pointer)?,
+        mm_arg_start: at("mm_struct", "arg_start", Number(8))?,
+        mm_arg_end: at("mm_struct", "arg_end", Number(8))?,
+        mm_exe_file: at("mm_struct", "exe_file", Pointer)?,
+        bprm_file: at("linux_binprm", "file", Pointer)?,
+        bprm_filename: at("linux_binprm", "filename", Pointer)?,
+        bprm_argc: at("linux_binprm", "argc", Number(4))?,
+        bprm_envc: at("linux_binprm", "envc", Number(4))?,
+        socket_sk: at("socket", "sk", Pointer)?,
+        sock_family: at("sock", "__sk_common.skc_family", Number(2))?,
+        sock_num: at("sock", "__sk_common.skc_num", Number(2))?,
+        sock_rcv_saddr: at("sock", "__sk_common.skc_rcv_saddr", Number(4))?,
+        sock_v6_rcv_saddr: at("sock", "__sk_common.skc_v6_rcv_saddr", Bytes(16))?,
+        sock_cookie: at("sock", "__sk_common.skc_cookie", Number(8))?,
+        sock_err: at("sock", "sk_err", Number(4))?,
+        regs_arg0: at("pt_regs", abi.args[0], Number(8))?,
+        regs_arg1: at("pt_regs", abi.args[1], Number(8))?,
+        regs_arg2: at("pt_regs", abi.args[2], Number(8))?,
+        regs_nr: at("pt_regs", abi.nr, Number(8))?,
+        nr_open: abi.open,
+        nr_creat: abi.creat,
+        nr_openat: call_number(libc::SYS_openat),
+        nr_openat2: call_number(libc::SYS_openat2),
+        nr_connect: call_number(libc::SYS_connect),
+    })
+}
+
+fn call_number(number: libc::c_long) -> u32 {
+    u32::try_from(number).unwrap_or(NO_CALL)
+}
+
+/// First byte of the members, which must lie within `max` bytes from there.
+fn span(within: &'static str, members: &[(u32, u32)], max: usize) -> Result<u32, OffsetsError> {
+    let first = members.iter().map(|(offset, _)| *offset).min().unwrap_or(0);
+    let end = members.iter().map(|(offset, size)| offset.saturating_add(*size)).max().unwrap_or(0);
+    let span = end.saturating_sub(first);
+    if span as usize > max {
+        return Err(OffsetsError::Apart { within, span, max });
+    }
+    Ok(first)
+}
+
+/// The members must lie within the first [`CHUNK_BYTES`] of the struct.
+fn within(within: &'static str, members: &[(u32, u32)]) -> Result<(), OffsetsError> {
+    let end = members.iter().map(|(offset, size)| offset.saturating_add(*size)).max().unwrap_or(0);
+    if end as usize > CHUNK_BYTES {
+        return Err(OffsetsError::Apart { within, span: end, max: CHUNK_BYTES });
+    }
+    Ok(())
+}
