@@ -14,18 +14,6 @@ use agent_evidence::record::{FORMS, FormSchema, KINDS, KindSchema, Member};
 const BEGIN: &str = "<!-- tables: begin -->\n";
 const END: &str = "<!-- tables: end -->\n";
 
-/// Forms that stand in entries only as items of a list. The schema gives a list the name of its item's form.
-const LISTED: &[&str] = &[
-    "hook",
-    "not covered",
-    "counter",
-    "session state",
-    "number range",
-    "scope root",
-    "[text,text]",
-    "[kind,u64 string]",
-];
-
 /// The kinds, then the forms they refer to.
 fn tables() -> String {
     let mut out = String::new();
@@ -66,7 +54,7 @@ fn form_table(form: &FormSchema, out: &mut String) {
 fn members(members: &[Member], out: &mut String) {
     out.push_str("| member | form | absent | meaning |\n|---|---|---|---|\n");
     for member in members {
-        let list = if LISTED.contains(&member.form) { "list of " } else { "" };
+        let list = if member.list { "list of " } else { "" };
         let optional = if member.optional { "may be" } else { "" };
         let meaning = sentence(member.meaning);
         paragraph(out, format_args!("| `{}` | {list}{} | {optional} | {meaning} |", member.key, member.form));

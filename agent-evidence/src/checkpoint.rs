@@ -1,86 +1,84 @@
-//! C2SP checkpoints (tlog-checkpoint v1.0.0): a signed note that states origin, size and root hash of a tree.
-//!
-//! This log's checkpoints carry no extension lines and two Ed25519 signatures: by the log key, whose name is the
-//! origin, and by the key of the epoch, whose name is the origin followed by `/epoch`.
+//! Checkpoints (C2SP tlog-checkpoint): origin, tree size and root hash, signed as a note. Without extension lines.
+
+#![forbid(unsafe_code)]
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
-use crate::note::{self, NoteError, NoteSigner};
-use crate::record::{EntryIndex, RootHash, TreeSize};
+use crate::note::{self, KeyName, Note, NoteError, NoteSigner};
+use crate::record::{RootHash, TreeSize};
 
-/// What the name of an epoch key has after the origin.
-pub const EPOCH_SUFFIX: &str = "/epoch";
-
-/// What a checkpoint states.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Checkpoint {
-    /// Name of the log.
-    pub origin: String,
-    /// How many entries the tree has.
-    pub size: TreeSize,
-    /// Its root hash.
-    pub root: RootHash,
+/// Why a checkpoint is refused.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum CheckpointError {
+    /// It is not a signed note.
+    #[error("the checkpoint is not a signed note")]
+    Note(#[source] NoteError),
+    /// The text is not origin, size and root.
+    #[error("line {line} of the checkpoint is not {expected}")]
+    Line {
+        /// Which, from 1.
+        line: usize,
+        /// What should be there.
+        expected: &'static str,
+    },
 }
 
-/// Why a text is not a checkpoint.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum CheckpointError {
-    /// Not three lines, each ended by a line feed.
-    #[error("checkpoint text has not exactly three lines")]
-    Lines,
-    /// A first line that cannot be a log's name.
-    #[error("origin line is malformed")]
-    Origin(#[source] NoteError),
-    /// A second line that is not a number below 2^53 without leading zeros.
-    #[error("size line {seen:?} is not a tree size")]
-    Size {
-        /// The line, shortened.
-        seen: String,
-    },
-    /// A third line that is not the base64 of 32 bytes.
-    #[error("root line {seen:?} is not a root hash")]
-    Root {
-        /// The line, shortened.
-        seen: String,
-    },
+/// What a checkpoint says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Checkpoint {
+    /// The log's name; also the name of its key.
+    pub origin: KeyName,
+    /// Tree size.
+    pub size: TreeSize,
+    /// Root hash.
+    pub root: RootHash,
 }
 
 impl Checkpoint {
     /// The text that is signed.
     #[must_use]
     pub fn text(&self) -> String {
-        format!("{}\n{}\n{}\n", self.origin, self.size.0, STANDARD.encode(self.root.0))
+        format!("{}\n{}\n{}\n", self.origin.as_str(), self.size.0, STANDARD.encode(self.root.0))
     }
 
-    /// The whole note, with one signature line per signer in this order.
+    /// The signed note.
     #[must_use]
     pub fn sign(&self, signers: &[&dyn NoteSigner]) -> String {
         note::sign(&self.text(), signers)
     }
 
-    /// Reads the text of a note. Accepts only what [`Checkpoint::text`] writes.
+    /// Reads the text of a checkpoint; the only form accepted is the one [`Checkpoint::text`] writes.
     ///
     /// # Errors
-    /// [`CheckpointError`] says which line is wrong.
-    pub fn parse(text: &str) -> Result<Self, CheckpointError> {
-        let lines: Vec<&str> = text.strip_suffix('\n').ok_or(CheckpointError::Lines)?.split('\n').collect();
-        let [origin, size, root] = lines.as_slice() else { return Err(CheckpointError::Lines) };
-        note::check_name(origin).map_err(CheckpointError::Origin)?;
-        let shortened = |line: &str| line.chars().take(80).collect::<String>();
-        let number = size.parse::<u64>().ok().filter(|number| *number <= EntryIndex::MAX.0 && number.to_string() == **size);
-        let number = number.ok_or_else(|| CheckpointError::Size { seen: shortened(size) })?;
-        let hash = STANDARD.decode(root).ok().and_then(|bytes| <[u8; 32]>::try_from(bytes).ok());
-        let hash = hash.ok_or_else(|| CheckpointError::Root { seen: shortened(root) })?;
-        Ok(Self { origin: (*origin).to_owned(), size: TreeSize(number), root: RootHash(hash) })
+    /// [`CheckpointError::Line`].
+    pub fn parse_text(text: &str) -> Result<Self, CheckpointError> {
+        let wrong = |line, expected| CheckpointError::Line { line, expected };
+        let mut lines = text.split('\n');
+        let origin = lines.next().and_then(|line| KeyName::new(line).ok()).ok_or(wrong(1, "an origin"))?;
+        let size = lines
+            .next()
+            .and_then(|line| line.parse::<u64>().ok().filter(|size| size.to_string() == line))
+            .ok_or(wrong(2, "a tree size in decimal digits"))?;
+        let root = lines
+            .next()
+            .and_then(|line| STANDARD.decode(line).ok())
+            .and_then(|bytes| <[u8; 32]>::try_from(bytes).ok())
+            .ok_or(wrong(3, "a root hash in base64"))?;
+        if lines.next() != Some("") || lines.next().is_some() {
+            return Err(wrong(4, "the end: this log writes no extension lines"));
+        }
+        Ok(Self { origin, size: TreeSize(size), root: RootHash(root) })
     }
-}
 
-/// The name of a log's epoch keys.
-#[must_use]
-pub fn epoch_key_name(origin: &str) -> String {
-    format!("{origin}{EPOCH_SUFFIX}")
+    /// Reads a signed checkpoint. Its signatures are not verified: see [`Note::signed_by`].
+    ///
+    /// # Errors
+    /// [`CheckpointError`].
+    pub fn parse(bytes: &[u8]) -> Result<(Self, Note), CheckpointError> {
+        let note = Note::parse(bytes).map_err(CheckpointError::Note)?;
+        Ok((Self::parse_text(&note.text)?, note))
+    }
 }
 
 #[cfg(test)]
@@ -88,26 +86,35 @@ mod tests {
     use super::*;
     use crate::tree::empty_root;
 
-    #[test]
-    fn the_text_is_that_of_the_specification_and_reads_back() {
-        let checkpoint = Checkpoint { origin: "example.com/log".into(), size: TreeSize(0), root: empty_root() };
-        assert_eq!(checkpoint.text(), "example.com/log\n0\n47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU=\n");
-        assert_eq!(Checkpoint::parse(&checkpoint.text()), Ok(checkpoint));
+    fn checkpoint() -> Checkpoint {
+        Checkpoint { origin: KeyName::new("affiant.example/host").expect("a name"), size: TreeSize(0), root: empty_root() }
     }
 
     #[test]
-    fn anything_but_three_exact_lines_is_refused() {
-        let root = "47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU=";
-        let parse = |text: String| Checkpoint::parse(&text);
-        assert_eq!(parse(format!("o\n0\n{root}")), Err(CheckpointError::Lines));
-        assert_eq!(parse(format!("o\n0\n{root}\nextension\n")), Err(CheckpointError::Lines));
-        for size in ["00", "+1", "-1", " 1", "1 ", "", "9007199254740992", "18446744073709551616"] {
-            assert_eq!(parse(format!("o\n{size}\n{root}\n")), Err(CheckpointError::Size { seen: size.into() }));
+    fn the_empty_tree_has_the_text_of_the_specification() {
+        let text = "affiant.example/host\n0\n47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU=\n";
+        assert_eq!(checkpoint().text(), text);
+        assert_eq!(Checkpoint::parse_text(text), Ok(checkpoint()));
+    }
+
+    #[test]
+    fn every_other_form_of_a_line_is_refused_by_number() {
+        let good = checkpoint().text();
+        #[track_caller]
+        fn line_of(text: &str) -> usize {
+            match Checkpoint::parse_text(text) {
+                Err(CheckpointError::Line { line, .. }) => line,
+                other => panic!("{other:?}"),
+            }
         }
-        // The second differs in bits that base64 does not use.
-        for line in ["47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU", "47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFV=", "AAAA"] {
-            assert_eq!(parse(format!("o\n0\n{line}\n")), Err(CheckpointError::Root { seen: line.into() }));
-        }
-        assert!(matches!(parse(format!("a b\n0\n{root}\n")), Err(CheckpointError::Origin(NoteError::Name { .. }))));
+        assert_eq!(line_of(""), 1);
+        assert_eq!(line_of(&good.replacen("affiant", "aff iant", 1)), 1);
+        assert_eq!(line_of(&good.replacen("\n0\n", "\n00\n", 1)), 2);
+        assert_eq!(line_of(&good.replacen("\n0\n", "\n+0\n", 1)), 2);
+        assert_eq!(line_of(&good.replacen("\n0\n", "\n99999999999999999999\n", 1)), 2);
+        assert_eq!(line_of(&good.replacen("U=\n", "U\n", 1)), 3);
+        assert_eq!(line_of(&good.replacen("U=\n", "V=\n", 1)), 3, "bits beyond the hash are not zero");
+        assert_eq!(line_of(&format!("{good}extension\n")), 4);
+        assert_eq!(line_of(good.trim_end()), 4);
     }
 }

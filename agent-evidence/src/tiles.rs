@@ -1,250 +1,284 @@
-//! Files of the log directory: C2SP tlog-tiles v0.1.0, names and contents, both directions.
-//!
-//! A tile holds up to 256 hashes of one level of the tree, a bundle up to 256 entries. Contents are untrusted until
-//! the tree built from them has the root of a verified checkpoint.
+//! Paths and entry bundles of a tiles directory, as C2SP tlog-tiles specifies them. Pure: names and bytes only.
 
-use std::fmt;
+#![forbid(unsafe_code)]
 
-/// Bytes of a hash.
-pub const HASH_BYTES: usize = 32;
+use crate::record::TreeSize;
+use crate::tree::{NodeHash, TILE_HEIGHT, TILE_WIDTH};
 
-/// Hashes of a full tile, entries of a full bundle.
-pub const TILE_WIDTH: u16 = 256;
+/// Largest entry, in bytes: its length is a 16-bit number in a bundle.
+pub const ENTRY_BYTES_MAX: usize = 65_535;
+/// Largest full bundle, in bytes.
+pub const BUNDLE_BYTES_MAX: usize = TILE_WIDTH * (2 + ENTRY_BYTES_MAX);
+/// Bytes of a full tile.
+pub const TILE_BYTES: usize = TILE_WIDTH * 32;
+/// Highest tile level (a tree of 2^63 entries needs eight).
+pub const LEVEL_MAX: u32 = 63;
 
-/// Longest bundle: 256 entries of 65,535 bytes, each with its 2-byte length.
-pub const BUNDLE_BYTES_MAX: usize = 256 * (2 + 65_535);
-
-/// Name of the file that holds the latest checkpoint.
-pub const CHECKPOINT_PATH: &str = "checkpoint";
-
-/// One tile of hashes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct TileId {
-    /// Level: its hashes stand 8 x `level` above the leaves. At most 63.
-    pub level: u8,
-    /// Position within the level.
-    pub index: u64,
-    /// How many hashes, 1 to 256.
-    pub width: u16,
-}
-
-/// One bundle of entries.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct BundleId {
-    /// Position: it begins with entry 256 x `index`.
-    pub index: u64,
-    /// How many entries, 1 to 256.
-    pub width: u16,
-}
-
-/// A file below `tile/`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum TileFile {
-    /// Hashes.
-    Tile(TileId),
+/// What a file of the directory holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum TileKind {
+    /// Hashes of one tile level.
+    Hashes {
+        /// Tile level, 0 for leaf hashes.
+        level: u32,
+    },
     /// Entries.
-    Bundle(BundleId),
+    Entries,
 }
 
-/// A tile with its contents.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Tile {
-    /// Which.
-    pub id: TileId,
-    /// Its hashes, one after the other.
-    pub bytes: Vec<u8>,
+/// One file below `tile/`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct TilePath {
+    /// Hashes or entries.
+    pub kind: TileKind,
+    /// Number within the level.
+    pub number: u64,
+    /// How many hashes or entries: 256 for a full one, less for a partial one.
+    pub width: u16,
 }
 
-/// Why a name or a bundle is not of this format.
+/// Why a path or a bundle is refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
 pub enum TilesError {
-    /// Not the one name of a tile or bundle.
-    #[error("{path:?} is not the name of a tile or bundle")]
-    Path {
-        /// The name.
-        path: String,
+    /// Not a path that the specification allows.
+    #[error("{0:?} is not the path of a tile")]
+    Path(String),
+    /// A tile's size is not a multiple of a hash, or not what its name says.
+    #[error("a tile of {seen} bytes, expected {expected}")]
+    TileSize {
+        /// Bytes expected.
+        expected: usize,
+        /// Bytes seen.
+        seen: usize,
     },
     /// A bundle ends inside an entry.
-    #[error("bundle ends within entry {position} at byte {offset}")]
-    BundleEnds {
-        /// Which entry of the bundle, 0-based.
-        position: usize,
-        /// Where the entry starts.
-        offset: usize,
+    #[error("the bundle ends at byte {at} inside entry {entry} of the bundle")]
+    BundleCut {
+        /// Offset at which bytes were missing.
+        at: usize,
+        /// Which entry of the bundle, from 0.
+        entry: usize,
     },
-    /// An entry that has no bytes or more than a bundle can hold.
-    #[error("entry of {len} bytes does not fit a bundle")]
-    EntryLength {
-        /// How long.
-        len: usize,
+    /// A bundle has another number of entries than its name says.
+    #[error("the bundle has {seen} entries, expected {expected}")]
+    BundleCount {
+        /// Entries expected.
+        expected: usize,
+        /// Entries seen (or one more than expected).
+        seen: usize,
     },
 }
 
-impl TileId {
-    /// How long its file is.
+impl TilePath {
+    /// The path relative to the log's directory, beginning with `tile/`.
     #[must_use]
-    pub fn bytes(self) -> usize {
-        usize::from(self.width) * HASH_BYTES
+    pub fn path(&self) -> String {
+        let kind = match self.kind {
+            TileKind::Hashes { level } => level.to_string(),
+            TileKind::Entries => "entries".to_owned(),
+        };
+        let mut groups = vec![format!("{:03}", self.number % 1000)];
+        let mut rest = self.number / 1000;
+        while rest > 0 {
+            groups.push(format!("x{:03}", rest % 1000));
+            rest /= 1000;
+        }
+        groups.reverse();
+        let partial = if usize::from(self.width) < TILE_WIDTH { format!(".p/{}", self.width) } else { String::new() };
+        format!("tile/{kind}/{}{partial}", groups.join("/"))
     }
 
-    /// Its name below the log directory.
-    #[must_use]
-    pub fn path(self) -> String {
-        file_path(&self.level.to_string(), self.index, self.width)
-    }
-}
-
-impl BundleId {
-    /// Its name below the log directory.
-    #[must_use]
-    pub fn path(self) -> String {
-        file_path("entries", self.index, self.width)
-    }
-}
-
-impl fmt::Display for TileId {
-    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        out.write_str(&self.path())
-    }
-}
-
-impl fmt::Display for BundleId {
-    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        out.write_str(&self.path())
-    }
-}
-
-fn file_path(first: &str, index: u64, width: u16) -> String {
-    // Groups of three digits, all but the last with an x: 1234067 is x001/x234/067.
-    let mut groups = vec![format!("{:03}", index % 1000)];
-    let mut rest = index / 1000;
-    while rest > 0 {
-        groups.push(format!("x{:03}", rest % 1000));
-        rest /= 1000;
-    }
-    groups.push(first.to_owned());
-    groups.push("tile".to_owned());
-    groups.reverse();
-    let mut path = groups.join("/");
-    if width < TILE_WIDTH {
-        path.push_str(&format!(".p/{width}"));
-    }
-    path
-}
-
-impl TileFile {
-    /// The file with this name. Only the name that [`TileId::path`] or [`BundleId::path`] gives is accepted.
+    /// Reads a path relative to the log's directory; the only form accepted is the one [`TilePath::path`] writes.
     ///
     /// # Errors
-    /// [`TilesError::Path`] for any other name.
+    /// [`TilesError::Path`].
     pub fn parse(path: &str) -> Result<Self, TilesError> {
-        let wrong = || TilesError::Path { path: path.chars().take(200).collect() };
-        let file = Self::read(path).ok_or_else(wrong)?;
-        let written = match file {
-            Self::Tile(id) => id.path(),
-            Self::Bundle(id) => id.path(),
-        };
-        if written == path { Ok(file) } else { Err(wrong()) }
+        Self::parse_loosely(path)
+            .filter(|parsed| parsed.path() == path)
+            .ok_or_else(|| TilesError::Path(path.chars().take(256).collect()))
     }
 
-    fn read(path: &str) -> Option<Self> {
-        let rest = path.strip_prefix("tile/")?;
-        let (first, rest) = rest.split_once('/')?;
-        let (number, width) = match rest.split_once(".p/") {
-            Some((number, width)) => (number, width.parse::<u16>().ok().filter(|width| (1..TILE_WIDTH).contains(width))?),
-            None => (rest, TILE_WIDTH),
+    fn parse_loosely(path: &str) -> Option<Self> {
+        // 20 digits in groups of three with their marks, the level and the width are below 64 bytes.
+        if path.len() > 64 {
+            return None;
+        }
+        let (kind, rest) = path.strip_prefix("tile/")?.split_once('/')?;
+        let kind = if kind == "entries" {
+            TileKind::Entries
+        } else {
+            TileKind::Hashes { level: kind.parse().ok().filter(|level| *level <= LEVEL_MAX)? }
         };
-        let mut index = 0_u64;
-        for group in number.split('/') {
+        let (groups, width) = match rest.split_once(".p/") {
+            Some((groups, width)) => {
+                (groups, width.parse::<u16>().ok().filter(|w| (1..TILE_WIDTH).contains(&usize::from(*w)))?)
+            }
+            None => (rest, u16::try_from(TILE_WIDTH).ok()?),
+        };
+        let mut number = 0_u64;
+        for group in groups.split('/') {
             let digits = group.strip_prefix('x').unwrap_or(group);
             if digits.len() != 3 || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
                 return None;
             }
-            index = index.checked_mul(1000)?.checked_add(digits.parse().ok()?)?;
+            number = number.checked_mul(1000)?.checked_add(digits.parse().ok()?)?;
         }
-        if first == "entries" {
-            return Some(Self::Bundle(BundleId { index, width }));
-        }
-        let level = first.parse::<u8>().ok().filter(|level| *level <= 63)?;
-        Some(Self::Tile(TileId { level, index, width }))
+        Some(Self { kind, number, width })
+    }
+
+    /// Whether a tree of this size has this tile with at least this width.
+    #[must_use]
+    pub fn is_within(&self, size: TreeSize) -> bool {
+        let level = match self.kind {
+            TileKind::Hashes { level } => level,
+            TileKind::Entries => 0,
+        };
+        let in_level = hashes_in_level(size, level);
+        self.number
+            .checked_mul(TILE_WIDTH as u64)
+            .and_then(|first| first.checked_add(u64::from(self.width)))
+            .is_some_and(|past| past <= in_level)
     }
 }
 
-/// Appends one entry to a bundle: its length in two bytes, big-endian, then its bytes.
+/// How many hashes tile level `level` has in a tree of this size.
+#[must_use]
+pub fn hashes_in_level(size: TreeSize, level: u32) -> u64 {
+    size.0.checked_shr(TILE_HEIGHT.saturating_mul(level)).unwrap_or(0)
+}
+
+/// The width that tile `number` of `level` has in a tree of this size: 0 when it has none, at most 256.
+#[must_use]
+pub fn width_in(size: TreeSize, level: u32, number: u64) -> u16 {
+    let first = number.saturating_mul(TILE_WIDTH as u64);
+    let width = hashes_in_level(size, level).saturating_sub(first).min(TILE_WIDTH as u64);
+    u16::try_from(width).unwrap_or(0)
+}
+
+/// Appends one entry to a bundle. Entries longer than [`ENTRY_BYTES_MAX`] do not exist: the encoder bounds them.
+pub fn push_entry(bundle: &mut Vec<u8>, entry: &[u8]) {
+    let length = u16::try_from(entry.len()).unwrap_or(u16::MAX);
+    bundle.extend_from_slice(&length.to_be_bytes());
+    bundle.extend_from_slice(entry.get(..usize::from(length)).unwrap_or(entry));
+}
+
+/// The entries of a bundle that must hold exactly `width` of them.
 ///
 /// # Errors
-/// [`TilesError::EntryLength`] when it is empty or longer than 65,535 bytes.
-pub fn bundle_push(bundle: &mut Vec<u8>, entry: &[u8]) -> Result<(), TilesError> {
-    let len = u16::try_from(entry.len()).ok().filter(|len| *len > 0).ok_or(TilesError::EntryLength { len: entry.len() })?;
-    bundle.extend_from_slice(&len.to_be_bytes());
-    bundle.extend_from_slice(entry);
-    Ok(())
+/// [`TilesError::BundleCut`], [`TilesError::BundleCount`].
+pub fn entries(bundle: &[u8], width: u16) -> Result<Vec<&[u8]>, TilesError> {
+    let expected = usize::from(width);
+    let mut entries = Vec::with_capacity(expected);
+    let mut rest = bundle;
+    while !rest.is_empty() {
+        if entries.len() == expected {
+            return Err(TilesError::BundleCount { expected, seen: expected + 1 });
+        }
+        let cut = || TilesError::BundleCut { at: bundle.len(), entry: entries.len() };
+        let (length, after) = rest.split_first_chunk::<2>().ok_or_else(cut)?;
+        let (entry, after) =
+            after.split_at_checked(usize::from(u16::from_be_bytes(*length))).ok_or_else(cut)?;
+        entries.push(entry);
+        rest = after;
+    }
+    if entries.len() != expected {
+        return Err(TilesError::BundleCount { expected, seen: entries.len() });
+    }
+    Ok(entries)
 }
 
-/// The entries of a bundle, in order. Ends after the first error.
-pub fn bundle_entries(bundle: &[u8]) -> impl Iterator<Item = Result<&[u8], TilesError>> {
-    let mut offset = 0;
-    let mut position = 0;
-    std::iter::from_fn(move || {
-        let rest = bundle.get(offset..).filter(|rest| !rest.is_empty())?;
-        let entry = rest.split_first_chunk::<2>().and_then(|(len, rest)| {
-            let len = usize::from(u16::from_be_bytes(*len));
-            rest.get(..len)
-        });
-        let found = entry.ok_or(TilesError::BundleEnds { position, offset });
-        offset = match found {
-            Ok(entry) => offset + 2 + entry.len(),
-            Err(_) => bundle.len(),
-        };
-        position += 1;
-        Some(found)
-    })
-}
-
-/// How many entries the bundle `index` has in a tree of `size` entries, 0 when there is none.
-#[must_use]
-pub fn width_at(size: u64, index: u64) -> u16 {
-    let start = index.saturating_mul(u64::from(TILE_WIDTH));
-    u16::try_from(size.saturating_sub(start).min(u64::from(TILE_WIDTH))).unwrap_or(TILE_WIDTH)
+/// The hashes of a tile that must hold exactly `width` of them.
+///
+/// # Errors
+/// [`TilesError::TileSize`].
+pub fn hashes(tile: &[u8], width: u16) -> Result<Vec<NodeHash>, TilesError> {
+    let expected = usize::from(width) * 32;
+    if tile.len() != expected {
+        return Err(TilesError::TileSize { expected, seen: tile.len() });
+    }
+    Ok(tile.as_chunks::<32>().0.to_vec())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    #[test]
-    fn names_are_those_of_the_specification() {
-        let tile = |level, index, width| TileId { level, index, width }.path();
-        assert_eq!(tile(0, 0, 256), "tile/0/000");
-        assert_eq!(tile(0, 1_234_067, 256), "tile/0/x001/x234/067");
-        assert_eq!(tile(1, 273, 112), "tile/1/273.p/112");
-        assert_eq!(BundleId { index: 1000, width: 1 }.path(), "tile/entries/x001/000.p/1");
+    fn full(kind: TileKind, number: u64) -> TilePath {
+        TilePath { kind, number, width: 256 }
     }
 
     #[test]
-    fn a_name_is_read_back_and_no_other_spelling_of_it() {
-        for id in [TileId { level: 0, index: 0, width: 256 }, TileId { level: 63, index: u64::MAX, width: 1 }] {
-            assert_eq!(TileFile::parse(&id.path()), Ok(TileFile::Tile(id)));
+    fn the_example_of_the_specification_has_its_path() {
+        let tile = full(TileKind::Hashes { level: 3 }, 1_234_067);
+        assert_eq!(tile.path(), "tile/3/x001/x234/067");
+        assert_eq!(full(TileKind::Entries, 5).path(), "tile/entries/005");
+        assert_eq!(TilePath { kind: TileKind::Entries, number: 1000, width: 7 }.path(), "tile/entries/x001/000.p/7");
+    }
+
+    #[test]
+    fn every_written_path_is_read_back() {
+        for number in [0, 1, 999, 1000, 1_234_067, u64::MAX] {
+            for width in [1, 255, 256] {
+                for kind in [TileKind::Entries, TileKind::Hashes { level: 0 }, TileKind::Hashes { level: 63 }] {
+                    let tile = TilePath { kind, number, width };
+                    assert_eq!(TilePath::parse(&tile.path()), Ok(tile));
+                }
+            }
         }
+    }
+
+    #[test]
+    fn any_other_spelling_is_refused() {
         for path in [
-            "tile/0/0", "tile/00/000", "tile/0/x000/001", "tile/0/000.p/0", "tile/0/000.p/256", "tile/0/000.p/01",
-            "tile/64/000", "tile/0/001/002", "tile/0/000/", "tile/0/+01", "tile/entries/", "checkpoint", "",
-            "tile/0/x999/x999/x999/x999/x999/x999/x999/999", "tile/0/000.p/", "tile/0/../000",
+            "",
+            "tile",
+            "tile/0",
+            "tile/0/",
+            "tile/0/1",
+            "tile/0/x001",
+            "tile/0/001/002",
+            "tile/00/001",
+            "tile/64/001",
+            "tile/+1/001",
+            "tile/0/x000/001",
+            "tile/0/001.p/0",
+            "tile/0/001.p/256",
+            "tile/0/001.p/07",
+            "tile/0/001.p/",
+            "tile/0/../../etc",
+            "tile/entries/x999/x999/x999/x999/x999/x999/x999/999",
         ] {
-            assert_eq!(TileFile::parse(path), Err(TilesError::Path { path: path.to_owned() }), "{path}");
+            assert_eq!(TilePath::parse(path), Err(TilesError::Path(path.to_owned())));
         }
     }
 
     #[test]
-    fn a_bundle_gives_its_entries_back_and_a_torn_one_says_where() {
+    fn widths_follow_the_tree_size() {
+        let size = TreeSize(70_000);
+        assert_eq!(width_in(size, 0, 272), 256);
+        assert_eq!(width_in(size, 0, 273), 112);
+        assert_eq!(width_in(size, 0, 274), 0);
+        assert_eq!(width_in(size, 1, 1), 17);
+        assert_eq!(width_in(size, 2, 0), 1);
+        assert_eq!(width_in(size, 3, 0), 0);
+        assert_eq!(width_in(size, 63, u64::MAX), 0);
+    }
+
+    #[test]
+    fn a_bundle_gives_its_entries_back_and_nothing_else() {
         let mut bundle = Vec::new();
-        bundle_push(&mut bundle, b"one").unwrap();
-        bundle_push(&mut bundle, b"two").unwrap();
-        assert_eq!(bundle_entries(&bundle).collect::<Result<Vec<_>, _>>(), Ok(vec![&b"one"[..], b"two"]));
-        let torn: Vec<_> = bundle_entries(&bundle[..8]).collect();
-        assert_eq!(torn, [Ok(&b"one"[..]), Err(TilesError::BundleEnds { position: 1, offset: 5 })]);
-        assert_eq!(bundle_push(&mut bundle, &[0; 65_536]), Err(TilesError::EntryLength { len: 65_536 }));
-        assert_eq!(bundle_push(&mut bundle, &[]), Err(TilesError::EntryLength { len: 0 }));
+        push_entry(&mut bundle, b"one");
+        push_entry(&mut bundle, b"");
+        assert_eq!(entries(&bundle, 2), Ok(vec![b"one".as_slice(), b"".as_slice()]));
+        assert_eq!(entries(&bundle, 3), Err(TilesError::BundleCount { expected: 3, seen: 2 }));
+        assert_eq!(entries(&bundle, 1), Err(TilesError::BundleCount { expected: 1, seen: 2 }));
+        assert_eq!(entries(&bundle[..4], 2), Err(TilesError::BundleCut { at: 4, entry: 0 }));
+        assert_eq!(entries(&bundle[..6], 2), Err(TilesError::BundleCut { at: 6, entry: 1 }));
+    }
+
+    #[test]
+    fn a_tile_of_another_size_is_refused() {
+        assert_eq!(hashes(&[0; 64], 2), Ok(vec![[0; 32]; 2]));
+        assert_eq!(hashes(&[0; 63], 2), Err(TilesError::TileSize { expected: 64, seen: 63 }));
     }
 }

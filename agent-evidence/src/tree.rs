@@ -1,139 +1,189 @@
-//! The RFC 6962 Merkle tree over the entries: its hashes, its growth, and proofs about it.
+//! The Merkle tree of RFC 6962, section 2.1: leaf and node hashes, an appendable tree that yields tile hashes,
+//! inclusion and consistency proofs.
 //!
-//! [`Tree`] holds the right edge only, so that appending costs one or two hashes and memory does not grow with the
-//! log. Proofs are made from stored hashes that the caller looks up. Hash inputs are labeled as RFC 6962, section
-//! 2.1 says: 0x00 before an entry, 0x01 before two child hashes.
+//! Pure. The appendable [`Tree`] keeps only the right edge: one hash per level and the incomplete tile of each
+//! tile level, so a log of any size is continued from a few kilobytes.
+
+#![forbid(unsafe_code)]
 
 use sha2::{Digest as _, Sha256};
 
 use crate::record::{EntryIndex, LeafHash, RootHash, TreeSize};
-use crate::tiles::{HASH_BYTES, TILE_WIDTH, Tile, TileId};
 
-/// Hash of any node: a leaf hash or that of two children.
-pub type NodeHash = [u8; HASH_BYTES];
+/// Hashes in a full tile (C2SP tlog-tiles: height 8).
+pub const TILE_WIDTH: usize = 256;
+/// Tree levels that one tile level spans.
+pub const TILE_HEIGHT: u32 = 8;
+/// Longest proof that is accepted: one hash per level of a tree of 2^63 entries.
+pub const PROOF_LEN_MAX: usize = 63;
 
-/// Levels of tiles that a tree below 2^53 entries can have: 7 levels hold 2^56.
-const LEVELS_MAX: u8 = 7;
+/// A hash inside the tree, leaf or node.
+pub type NodeHash = [u8; 32];
 
 /// `SHA-256(0x00 || entry)`.
 #[must_use]
 pub fn leaf_hash(entry: &[u8]) -> LeafHash {
-    LeafHash(Sha256::new().chain_update([0]).chain_update(entry).finalize().into())
+    let mut hasher = Sha256::new();
+    hasher.update([0x00]);
+    hasher.update(entry);
+    LeafHash(hasher.finalize().into())
 }
 
 /// `SHA-256(0x01 || left || right)`.
 #[must_use]
 pub fn node_hash(left: &NodeHash, right: &NodeHash) -> NodeHash {
-    let mut input = [1_u8; 1 + 2 * HASH_BYTES];
-    input[1..=HASH_BYTES].copy_from_slice(left);
-    input[1 + HASH_BYTES..].copy_from_slice(right);
-    Sha256::digest(input).into()
+    let mut message = [0_u8; 65];
+    message[0] = 0x01;
+    message[1..33].copy_from_slice(left);
+    message[33..].copy_from_slice(right);
+    Sha256::digest(message).into()
 }
 
-/// Root hash of the tree without entries: `SHA-256("")`.
+/// The root of the empty tree: `SHA-256("")`.
 #[must_use]
 pub fn empty_root() -> RootHash {
     RootHash(Sha256::digest([]).into())
 }
 
-/// Why a tree could not be restored, or a proof does not prove.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
+/// Why a tree could not be continued, or a proof does not hold.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum TreeError {
-    /// A tile has another number of hashes than its place in a tree of this size demands.
-    #[error("{tile} has {seen} bytes, expected {expected}")]
-    TileLength {
-        /// Which.
-        tile: TileId,
-        /// Bytes found.
-        seen: usize,
-        /// Bytes expected.
+    /// The tile given for a level does not have the width that the tree size asks for.
+    #[error("tile level {level} of a tree of {size} entries needs {expected} hashes at its right edge, {seen} were given")]
+    EdgeWidth {
+        /// Tile level.
+        level: u32,
+        /// Tree size.
+        size: u64,
+        /// Hashes wanted.
         expected: usize,
+        /// Hashes given.
+        seen: usize,
     },
-    /// The entry is not in the tree, or the smaller tree is not smaller.
-    #[error("{inner} is not within a tree of size {size}")]
-    OutOfRange {
-        /// The index or smaller size.
-        inner: u64,
-        /// The size of the tree.
+    /// The index is not in the tree.
+    #[error("entry {index} is not in a tree of {size} entries")]
+    NotInTree {
+        /// The index asked for.
+        index: u64,
+        /// Tree size.
         size: u64,
     },
-    /// A proof with too many or too few hashes.
-    #[error("proof has {seen} hashes, expected {expected}")]
-    ProofLength {
-        /// Hashes found.
-        seen: usize,
-        /// Hashes expected.
-        expected: usize,
+    /// The older tree is larger than the newer.
+    #[error("a tree of {old} entries cannot be a prefix of one of {new}")]
+    Shrunk {
+        /// Older size.
+        old: u64,
+        /// Newer size.
+        new: u64,
     },
-    /// The hashes lead to another root.
-    #[error("proof leads to another root hash")]
+    /// The proof has the wrong number of hashes.
+    #[error("the proof has {seen} hashes, {expected} are needed")]
+    ProofLength {
+        /// Hashes needed.
+        expected: usize,
+        /// Hashes given.
+        seen: usize,
+    },
+    /// The proof leads to another root.
+    #[error("the proof leads to another root hash")]
     RootMismatch,
+    /// A tile that the proof needs was not available.
+    #[error("tile level {level} number {tile} is not available")]
+    TileMissing {
+        /// Tile level.
+        level: u32,
+        /// Tile number.
+        tile: u64,
+    },
 }
 
-/// A node of the tree whose subtree is perfect: the `index`-th of those with 2^`height` leaves.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Node {
-    /// Height above the leaves.
-    pub height: u32,
-    /// Position among the nodes of that height, 0-based.
-    pub index: u64,
+/// A tile as it stands after an append: its place and its hashes so far.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TileView<'a> {
+    /// Tile level.
+    pub level: u32,
+    /// Tile number within the level.
+    pub number: u64,
+    /// The hashes, 1 to 256.
+    pub hashes: &'a [NodeHash],
 }
 
-/// A growing tree: the hashes of its right edge.
+/// The incomplete tile at the right edge of one tile level, with the roots of its complete subtrees.
+#[derive(Debug, Clone, Default)]
+struct EdgeTile {
+    /// Hashes of this tile so far; emptied when it is full.
+    hashes: Vec<NodeHash>,
+    /// Number of this tile.
+    number: u64,
+    /// Roots of complete subtrees inside this tile, largest first, with their height within the tile.
+    peaks: Vec<(u32, NodeHash)>,
+}
+
+impl EdgeTile {
+    /// Adds a hash; when this fills the tile, gives the tile's own root.
+    fn push(&mut self, hash: NodeHash) -> Option<NodeHash> {
+        self.hashes.push(hash);
+        let mut top = (0_u32, hash);
+        while let Some((height, left)) = self.peaks.last().copied() {
+            if height != top.0 {
+                break;
+            }
+            self.peaks.pop();
+            top = (height + 1, node_hash(&left, &top.1));
+        }
+        if top.0 == TILE_HEIGHT {
+            return Some(top.1);
+        }
+        self.peaks.push(top);
+        None
+    }
+}
+
+/// A tree that grows at its right edge.
 #[derive(Debug, Clone, Default)]
 pub struct Tree {
     size: u64,
-    /// Hashes of the perfect subtrees that the tree consists of, the largest (leftmost) first: one per set bit of `size`.
-    frontier: Vec<NodeHash>,
-    /// Per level of tiles, the bytes of the unfinished tile.
-    edge: Vec<Vec<u8>>,
-    /// Tiles finished since they were last taken.
-    completed: Vec<Tile>,
+    levels: Vec<EdgeTile>,
 }
 
 impl Tree {
-    /// The tree without entries.
+    /// The empty tree.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// A tree of `size` entries from the unfinished tiles of its right edge, which `load` gives by name as stored
-    /// (see [`edge_of`] for which ones). What `load` gives is not verified: compare [`Tree::root`] with a checkpoint.
+    /// Continues a tree of `size` from the incomplete tile of each level; `edge(level, number, width)` gives the
+    /// `width` hashes of that tile, 1 to 255. Whether they are the right ones, the caller sees from [`Tree::root`].
     ///
     /// # Errors
-    /// What `load` returns; [`TreeError::TileLength`] when a tile is too short or too long.
+    /// [`TreeError::EdgeWidth`] when a tile has another width; whatever `edge` answers.
     pub fn restore<E: From<TreeError>>(
         size: TreeSize,
-        mut load: impl FnMut(TileId) -> Result<Vec<u8>, E>,
+        mut edge: impl FnMut(u32, u64, usize) -> Result<Vec<NodeHash>, E>,
     ) -> Result<Self, E> {
-        let mut tree = Self { size: size.0, ..Self::default() };
-        for level in 0..LEVELS_MAX {
-            let Some(id) = edge_of(size, level) else {
-                tree.edge.push(Vec::new());
-                continue;
-            };
-            let bytes = load(id)?;
-            if bytes.len() != id.bytes() {
-                return Err(TreeError::TileLength { tile: id, seen: bytes.len(), expected: id.bytes() }.into());
+        let mut levels = Vec::new();
+        let mut in_level = size.0;
+        let mut level = 0_u32;
+        while in_level > 0 {
+            let number = in_level >> TILE_HEIGHT;
+            let width = usize::try_from(in_level % TILE_WIDTH as u64).unwrap_or(0);
+            let mut tile = EdgeTile { number, ..EdgeTile::default() };
+            if width > 0 {
+                let hashes = edge(level, number, width)?;
+                if hashes.len() != width {
+                    return Err(TreeError::EdgeWidth { level, size: size.0, expected: width, seen: hashes.len() }.into());
+                }
+                for hash in hashes {
+                    // A tile of at most 255 hashes never completes.
+                    let _incomplete: Option<NodeHash> = tile.push(hash);
+                }
             }
-            tree.edge.push(bytes);
+            levels.push(tile);
+            in_level = number;
+            level += 1;
         }
-        for level in (0..LEVELS_MAX).rev() {
-            let bytes = tree.edge.get(usize::from(level)).map(Vec::as_slice).unwrap_or_default();
-            let mut rest = bytes;
-            let mut width = bytes.len() / HASH_BYTES;
-            // The binary digits of the width, highest first, are the perfect subtrees within this tile.
-            while width > 0 {
-                let leaves = 1 << width.ilog2();
-                let (perfect, after) = rest.split_at(leaves * HASH_BYTES);
-                tree.frontier.push(perfect_root(perfect));
-                rest = after;
-                width -= leaves;
-            }
-        }
-        Ok(tree)
+        Ok(Self { size: size.0, levels })
     }
 
     /// How many entries it has.
@@ -142,191 +192,154 @@ impl Tree {
         TreeSize(self.size)
     }
 
-    /// Adds an entry and gives its index.
-    pub fn append(&mut self, leaf: LeafHash) -> EntryIndex {
-        let index = self.size;
-        self.store(0, &leaf.0);
-        let mut hash = leaf.0;
-        // Each trailing one bit of the old size is a perfect subtree that this entry completes to a larger one.
-        for height in 1..=index.trailing_ones() {
-            let Some(left) = self.frontier.pop() else { break };
-            hash = node_hash(&left, &hash);
-            if height % 8 == 0 {
-                self.store(height / 8, &hash);
-            }
-        }
-        self.frontier.push(hash);
+    /// Appends an entry and hands every tile that this completes to `full`, lowest level first.
+    pub fn append(&mut self, leaf: LeafHash, mut full: impl FnMut(TileView<'_>)) -> EntryIndex {
+        let index = EntryIndex(self.size);
         self.size += 1;
-        EntryIndex(index)
-    }
-
-    fn store(&mut self, level: u32, hash: &NodeHash) {
-        let position = usize::try_from(level).unwrap_or(usize::MAX);
-        while self.edge.len() <= position {
-            self.edge.push(Vec::with_capacity(usize::from(TILE_WIDTH) * HASH_BYTES));
+        let mut carry = Some(leaf.0);
+        let mut level = 0_usize;
+        while let Some(hash) = carry {
+            if level == self.levels.len() {
+                self.levels.push(EdgeTile { hashes: Vec::with_capacity(TILE_WIDTH), ..EdgeTile::default() });
+            }
+            let Some(tile) = self.levels.get_mut(level) else { break };
+            carry = tile.push(hash);
+            if carry.is_some() {
+                full(TileView {
+                    level: u32::try_from(level).unwrap_or(u32::MAX),
+                    number: tile.number,
+                    hashes: &tile.hashes,
+                });
+                tile.hashes.clear();
+                tile.peaks.clear();
+                tile.number += 1;
+            }
+            level += 1;
         }
-        let Some(bytes) = self.edge.get_mut(position) else { return };
-        bytes.extend_from_slice(hash);
-        if bytes.len() == usize::from(TILE_WIDTH) * HASH_BYTES {
-            let room = Vec::with_capacity(bytes.len());
-            let bytes = std::mem::replace(bytes, room);
-            let id = TileId { level: u8::try_from(level).unwrap_or(u8::MAX), index: self.size >> (8 * (level + 1)), width: TILE_WIDTH };
-            self.completed.push(Tile { id, bytes });
-        }
+        index
     }
 
-    /// Its root hash.
-    #[must_use]
-    pub fn root(&self) -> RootHash {
-        let mut subtrees = self.frontier.iter().rev();
-        let Some(last) = subtrees.next() else { return empty_root() };
-        RootHash(subtrees.fold(*last, |right, left| node_hash(left, &right)))
-    }
-
-    /// The full tiles finished since the last call, each before the one above it.
-    pub fn take_completed(&mut self) -> Vec<Tile> {
-        std::mem::take(&mut self.completed)
-    }
-
-    /// The unfinished tiles as they stand, lowest level first; empty ones are not among them.
-    pub fn edge_tiles(&self) -> impl Iterator<Item = Tile> {
-        (0..LEVELS_MAX).filter_map(|level| {
-            let id = edge_of(self.size(), level)?;
-            let bytes = self.edge.get(usize::from(level))?.clone();
-            Some(Tile { id, bytes })
+    /// The incomplete tiles of the right edge, lowest level first: what a checkpoint of this size needs besides
+    /// the full tiles.
+    pub fn partial_tiles(&self) -> impl Iterator<Item = TileView<'_>> {
+        self.levels.iter().enumerate().filter(|(_, tile)| !tile.hashes.is_empty()).map(|(level, tile)| TileView {
+            level: u32::try_from(level).unwrap_or(u32::MAX),
+            number: tile.number,
+            hashes: &tile.hashes,
         })
     }
-}
 
-/// The unfinished tile of a level in a tree of this size, if there is one.
-#[must_use]
-pub fn edge_of(size: TreeSize, level: u8) -> Option<TileId> {
-    let hashes = size.0.checked_shr(8 * u32::from(level))?;
-    let width = u16::try_from(hashes % u64::from(TILE_WIDTH)).ok()?;
-    (width > 0).then_some(TileId { level, index: hashes / u64::from(TILE_WIDTH), width })
-}
-
-/// Root of a perfect tree over these hashes, whose number is a power of two.
-fn perfect_root(hashes: &[u8]) -> NodeHash {
-    let mut row: Vec<NodeHash> = hashes.as_chunks::<HASH_BYTES>().0.to_vec();
-    while row.len() > 1 {
-        row = row.as_chunks::<2>().0.iter().map(|[left, right]| node_hash(left, right)).collect();
+    /// The root hash at this size.
+    #[must_use]
+    pub fn root(&self) -> RootHash {
+        // RFC 6962: the complete subtrees from the smallest, at the right, to the largest.
+        let mut accumulated: Option<NodeHash> = None;
+        for tile in &self.levels {
+            for (_, peak) in tile.peaks.iter().rev() {
+                accumulated = Some(match accumulated {
+                    None => *peak,
+                    Some(right) => node_hash(peak, &right),
+                });
+            }
+        }
+        accumulated.map_or_else(empty_root, RootHash)
     }
-    row.first().copied().unwrap_or_default()
 }
 
-/// The hash that stands above a whole tile.
+/// Where the hashes of complete subtrees come from when a proof is made: tiles, usually.
+pub trait Subtrees {
+    /// The hash of the complete subtree of `2^height` leaves that begins at leaf `number << height`.
+    ///
+    /// # Errors
+    /// [`TreeError::TileMissing`] when it cannot be had.
+    fn subtree(&self, height: u32, number: u64) -> Result<NodeHash, TreeError>;
+}
+
+/// The subtree hash that a tile's hashes give: `height` counts from the leaves; the tile must be the one that
+/// holds the subtree's lowest known level.
 #[must_use]
-pub fn tile_root(full_tile: &[u8]) -> NodeHash {
-    perfect_root(full_tile)
+pub fn fold_tile(hashes: &[NodeHash]) -> Option<NodeHash> {
+    if !hashes.len().is_power_of_two() {
+        return None;
+    }
+    let mut row = hashes.to_vec();
+    while row.len() > 1 {
+        row = row.chunks_exact(2).filter_map(|pair| Some(node_hash(pair.first()?, pair.get(1)?))).collect();
+    }
+    row.first().copied()
 }
 
-/// Hash over leaves `start..end` of a tree, where every perfect part of the range starts at a multiple of its size,
-/// as the ranges of RFC 6962 do.
-fn range_hash<E>(start: u64, end: u64, node: &mut impl FnMut(Node) -> Result<NodeHash, E>) -> Result<NodeHash, E> {
+/// Largest power of two that is smaller than `count`, for `count` of at least 2 (RFC 6962, section 2.1).
+fn split(count: u64) -> u64 {
+    1 << (63 - (count - 1).leading_zeros())
+}
+
+/// The hash of the leaves `first..past`.
+fn range_hash(source: &impl Subtrees, first: u64, past: u64) -> Result<NodeHash, TreeError> {
+    // Complete, aligned subtrees from left to right, then folded from the right: no recursion over input.
     let mut parts = Vec::new();
-    let mut position = start;
-    while position < end {
-        let height = (end - position).ilog2();
-        parts.push(node(Node { height, index: position >> height })?);
-        position += 1 << height;
+    let mut at = first;
+    while at < past {
+        let aligned = if at == 0 { 63 } else { at.trailing_zeros() };
+        let fits = 63 - (past - at).leading_zeros();
+        let height = aligned.min(fits);
+        parts.push(source.subtree(height, at >> height)?);
+        at += 1 << height;
     }
     let mut parts = parts.into_iter().rev();
-    let last = parts.next().unwrap_or_default();
+    let Some(last) = parts.next() else { return Ok(empty_root().0) };
     Ok(parts.fold(last, |right, left| node_hash(&left, &right)))
 }
 
-/// The inclusion proof of entry `index` in the tree of `size` entries: RFC 6962, section 2.1.1. `node` looks stored
-/// hashes up.
+/// Makes the inclusion proof of `index` in a tree of `size` (RFC 6962, section 2.1.1), leaf sibling first.
 ///
 /// # Errors
-/// What `node` returns; [`TreeError::OutOfRange`] when there is no such entry.
-pub fn inclusion_proof<E: From<TreeError>>(
-    index: EntryIndex,
-    size: TreeSize,
-    node: &mut impl FnMut(Node) -> Result<NodeHash, E>,
-) -> Result<Vec<NodeHash>, E> {
+/// [`TreeError::NotInTree`], or what `source` answers.
+pub fn inclusion_proof(source: &impl Subtrees, index: EntryIndex, size: TreeSize) -> Result<Vec<NodeHash>, TreeError> {
     if index.0 >= size.0 {
-        return Err(TreeError::OutOfRange { inner: index.0, size: size.0 }.into());
+        return Err(TreeError::NotInTree { index: index.0, size: size.0 });
     }
-    let (mut start, mut end) = (0, size.0);
     let mut proof = Vec::new();
-    while end - start > 1 {
-        let middle = start + split(end - start);
+    let (mut first, mut past) = (0, size.0);
+    while past - first > 1 {
+        let middle = first + split(past - first);
         if index.0 < middle {
-            proof.push(range_hash(middle, end, node)?);
-            end = middle;
+            proof.push(range_hash(source, middle, past)?);
+            past = middle;
         } else {
-            proof.push(range_hash(start, middle, node)?);
-            start = middle;
+            proof.push(range_hash(source, first, middle)?);
+            first = middle;
         }
     }
     proof.reverse();
     Ok(proof)
 }
 
-/// The proof that the tree of `size` entries begins with the tree of `older` entries: RFC 6962, section 2.1.2.
+/// Checks an inclusion proof (RFC 9162, section 2.1.3.2).
 ///
 /// # Errors
-/// What `node` returns; [`TreeError::OutOfRange`] when `older` is 0 or above `size`.
-pub fn consistency_proof<E: From<TreeError>>(
-    older: TreeSize,
-    size: TreeSize,
-    node: &mut impl FnMut(Node) -> Result<NodeHash, E>,
-) -> Result<Vec<NodeHash>, E> {
-    if older.0 == 0 || older.0 > size.0 {
-        return Err(TreeError::OutOfRange { inner: older.0, size: size.0 }.into());
-    }
-    let (mut start, mut end) = (0, size.0);
-    let mut proof = Vec::new();
-    // Until the older tree ends where the range ends.
-    while older.0 != end {
-        let middle = start + split(end - start);
-        if older.0 <= middle {
-            proof.push(range_hash(middle, end, node)?);
-            end = middle;
-        } else {
-            proof.push(range_hash(start, middle, node)?);
-            start = middle;
-        }
-    }
-    // The verifier knows the older root, so it is not sent when it is itself a node.
-    if start != 0 {
-        proof.push(range_hash(start, end, node)?);
-    }
-    proof.reverse();
-    Ok(proof)
-}
-
-/// The largest power of two below `count`, which is at least 2.
-fn split(count: u64) -> u64 {
-    1 << (count - 1).ilog2()
-}
-
-/// Checks an inclusion proof: RFC 9162, section 2.1.3.2.
-///
-/// # Errors
-/// [`TreeError`] says what does not hold.
+/// [`TreeError::NotInTree`], [`TreeError::ProofLength`], [`TreeError::RootMismatch`].
 pub fn verify_inclusion(
+    leaf: LeafHash,
     index: EntryIndex,
     size: TreeSize,
-    leaf: LeafHash,
     proof: &[NodeHash],
     root: RootHash,
 ) -> Result<(), TreeError> {
     if index.0 >= size.0 {
-        return Err(TreeError::OutOfRange { inner: index.0, size: size.0 });
+        return Err(TreeError::NotInTree { index: index.0, size: size.0 });
     }
-    let (mut node, mut last) = (index.0, size.0 - 1);
     let mut hash = leaf.0;
-    let mut used = 0;
+    let mut left = proof.len();
+    let length = || TreeError::ProofLength { expected: inclusion_len(index.0, size.0), seen: proof.len() };
+    let (mut node, mut last) = (index.0, size.0 - 1);
     for sibling in proof {
         if last == 0 {
-            return Err(TreeError::ProofLength { seen: proof.len(), expected: used });
+            return Err(length());
         }
-        if node % 2 == 1 || node == last {
+        if node & 1 == 1 || node == last {
             hash = node_hash(sibling, &hash);
-            while node % 2 == 0 && node != 0 {
+            while node & 1 == 0 && node != 0 {
                 node >>= 1;
                 last >>= 1;
             }
@@ -335,68 +348,268 @@ pub fn verify_inclusion(
         }
         node >>= 1;
         last >>= 1;
-        used += 1;
+        left -= 1;
     }
-    if last != 0 {
-        return Err(TreeError::ProofLength { seen: proof.len(), expected: used + 1 });
+    if last != 0 || left != 0 {
+        return Err(length());
     }
     if hash == root.0 { Ok(()) } else { Err(TreeError::RootMismatch) }
 }
 
-/// Checks a consistency proof: RFC 9162, section 2.1.4.2. The empty tree is the beginning of every tree.
+/// How many hashes an inclusion proof has.
+fn inclusion_len(index: u64, size: u64) -> usize {
+    let (mut first, mut past, mut count) = (0, size, 0);
+    while past - first > 1 {
+        let middle = first + split(past - first);
+        if index < middle { past = middle } else { first = middle }
+        count += 1;
+    }
+    count
+}
+
+/// Makes the consistency proof between two sizes (RFC 6962, section 2.1.2).
 ///
 /// # Errors
-/// [`TreeError`] says what does not hold.
+/// [`TreeError::Shrunk`], or what `source` answers.
+pub fn consistency_proof(source: &impl Subtrees, old: TreeSize, new: TreeSize) -> Result<Vec<NodeHash>, TreeError> {
+    if old.0 > new.0 {
+        return Err(TreeError::Shrunk { old: old.0, new: new.0 });
+    }
+    if old.0 == 0 || old.0 == new.0 {
+        return Ok(Vec::new());
+    }
+    let mut proof = Vec::new();
+    let (mut first, mut past) = (0, new.0);
+    let mut whole = true;
+    while old.0 != past {
+        let middle = first + split(past - first);
+        if old.0 <= middle {
+            proof.push(range_hash(source, middle, past)?);
+            past = middle;
+        } else {
+            proof.push(range_hash(source, first, middle)?);
+            first = middle;
+            whole = false;
+        }
+    }
+    if !whole {
+        proof.push(range_hash(source, first, past)?);
+    }
+    proof.reverse();
+    Ok(proof)
+}
+
+/// Checks a consistency proof (RFC 9162, section 2.1.4.2).
+///
+/// # Errors
+/// [`TreeError::Shrunk`], [`TreeError::ProofLength`], [`TreeError::RootMismatch`].
 pub fn verify_consistency(
-    older: (TreeSize, RootHash),
-    newer: (TreeSize, RootHash),
+    old: (TreeSize, RootHash),
+    new: (TreeSize, RootHash),
     proof: &[NodeHash],
 ) -> Result<(), TreeError> {
-    let ((first, first_root), (second, second_root)) = (older, newer);
-    if first.0 > second.0 {
-        return Err(TreeError::OutOfRange { inner: first.0, size: second.0 });
+    let ((old_size, old_root), (new_size, new_root)) = (old, new);
+    if old_size.0 > new_size.0 {
+        return Err(TreeError::Shrunk { old: old_size.0, new: new_size.0 });
     }
-    if first.0 == 0 || first.0 == second.0 {
-        let expected = if first.0 == 0 { empty_root() } else { second_root };
+    let none_needed = old_size.0 == new_size.0 || old_size.0 == 0;
+    if none_needed {
         if !proof.is_empty() {
-            return Err(TreeError::ProofLength { seen: proof.len(), expected: 0 });
+            return Err(TreeError::ProofLength { expected: 0, seen: proof.len() });
         }
-        return if first_root == expected { Ok(()) } else { Err(TreeError::RootMismatch) };
+        let holds = if old_size.0 == 0 { old_root == empty_root() } else { old_root == new_root };
+        return if holds { Ok(()) } else { Err(TreeError::RootMismatch) };
     }
-    let (mut node, mut last) = (first.0 - 1, second.0 - 1);
-    while node % 2 == 1 {
+    let (mut node, mut last) = (old_size.0 - 1, new_size.0 - 1);
+    while node & 1 == 1 {
         node >>= 1;
         last >>= 1;
     }
-    let mut hashes = proof.iter();
-    let start = if node == 0 {
-        first_root.0
-    } else {
-        *hashes.next().ok_or(TreeError::ProofLength { seen: 0, expected: 1 })?
-    };
+    let too_short = TreeError::ProofLength { expected: proof.len() + 1, seen: proof.len() };
+    let mut path = proof.iter();
+    let start = if old_size.0.is_power_of_two() { old_root.0 } else { *path.next().ok_or(too_short)? };
     let (mut old_hash, mut new_hash) = (start, start);
-    for hash in hashes {
+    let mut used = proof.len() - path.len();
+    for sibling in path {
         if last == 0 {
-            return Err(TreeError::ProofLength { seen: proof.len(), expected: proof.len() - 1 });
+            return Err(TreeError::ProofLength { expected: used, seen: proof.len() });
         }
-        if node % 2 == 1 || node == last {
-            old_hash = node_hash(hash, &old_hash);
-            new_hash = node_hash(hash, &new_hash);
-            while node % 2 == 0 && node != 0 {
+        used += 1;
+        if node & 1 == 1 || node == last {
+            old_hash = node_hash(sibling, &old_hash);
+            new_hash = node_hash(sibling, &new_hash);
+            while node & 1 == 0 && node != 0 {
                 node >>= 1;
                 last >>= 1;
             }
         } else {
-            new_hash = node_hash(&new_hash, hash);
+            new_hash = node_hash(&new_hash, sibling);
         }
         node >>= 1;
         last >>= 1;
     }
     if last != 0 {
-        return Err(TreeError::ProofLength { seen: proof.len(), expected: proof.len() + 1 });
+        return Err(too_short);
     }
-    if old_hash == first_root.0 && new_hash == second_root.0 { Ok(()) } else { Err(TreeError::RootMismatch) }
+    if old_hash == old_root.0 && new_hash == new_root.0 { Ok(()) } else { Err(TreeError::RootMismatch) }
 }
 
 #[cfg(test)]
-mod tests;
+mod tests {
+    use super::*;
+
+    /// The recursive definition of RFC 6962, section 2.1, as the reference for everything above.
+    fn reference(leaves: &[NodeHash]) -> NodeHash {
+        match leaves {
+            [] => empty_root().0,
+            [one] => *one,
+            _ => {
+                let (left, right) = leaves.split_at(usize::try_from(split(leaves.len() as u64)).expect("small"));
+                node_hash(&reference(left), &reference(right))
+            }
+        }
+    }
+
+    fn leaves(count: u64) -> Vec<NodeHash> {
+        (0..count).map(|i| leaf_hash(&i.to_be_bytes()).0).collect()
+    }
+
+    struct Leaves(Vec<NodeHash>);
+
+    impl Subtrees for Leaves {
+        fn subtree(&self, height: u32, number: u64) -> Result<NodeHash, TreeError> {
+            let first = usize::try_from(number << height).expect("small");
+            Ok(reference(&self.0[first..first + (1 << height)]))
+        }
+    }
+
+    #[test]
+    fn the_eight_canonical_leaves_of_certificate_transparency_have_their_published_root() {
+        let mut tree = Tree::new();
+        let inputs: [&[u8]; 8] = [
+            b"",
+            b"\x00",
+            b"\x10",
+            b"\x20\x21",
+            b"\x30\x31",
+            b"\x40\x41\x42\x43",
+            b"\x50\x51\x52\x53\x54\x55\x56\x57",
+            b"\x60\x61\x62\x63\x64\x65\x66\x67\x68\x69\x6a\x6b\x6c\x6d\x6e\x6f",
+        ];
+        for input in inputs {
+            tree.append(leaf_hash(input), |_| ());
+        }
+        let hex: String = tree.root().0.iter().map(|byte| format!("{byte:02x}")).collect();
+        assert_eq!(hex, "5dc9da79a70659a9ad559cb701ded9a2ab9d823aad2f4960cfe370eff4604328");
+    }
+
+    #[test]
+    fn the_growing_tree_has_the_root_of_the_definition_at_every_size() {
+        let all = leaves(600);
+        let mut tree = Tree::new();
+        assert_eq!(tree.root(), empty_root());
+        for (i, leaf) in all.iter().enumerate() {
+            tree.append(LeafHash(*leaf), |_| ());
+            assert_eq!(tree.root().0, reference(&all[..=i]), "size {}", i + 1);
+        }
+    }
+
+    #[test]
+    fn a_tree_of_two_tile_levels_is_restored_from_its_right_edge() {
+        let all = leaves(70_000);
+        let mut tree = Tree::new();
+        let mut tiles = std::collections::HashMap::new();
+        for leaf in &all {
+            tree.append(LeafHash(*leaf), |tile| {
+                assert_eq!(tile.hashes.len(), TILE_WIDTH);
+                tiles.insert((tile.level, tile.number), tile.hashes.to_vec());
+            });
+        }
+        // C2SP tlog-tiles: 273 full + a partial of 112; one full + a partial of 17; a partial of 1.
+        assert_eq!(tiles.keys().filter(|(level, _)| *level == 0).count(), 273);
+        assert_eq!(tiles.keys().filter(|(level, _)| *level == 1).count(), 1);
+        let partial: Vec<_> = tree.partial_tiles().map(|t| (t.level, t.number, t.hashes.to_vec())).collect();
+        assert_eq!(
+            partial.iter().map(|(level, number, hashes)| (*level, *number, hashes.len())).collect::<Vec<_>>(),
+            [(0, 273, 112), (1, 1, 17), (2, 0, 1)]
+        );
+        let mut restored = Tree::restore::<TreeError>(tree.size(), |level, number, width| {
+            let (_, _, hashes) = partial.iter().find(|(l, n, _)| (*l, *n) == (level, number)).expect("asked for the edge");
+            assert_eq!(hashes.len(), width);
+            Ok(hashes.clone())
+        })
+        .expect("the edge is whole");
+        assert_eq!(restored.root(), tree.root());
+        for i in 0..300_u64 {
+            let leaf = leaf_hash(&i.to_le_bytes());
+            tree.append(leaf, |_| ());
+            restored.append(leaf, |_| ());
+            assert_eq!(restored.root(), tree.root());
+        }
+    }
+
+    #[test]
+    fn an_edge_of_the_wrong_width_is_refused() {
+        let refused = Tree::restore::<TreeError>(TreeSize(5), |_, _, _| Ok(leaves(4)));
+        assert_eq!(refused.err(), Some(TreeError::EdgeWidth { level: 0, size: 5, expected: 5, seen: 4 }));
+    }
+
+    #[test]
+    fn every_inclusion_proof_holds_and_no_altered_one_does() {
+        for size in 1..=40_u64 {
+            let source = Leaves(leaves(size));
+            let root = RootHash(reference(&source.0));
+            for index in 0..size {
+                let leaf = LeafHash(source.0[usize::try_from(index).expect("small")]);
+                let (at, of) = (EntryIndex(index), TreeSize(size));
+                let proof = inclusion_proof(&source, at, of).expect("in the tree");
+                assert_eq!(verify_inclusion(leaf, at, of, &proof, root), Ok(()));
+                for i in 0..proof.len() {
+                    let mut altered = proof.clone();
+                    altered[i][0] ^= 1;
+                    assert_eq!(verify_inclusion(leaf, at, of, &altered, root), Err(TreeError::RootMismatch));
+                    let mut short = proof.clone();
+                    short.remove(i);
+                    assert!(verify_inclusion(leaf, at, of, &short, root).is_err());
+                }
+                let mut long = proof.clone();
+                long.push([0; 32]);
+                assert_eq!(
+                    verify_inclusion(leaf, at, of, &long, root),
+                    Err(TreeError::ProofLength { expected: proof.len(), seen: proof.len() + 1 })
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn every_consistency_proof_holds_and_no_altered_one_does() {
+        let all = leaves(40);
+        let root = |size: u64| RootHash(reference(&all[..usize::try_from(size).expect("small")]));
+        for new in 1..=40_u64 {
+            let source = Leaves(all[..usize::try_from(new).expect("small")].to_vec());
+            for old in 0..=new {
+                let proof = consistency_proof(&source, TreeSize(old), TreeSize(new)).expect("a prefix");
+                let check = |proof: &[NodeHash]| {
+                    verify_consistency((TreeSize(old), root(old)), (TreeSize(new), root(new)), proof)
+                };
+                assert_eq!(check(&proof), Ok(()), "{old} to {new}");
+                for i in 0..proof.len() {
+                    let mut altered = proof.clone();
+                    altered[i][31] ^= 0x80;
+                    assert_eq!(check(&altered), Err(TreeError::RootMismatch));
+                    let mut short = proof.clone();
+                    short.remove(i);
+                    assert!(check(&short).is_err(), "{old} to {new}");
+                }
+                let mut long = proof.clone();
+                long.push([0; 32]);
+                assert!(check(&long).is_err(), "{old} to {new}");
+            }
+        }
+        assert_eq!(
+            verify_consistency((TreeSize(2), root(2)), (TreeSize(1), root(1)), &[]),
+            Err(TreeError::Shrunk { old: 2, new: 1 })
+        );
+    }
+}

@@ -240,12 +240,13 @@ impl<'a> Reader<'a> {
 
     pub(super) fn base64<const N: usize>(&mut self, expected: &'static str) -> Result<[u8; N], DecodeError> {
         let (offset, encoded) = self.bare_string()?;
-        let mut bytes = [0; N];
-        // The engine refuses other alphabets, missing padding and set padding bits. The length of the text is
-        // checked first, because the engine estimates the room it needs from it.
+        // The engine refuses other alphabets, missing padding and set padding bits. It wants room for what padding
+        // may stand for: 66 bytes for the longest field, a signature of 64.
+        let mut room = [0_u8; 66];
         let fits = encoded.len() == N.div_ceil(3) * 4;
-        match fits.then(|| STANDARD.decode_slice_unchecked(encoded, &mut bytes)) {
-            Some(Ok(len)) if len == N => Ok(bytes),
+        let len = fits.then(|| STANDARD.decode_slice(encoded, &mut room).ok()).flatten();
+        match (len, room.first_chunk::<N>()) {
+            (Some(len), Some(bytes)) if len == N => Ok(*bytes),
             _ => Err(DecodeError::Bytes { offset, expected }),
         }
     }

@@ -10,6 +10,8 @@ pub struct Member {
     pub key: &'static str,
     /// Name of the form of its value.
     pub form: &'static str,
+    /// Whether its value is an array of items of that form.
+    pub list: bool,
     /// Whether it may be left out.
     pub optional: bool,
     /// What it means.
@@ -93,7 +95,9 @@ macro_rules! object {
                 members: &[$($crate::record::schema::Member {
                     key: $key,
                     form: <$type as $crate::record::read::Decode<'_>>::FORM,
-                    optional: $crate::record::schema::is_optional(stringify!($type)),
+                    list: $crate::record::schema::begins_with(stringify!($type), "List<"),
+                    optional: $crate::record::schema::begins_with(stringify!($type), "Option<")
+                        || $crate::record::schema::begins_with(stringify!($type), "ActMarks"),
                     meaning: concat!($($field_doc),*),
                 }),*],
             };
@@ -147,12 +151,14 @@ macro_rules! row {
                     $crate::record::schema::Member {
                         key: stringify!($first),
                         form: <$first_type as $crate::record::read::Decode<'_>>::FORM,
+                        list: false,
                         optional: false,
                         meaning: $first_doc,
                     },
                     $($crate::record::schema::Member {
                         key: stringify!($field),
                         form: <$type as $crate::record::read::Decode<'_>>::FORM,
+                        list: false,
                         optional: false,
                         meaning: $field_doc,
                     }),*
@@ -208,7 +214,7 @@ macro_rules! words {
                 meaning: concat!($($doc),*),
                 shape: "words",
                 members: &[$($crate::record::schema::Member {
-                    key: $word, form: "", optional: false, meaning: concat!($($word_doc),*),
+                    key: $word, form: "", list: false, optional: false, meaning: concat!($($word_doc),*),
                 }),*],
             };
         }
@@ -306,7 +312,7 @@ macro_rules! flags {
                 meaning: concat!($($doc),*),
                 shape: "flags",
                 members: &[$($crate::record::schema::Member {
-                    key: $word, form: "", optional: false, meaning: concat!($($word_doc),*),
+                    key: $word, form: "", list: false, optional: false, meaning: concat!($($word_doc),*),
                 }),*],
             };
         }
@@ -390,24 +396,17 @@ macro_rules! bodies {
     };
 }
 
-/// Whether a field's type lets its member be left out.
-pub(super) const fn is_optional(type_name: &str) -> bool {
-    let bytes = type_name.as_bytes();
-    let option = b"Option<";
-    let marks = b"Marks";
+/// Whether the name of a type begins so. Compile-time only: types cannot be compared in constants.
+pub(super) const fn begins_with(type_name: &str, start: &str) -> bool {
+    let (name, start) = (type_name.as_bytes(), start.as_bytes());
     let mut position = 0;
-    let mut is_option = bytes.len() >= option.len();
-    while is_option && position < option.len() {
-        is_option = bytes[position] == option[position];
+    while position < start.len() {
+        if position >= name.len() || name[position] != start[position] {
+            return false;
+        }
         position += 1;
     }
-    position = 0;
-    let mut is_marks = bytes.len() >= marks.len();
-    while is_marks && position < marks.len() {
-        is_marks = bytes[bytes.len() - marks.len() + position] == marks[position];
-        position += 1;
-    }
-    is_option || is_marks
+    true
 }
 
 pub(super) use {bodies, flags, object, row, words};
