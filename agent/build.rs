@@ -5,10 +5,7 @@
 //! flag `ebpf_object` is set and `env!("AFFIANT_EBPF_OBJECT")` is its absolute path. When it is not, the flag is unset and the
 //! crate still builds, so that `cargo check` works on machines that cannot build eBPF; such a daemon says so and does not start.
 
-#![expect(
-    clippy::disallowed_methods,
-    reason = "a build script is configured by the environment that Cargo gives it"
-)]
+#![expect(clippy::disallowed_methods, reason = "a build script is configured by the environment that Cargo gives it")]
 
 use std::env;
 use std::fs;
@@ -45,9 +42,7 @@ fn in_target_directory() -> io::Result<Option<PathBuf>> {
         return Ok(None);
     };
     // OUT_DIR is <target>[/<triple>]/<profile>/build/<package>-<hash>/out: the target directory is marked by CACHEDIR.TAG.
-    let Some(target) = Path::new(&out_dir)
-        .ancestors()
-        .find(|directory| directory.join("CACHEDIR.TAG").is_file())
+    let Some(target) = Path::new(&out_dir).ancestors().find(|directory| directory.join("CACHEDIR.TAG").is_file())
     else {
         return Ok(None);
     };

@@ -38,42 +38,23 @@ fn what_tail_showed_survives_a_kill_at_any_moment() -> Result<()> {
         ensure!(moment < DEADLINE);
         // The moment itself is what varies here; nothing is waited for.
         std::thread::sleep(moment);
-        let before: Vec<String> = host
-            .entries()?
-            .into_iter()
-            .map(|entry| entry.line)
-            .collect();
+        let before: Vec<String> = host.entries()?.into_iter().map(|entry| entry.line).collect();
         daemon.kill()?;
         workload.wait().context("cannot wait for the workload")?;
 
         daemon = host.start()?;
         let after = host.entries()?;
         let lines: Vec<&str> = after.iter().map(|entry| entry.line.as_str()).collect();
-        ensure!(
-            lines.len() >= before.len(),
-            "round {round}: {} entries before, {} after",
-            before.len(),
-            lines.len()
-        );
+        ensure!(lines.len() >= before.len(), "round {round}: {} entries before, {} after", before.len(), lines.len());
         for (index, line) in before.iter().enumerate() {
-            assert_eq!(
-                lines.get(index),
-                Some(&line.as_str()),
-                "round {round}: entry {index} changed"
-            );
+            assert_eq!(lines.get(index), Some(&line.as_str()), "round {round}: entry {index} changed");
         }
         assert!(before.len() >= shown.len());
         shown = before;
-        let recovered = after
-            .iter()
-            .filter(|entry| entry.kind() == "recovered")
-            .count() as u64;
+        let recovered = after.iter().filter(|entry| entry.kind() == "recovered").count() as u64;
         assert_eq!(recovered, round, "one recovered entry per restart");
         let last = after.iter().rev().find(|entry| entry.kind() == "recovered");
-        assert_eq!(
-            last.and_then(|entry| entry.body_text("cause")),
-            Some("crash")
-        );
+        assert_eq!(last.and_then(|entry| entry.body_text("cause")), Some("crash"));
         host.assert_verifies()?;
     }
     daemon.stop()?;
@@ -96,11 +77,7 @@ fn what_happened_while_the_daemon_was_down_is_in_the_log() -> Result<()> {
     );
     let mut workload = begin(&host, Path::new("/bin/sh"), &["-c", &script])?;
     until("the workload runs in its session", || {
-        Ok(host
-            .entries()?
-            .iter()
-            .any(|entry| entry.kind() == "exec" && entry.session().is_some())
-            .then_some(()))
+        Ok(host.entries()?.iter().any(|entry| entry.kind() == "exec" && entry.session().is_some()).then_some(()))
     })?;
     daemon.kill()?;
     std::fs::write(&go, "").context("cannot write the file that starts the workload")?;
@@ -110,15 +87,8 @@ fn what_happened_while_the_daemon_was_down_is_in_the_log() -> Result<()> {
     let prefix = format!("{}/", directory.display());
     let opened = until("the acts of the time without a daemon", || {
         let entries = host.entries()?;
-        let names: BTreeSet<u64> = entries
-            .iter()
-            .filter_map(|entry| opened_number(entry, &prefix))
-            .collect();
-        let lost: u64 = entries
-            .iter()
-            .filter_map(Entry::gap)
-            .map(|gap| gap.count)
-            .sum();
+        let names: BTreeSet<u64> = entries.iter().filter_map(|entry| opened_number(entry, &prefix)).collect();
+        let lost: u64 = entries.iter().filter_map(Entry::gap).map(|gap| gap.count).sum();
         Ok((names.len() as u64 + lost >= 500).then_some((names.len(), lost)))
     })?;
     assert_eq!(opened, (500, 0), "500 opens do not fill a ring");
@@ -126,11 +96,7 @@ fn what_happened_while_the_daemon_was_down_is_in_the_log() -> Result<()> {
     let entries = host.entries()?;
     let numbers: Vec<_> = entries.iter().filter_map(Entry::kernel).collect();
     let distinct: BTreeSet<_> = numbers.iter().collect();
-    assert_eq!(
-        numbers.len(),
-        distinct.len(),
-        "a kernel number is in the log twice"
-    );
+    assert_eq!(numbers.len(), distinct.len(), "a kernel number is in the log twice");
     daemon.stop()?;
     host.assert_verifies()
 }
@@ -143,21 +109,9 @@ fn an_end_in_order_is_recorded_and_the_next_start_says_so() -> Result<()> {
     daemon.stop()?;
     let daemon = host.start()?;
     let entries = host.entries()?;
-    assert_eq!(
-        entries
-            .iter()
-            .filter(|entry| entry.kind() == "disarmed")
-            .count(),
-        1
-    );
-    let recovered: Vec<_> = entries
-        .iter()
-        .filter(|entry| entry.kind() == "recovered")
-        .collect();
-    assert_eq!(
-        recovered.last().and_then(|entry| entry.body_text("cause")),
-        Some("clean")
-    );
+    assert_eq!(entries.iter().filter(|entry| entry.kind() == "disarmed").count(), 1);
+    let recovered: Vec<_> = entries.iter().filter(|entry| entry.kind() == "recovered").collect();
+    assert_eq!(recovered.last().and_then(|entry| entry.body_text("cause")), Some("clean"));
     daemon.stop()?;
     host.assert_verifies()
 }

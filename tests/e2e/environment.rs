@@ -20,27 +20,13 @@ fn in_own_mounts(preparation: &str, command: &Command) -> Command {
 }
 
 fn ends_with(command: &mut Command, code: i32, sentence: &[&str]) -> Result<Output> {
-    let output = command
-        .output()
-        .with_context(|| format!("cannot start {:?}", command.get_program()))?;
-    ensure!(
-        output.status.code() == Some(code),
-        "exit {code} expected: {}",
-        output_text(&output)
-    );
+    let output = command.output().with_context(|| format!("cannot start {:?}", command.get_program()))?;
+    ensure!(output.status.code() == Some(code), "exit {code} expected: {}", output_text(&output));
     let text = String::from_utf8_lossy(&output.stderr).to_lowercase();
     for word in sentence {
-        ensure!(
-            text.contains(word),
-            "the message does not name {word:?}: {}",
-            output_text(&output)
-        );
+        ensure!(text.contains(word), "the message does not name {word:?}: {}", output_text(&output));
     }
-    ensure!(
-        !text.contains("panicked"),
-        "it panicked: {}",
-        output_text(&output)
-    );
+    ensure!(!text.contains("panicked"), "it panicked: {}", output_text(&output));
     Ok(output)
 }
 
@@ -78,10 +64,7 @@ fn the_daemon_needs_root_and_says_so() -> Result<()> {
 #[test]
 fn a_kernel_without_btf_is_refused_with_what_to_do() -> Result<()> {
     let host = Host::new()?;
-    let mut command = in_own_mounts(
-        "mount -t tmpfs none /sys/kernel/btf",
-        &host.daemon_command(),
-    );
+    let mut command = in_own_mounts("mount -t tmpfs none /sys/kernel/btf", &host.daemon_command());
     ends_with(&mut command, 69, &["btf"])?;
     Ok(())
 }
@@ -98,11 +81,7 @@ fn a_cgroup2_hierarchy_in_an_unusual_place_is_found() -> Result<()> {
     let daemon = Daemon::start(&host, in_own_mounts(&preparation, &host.daemon_command()))?;
     let session = host.run_in_session(std::path::Path::new("/bin/true"), &[])?;
     let entries = host.entries_after_session(&session)?;
-    assert!(
-        entries
-            .iter()
-            .any(|entry| entry.kind() == "exec" && entry.session().is_some())
-    );
+    assert!(entries.iter().any(|entry| entry.kind() == "exec" && entry.session().is_some()));
     daemon.stop()
 }
 
@@ -121,20 +100,9 @@ fn no_tpm_means_tier_t0_and_every_output_says_so() -> Result<()> {
     let host = Host::new()?;
     let daemon = host.start()?;
     host.trust()?;
-    let status = host
-        .affiant(&["status"])
-        .output()
-        .context("cannot start affiant status")?;
-    assert!(
-        String::from_utf8_lossy(&status.stdout).contains("T0"),
-        "{}",
-        output_text(&status)
-    );
-    let armed = host
-        .entries()?
-        .into_iter()
-        .find(|entry| entry.kind() == "armed")
-        .context("an armed entry")?;
+    let status = host.affiant(&["status"]).output().context("cannot start affiant status")?;
+    assert!(String::from_utf8_lossy(&status.stdout).contains("T0"), "{}", output_text(&status));
+    let armed = host.entries()?.into_iter().find(|entry| entry.kind() == "armed").context("an armed entry")?;
     assert_eq!(armed.body_text("key_tier"), Some("T0"));
     daemon.stop()?;
     let verdict = host.verify(&host.state().join("log"))?;
@@ -155,11 +123,7 @@ fn a_full_disk_is_an_evidence_fault_and_what_was_durable_stays() -> Result<()> {
     ensure!(mounted.success(), "cannot mount a small file system");
     let outcome = fill_until_it_ends(&host);
     // Unmounted whatever came of it: the directory could not be removed otherwise.
-    let unmounted = Command::new("umount")
-        .arg("-l")
-        .arg(&state)
-        .status()
-        .context("cannot start umount")?;
+    let unmounted = Command::new("umount").arg("-l").arg(&state).status().context("cannot start umount")?;
     outcome?;
     ensure!(unmounted.success(), "cannot unmount {}", state.display());
     Ok(())
@@ -173,10 +137,7 @@ fn fill_until_it_ends(host: &Host) -> Result<()> {
     // Its status is not looked at: head reports the full disk, which is the point.
     Command::new("sh")
         .arg("-c")
-        .arg(format!(
-            "head -c 30m /dev/zero > '{0}'; truncate -s -262144 '{0}'",
-            ballast.display()
-        ))
+        .arg(format!("head -c 30m /dev/zero > '{0}'; truncate -s -262144 '{0}'", ballast.display()))
         .stderr(Stdio::null())
         .status()
         .context("cannot fill the disk")?;
@@ -192,26 +153,15 @@ fn fill_until_it_ends(host: &Host) -> Result<()> {
         .context("cannot start the workload")?;
     let status = daemon.wait()?;
     workload.wait().context("cannot wait for the workload")?;
-    ensure!(
-        status.code() == Some(70),
-        "{status}: {}",
-        host.daemon_messages()
-    );
+    ensure!(status.code() == Some(70), "{status}: {}", host.daemon_messages());
     let messages = host.daemon_messages().to_lowercase();
-    ensure!(
-        messages.contains("space"),
-        "the message does not say that the disk is full: {messages}"
-    );
+    ensure!(messages.contains("space"), "the message does not say that the disk is full: {messages}");
     ensure!(!messages.contains("panicked"), "it panicked: {messages}");
 
     // Room again: it goes on, and the log is whole.
     fs::remove_file(&ballast).context("cannot remove the ballast")?;
     let daemon = host.start()?;
-    let recovered = host
-        .entries()?
-        .into_iter()
-        .filter(|entry| entry.kind() == "recovered")
-        .count();
+    let recovered = host.entries()?.into_iter().filter(|entry| entry.kind() == "recovered").count();
     ensure!(recovered == 1, "{recovered} recovered entries, 1 expected");
     daemon.stop()?;
     host.assert_verifies()
@@ -220,17 +170,11 @@ fn fill_until_it_ends(host: &Host) -> Result<()> {
 #[test]
 fn doctor_says_what_this_machine_allows() -> Result<()> {
     let host = Host::new()?;
-    let output = host
-        .affiant(&["doctor"])
-        .output()
-        .context("cannot start affiant doctor")?;
+    let output = host.affiant(&["doctor"]).output().context("cannot start affiant doctor")?;
     assert_eq!(output.status.code(), Some(0), "{}", output_text(&output));
     let text = String::from_utf8_lossy(&output.stdout).to_lowercase();
     for word in ["btf", "cgroup", "tracepoint", "tpm"] {
-        assert!(
-            text.contains(word),
-            "doctor does not speak of {word}:\n{text}"
-        );
+        assert!(text.contains(word), "doctor does not speak of {word}:\n{text}");
     }
     Ok(())
 }

@@ -31,10 +31,7 @@ fn assert_numbers_are_complete(entries: &[Entry]) -> Result<()> {
         ranges.sort_unstable();
         let mut next = 0;
         for (first, last) in ranges {
-            ensure!(
-                first == next,
-                "cpu {cpu} class {class}: expected number {next}, found {first}"
-            );
+            ensure!(first == next, "cpu {cpu} class {class}: expected number {next}, found {first}");
             next = last + 1;
         }
     }
@@ -42,25 +39,14 @@ fn assert_numbers_are_complete(entries: &[Entry]) -> Result<()> {
 }
 
 /// Entries of one session, and the events of one class that gaps say it lost.
-fn of_session<'a>(
-    entries: &'a [Entry],
-    session: &Session,
-    class: u64,
-) -> Result<(Vec<&'a Entry>, u64)> {
+fn of_session<'a>(entries: &'a [Entry], session: &Session, class: u64) -> Result<(Vec<&'a Entry>, u64)> {
     let issued = entries
         .iter()
-        .find(|entry| {
-            entry.kind() == "issued" && entry.body_text("id") == Some(session.id.as_str())
-        })
+        .find(|entry| entry.kind() == "issued" && entry.body_text("id") == Some(session.id.as_str()))
         .context("the session has an issued entry")?;
-    let cgroup = issued
-        .body_number("cgroup")
-        .context("the session has a cgroup")?;
+    let cgroup = issued.body_number("cgroup").context("the session has a cgroup")?;
     let issued = issued.index()?;
-    let own: Vec<&Entry> = entries
-        .iter()
-        .filter(|entry| entry.session() == Some(issued))
-        .collect();
+    let own: Vec<&Entry> = entries.iter().filter(|entry| entry.session() == Some(issued)).collect();
     let lost = entries
         .iter()
         .filter_map(Entry::gap)
@@ -86,10 +72,7 @@ fn each_of_2000_execs_of_a_shell_loop_is_in_the_log() -> Result<()> {
     let entries = host.entries_after_session(&session)?;
     let (own, lost) = of_session(&entries, &session, PROCESS)?;
     let execs = count(&own, |entry| {
-        entry.kind() == "exec"
-            && entry
-                .body_text("path")
-                .is_some_and(|path| path.ends_with("/bin/true"))
+        entry.kind() == "exec" && entry.body_text("path").is_some_and(|path| path.ends_with("/bin/true"))
     });
     if lost == 0 {
         assert_eq!(execs, 2000);
@@ -97,13 +80,8 @@ fn each_of_2000_execs_of_a_shell_loop_is_in_the_log() -> Result<()> {
         assert!(count(&own, |entry| entry.kind() == "fork") >= 2000);
         assert!(count(&own, |entry| entry.kind() == "exit") >= 2001);
     } else {
-        let acts = count(&own, |entry| {
-            matches!(entry.kind(), "fork" | "exec" | "exit")
-        });
-        assert!(
-            execs <= 2000 && acts + lost >= 6000,
-            "{execs} execs, {acts} acts, {lost} lost"
-        );
+        let acts = count(&own, |entry| matches!(entry.kind(), "fork" | "exec" | "exit"));
+        assert!(execs <= 2000 && acts + lost >= 6000, "{execs} execs, {acts} acts, {lost} lost");
     }
     assert_numbers_are_complete(&entries)?;
     daemon.stop()?;
@@ -133,11 +111,7 @@ fn each_of_2000_connects_is_in_the_log() -> Result<()> {
                 && entry.body_text("remote") == Some(address.as_str())
                 && entry.body_number("errno") == Some(0)
         });
-        assert_eq!(
-            connects + lost,
-            2000,
-            "{connects} connects to {address}, {lost} lost"
-        );
+        assert_eq!(connects + lost, 2000, "{connects} connects to {address}, {lost} lost");
     }
     assert_numbers_are_complete(&host.entries()?)?;
     daemon.stop()?;
@@ -152,18 +126,14 @@ fn a_refused_connect_and_a_udp_connect_have_their_results() -> Result<()> {
     let reserved = TcpListener::bind("127.0.0.1:0").context("cannot listen")?;
     let address = reserved.local_addr().context("no address")?.to_string();
     drop(reserved);
-    let session =
-        host.run_in_session(&program("act-connects"), &["3", "tcp", &address, "refused"])?;
+    let session = host.run_in_session(&program("act-connects"), &["3", "tcp", &address, "refused"])?;
     let entries = host.entries_after_session(&session)?;
     let (own, _) = of_session(&entries, &session, NETWORK)?;
     // 111 is ECONNREFUSED.
-    let refused = count(&own, |entry| {
-        entry.kind() == "connect" && entry.body_number("errno") == Some(111)
-    });
+    let refused = count(&own, |entry| entry.kind() == "connect" && entry.body_number("errno") == Some(111));
     assert_eq!(refused, 3);
 
-    let session =
-        host.run_in_session(&program("act-connects"), &["3", "udp", "127.0.0.1:53535"])?;
+    let session = host.run_in_session(&program("act-connects"), &["3", "udp", "127.0.0.1:53535"])?;
     let entries = host.entries_after_session(&session)?;
     let (own, _) = of_session(&entries, &session, NETWORK)?;
     let connected = count(&own, |entry| {
@@ -182,9 +152,7 @@ fn each_of_20000_opens_is_in_the_log_with_its_path() -> Result<()> {
     let daemon = host.start()?;
     host.trust()?;
     let directory = host.open_directory("files")?;
-    let directory = directory
-        .to_str()
-        .context("a temporary directory is UTF-8")?;
+    let directory = directory.to_str().context("a temporary directory is UTF-8")?;
     let session = host.run_in_session(&program("act-opens"), &["20000", directory])?;
     let entries = host.entries_after_session(&session)?;
     let (own, lost) = of_session(&entries, &session, FILE)?;
@@ -196,10 +164,7 @@ fn each_of_20000_opens_is_in_the_log_with_its_path() -> Result<()> {
         .collect();
     names.sort_unstable();
     assert!(names.iter().all(|name| *name < 20_000));
-    assert!(
-        names.windows(2).all(|pair| pair[0] != pair[1]),
-        "a file is in the log twice"
-    );
+    assert!(names.windows(2).all(|pair| pair[0] != pair[1]), "a file is in the log twice");
     // The session opens other files too (libraries); with losses only the sum over all numbers can be exact.
     if lost == 0 {
         assert_eq!(names.len(), 20_000);
@@ -221,11 +186,7 @@ fn what_left_its_parent_and_its_session_is_still_attributed() -> Result<()> {
     let session = host.run_in_session(&program("act-orphan"), &[marker])?;
     let entries = host.entries_after_session(&session)?;
     let (own, _) = of_session(&entries, &session, FILE)?;
-    assert_eq!(
-        count(&own, |entry| entry.kind() == "open"
-            && entry.body_text("path") == Some(marker)),
-        1
-    );
+    assert_eq!(count(&own, |entry| entry.kind() == "open" && entry.body_text("path") == Some(marker)), 1);
     Ok(())
 }
 
@@ -234,22 +195,16 @@ fn an_open_under_a_shared_file_table_is_marked_racy_and_keeps_the_claim() -> Res
     let host = Host::new()?;
     let _daemon = host.start()?;
     let directory = host.open_directory("files")?;
-    let directory = directory
-        .to_str()
-        .context("a temporary directory is UTF-8")?;
+    let directory = directory.to_str().context("a temporary directory is UTF-8")?;
     let session = host.run_in_session(&program("act-thread-opens"), &["10", directory])?;
     let entries = host.entries_after_session(&session)?;
     let (own, _) = of_session(&entries, &session, FILE)?;
     let prefix = format!("{directory}/");
     let racy = count(&own, |entry| {
         entry.kind() == "open"
-            && entry
-                .body_text("path")
-                .is_some_and(|path| path.starts_with(&prefix))
+            && entry.body_text("path").is_some_and(|path| path.starts_with(&prefix))
             && entry.marks().any(|mark| mark == "racy")
-            && entry
-                .claim("asked")
-                .is_some_and(|asked| asked.starts_with(&prefix))
+            && entry.claim("asked").is_some_and(|asked| asked.starts_with(&prefix))
     });
     assert_eq!(racy, 10);
     Ok(())
@@ -264,9 +219,7 @@ fn the_arguments_of_an_exec_are_in_the_log() -> Result<()> {
     let (own, _) = of_session(&entries, &session, PROCESS)?;
     let shells = count(&own, |entry| {
         entry.kind() == "exec"
-            && entry
-                .body("argv")
-                .is_some_and(|argv| *argv == serde_json::json!(["/bin/sh", "-c", "exit 0"]))
+            && entry.body("argv").is_some_and(|argv| *argv == serde_json::json!(["/bin/sh", "-c", "exit 0"]))
     });
     assert_eq!(shells, 5);
     Ok(())

@@ -21,20 +21,12 @@ fn exporting_host() -> Result<(Host, std::path::PathBuf)> {
 fn events(file: &Path) -> Result<Vec<Value>> {
     let text = fs::read_to_string(file).unwrap_or_default();
     // The last line may be half written while the daemon runs.
-    let whole = text
-        .rfind('\n')
-        .map_or("", |end| text.get(..end).unwrap_or_default());
-    whole
-        .lines()
-        .map(|line| serde_json::from_str(line).context("an exported line is JSON"))
-        .collect()
+    let whole = text.rfind('\n').map_or("", |end| text.get(..end).unwrap_or_default());
+    whole.lines().map(|line| serde_json::from_str(line).context("an exported line is JSON")).collect()
 }
 
 fn class(event: &Value) -> u64 {
-    event
-        .get("class_uid")
-        .and_then(Value::as_u64)
-        .unwrap_or_default()
+    event.get("class_uid").and_then(Value::as_u64).unwrap_or_default()
 }
 
 #[test]
@@ -44,19 +36,13 @@ fn exported_events_are_valid_ocsf() -> Result<()> {
     let listener = TcpListener::bind("127.0.0.1:0").context("cannot listen")?;
     let address = listener.local_addr().context("no address")?.to_string();
     let connects = program("act-connects");
-    let script = format!(
-        "/bin/cat /etc/hostname /nonexistent; {} 2 tcp {address}",
-        connects.display()
-    );
+    let script = format!("/bin/cat /etc/hostname /nonexistent; {} 2 tcp {address}", connects.display());
     let session = host.run_in_session(Path::new("/bin/sh"), &["-c", &script])?;
     host.entries_after_session(&session)?;
     // Process 1007, network 4001, file 1001.
     until("events of three classes are exported", || {
         let classes: BTreeSet<u64> = events(&file)?.iter().map(class).collect();
-        Ok([1007, 4001, 1001]
-            .iter()
-            .all(|wanted| classes.contains(wanted))
-            .then_some(()))
+        Ok([1007, 4001, 1001].iter().all(|wanted| classes.contains(wanted)).then_some(()))
     })?;
     daemon.stop()?;
 
@@ -82,30 +68,17 @@ fn a_killed_daemon_exports_nothing_twice_and_leaves_nothing_out() -> Result<()> 
         daemon.kill()?;
         daemon = host.start()?;
     }
-    let execs = host
-        .entries()?
-        .iter()
-        .filter(|entry| entry.kind() == "exec")
-        .count();
-    until("every exec is exported", || {
-        Ok((launches(&events(&file)?) >= execs).then_some(()))
-    })?;
+    let execs = host.entries()?.iter().filter(|entry| entry.kind() == "exec").count();
+    until("every exec is exported", || Ok((launches(&events(&file)?) >= execs).then_some(())))?;
     daemon.stop()?;
     let events = events(&file)?;
     let mut ids = BTreeSet::new();
     for event in &events {
-        let id = event
-            .pointer("/metadata/uid")
-            .and_then(Value::as_str)
-            .context("an event has metadata.uid")?;
+        let id = event.pointer("/metadata/uid").and_then(Value::as_str).context("an event has metadata.uid")?;
         // At least once, and a file sink with a durable cursor does better: the same bytes or not at all.
         ids.insert(id.to_owned());
     }
-    ensure!(
-        ids.len() >= execs,
-        "{} distinct events for {execs} execs",
-        ids.len()
-    );
+    ensure!(ids.len() >= execs, "{} distinct events for {execs} execs", ids.len());
     Ok(())
 }
 
@@ -113,8 +86,6 @@ fn a_killed_daemon_exports_nothing_twice_and_leaves_nothing_out() -> Result<()> 
 fn launches(events: &[Value]) -> usize {
     events
         .iter()
-        .filter(|event| {
-            class(event) == 1007 && event.get("activity_id").and_then(Value::as_u64) == Some(1)
-        })
+        .filter(|event| class(event) == 1007 && event.get("activity_id").and_then(Value::as_u64) == Some(1))
         .count()
 }

@@ -10,10 +10,7 @@ use tests::{Host, TreeDirectory, Verdict};
 fn log_of_one_session() -> Result<Host> {
     let host = Host::new()?;
     let daemon = host.start()?;
-    let session = host.run_in_session(
-        Path::new("/bin/sh"),
-        &["-c", "for i in 1 2 3 4 5; do /bin/true; done"],
-    )?;
+    let session = host.run_in_session(Path::new("/bin/sh"), &["-c", "for i in 1 2 3 4 5; do /bin/true; done"])?;
     host.entries_after_session(&session)?;
     daemon.stop()?;
     host.trust()?;
@@ -24,18 +21,9 @@ fn log_of_one_session() -> Result<Host> {
 /// Verifies and demands exit 1 and a text that has every one of `named`.
 fn assert_found(host: &Host, log: &TreeDirectory, named: &[&str]) -> Result<Verdict> {
     let verdict = host.verify(log.path())?;
-    ensure!(
-        verdict.code == Some(1),
-        "exit {:?}, 1 expected:\n{}",
-        verdict.code,
-        verdict.text
-    );
+    ensure!(verdict.code == Some(1), "exit {:?}, 1 expected:\n{}", verdict.code, verdict.text);
     for name in named {
-        ensure!(
-            verdict.text.contains(name),
-            "the verdict does not name {name:?}:\n{}",
-            verdict.text
-        );
+        ensure!(verdict.text.contains(name), "the verdict does not name {name:?}:\n{}", verdict.text);
     }
     Ok(verdict)
 }
@@ -75,10 +63,7 @@ fn two_entries_in_each_others_place_are_named() -> Result<()> {
     let log = host.copy_of_log("reordered")?;
     let (bundle, place) = log.find("exec")?;
     let mut entries = log.bundle(bundle)?;
-    ensure!(
-        place + 1 < entries.len(),
-        "the session has more than one entry after its first exec"
-    );
+    ensure!(place + 1 < entries.len(), "the session has more than one entry after its first exec");
     entries.swap(place, place + 1);
     log.write_bundle(bundle, &entries)?;
     let index = TreeDirectory::first_index(bundle) + place as u64;
@@ -141,18 +126,9 @@ fn a_checkpoint_of_another_size_is_named() -> Result<()> {
         host.copy_of_log("longer")?
     };
     // The newer checkpoint over the older tree: its signatures are good, its tree is not there.
-    fs::copy(
-        older.path().join("checkpoint"),
-        log.path().join("checkpoint"),
-    )
-    .context("cannot swap the checkpoint")?;
+    fs::copy(older.path().join("checkpoint"), log.path().join("checkpoint")).context("cannot swap the checkpoint")?;
     let verdict = host.verify(log.path())?;
-    ensure!(
-        verdict.code == Some(1),
-        "exit {:?}, 1 expected:\n{}",
-        verdict.code,
-        verdict.text
-    );
+    ensure!(verdict.code == Some(1), "exit {:?}, 1 expected:\n{}", verdict.code, verdict.text);
     Ok(())
 }
 
@@ -178,10 +154,7 @@ fn a_log_started_anew_under_the_same_key_is_found() -> Result<()> {
         // Refusing to begin a second log with a key that has one is as good.
         Err(_) => {
             let messages = host.daemon_messages();
-            ensure!(
-                messages.contains("key"),
-                "the refusal does not say why:\n{messages}"
-            );
+            ensure!(messages.contains("key"), "the refusal does not say why:\n{messages}");
         }
     }
     Ok(())
@@ -206,9 +179,7 @@ fn a_flipped_byte_in_any_file_is_found_or_harmless_and_never_a_panic() -> Result
     }
     files.sort();
     for round in 0..40 {
-        let file = files
-            .get(usize::try_from(random.below(files.len() as u64))?)
-            .context("a file")?;
+        let file = files.get(usize::try_from(random.below(files.len() as u64))?).context("a file")?;
         let bytes = fs::read(file).context("cannot read the log")?;
         if bytes.is_empty() {
             continue;
@@ -220,11 +191,7 @@ fn a_flipped_byte_in_any_file_is_found_or_harmless_and_never_a_panic() -> Result
         fs::write(file, &damaged).context("cannot write the log")?;
         let verdict = host.verify(original.path())?;
         fs::write(file, &bytes).context("cannot write the log")?;
-        let name = file
-            .strip_prefix(original.path())
-            .unwrap_or(file)
-            .display()
-            .to_string();
+        let name = file.strip_prefix(original.path()).unwrap_or(file).display().to_string();
         // A partial tile that a later one replaced is not part of what the checkpoint covers.
         let superseded = name.contains(".p/") && verdict.code == Some(0);
         // A checkpoint that is no checkpoint any more leaves nothing to check against.
@@ -244,27 +211,12 @@ fn a_directory_of_garbage_cannot_be_checked() -> Result<()> {
     let host = log_of_one_session()?;
     let garbage = host.open_directory("garbage")?;
     let empty = host.verify(&garbage)?;
-    ensure!(
-        empty.code == Some(2),
-        "an empty directory: exit {:?}\n{}",
-        empty.code,
-        empty.text
-    );
+    ensure!(empty.code == Some(2), "an empty directory: exit {:?}\n{}", empty.code, empty.text);
     fs::write(garbage.join("checkpoint"), [0xff_u8; 4096]).context("cannot write garbage")?;
     let verdict = host.verify(&garbage)?;
-    ensure!(
-        verdict.code == Some(2),
-        "garbage: exit {:?}\n{}",
-        verdict.code,
-        verdict.text
-    );
+    ensure!(verdict.code == Some(2), "garbage: exit {:?}\n{}", verdict.code, verdict.text);
     let absent = host.verify(&host.path("absent"))?;
-    ensure!(
-        absent.code == Some(2),
-        "no directory: exit {:?}\n{}",
-        absent.code,
-        absent.text
-    );
+    ensure!(absent.code == Some(2), "no directory: exit {:?}\n{}", absent.code, absent.text);
     Ok(())
 }
 
@@ -273,13 +225,7 @@ fn without_a_trust_file_the_signer_is_not_established() -> Result<()> {
     let host = log_of_one_session()?;
     let verdict = host.verify_without_trust(&host.state().join("log"))?;
     assert_eq!(verdict.code, Some(2), "{}", verdict.text);
-    assert!(
-        verdict
-            .text
-            .contains("self-consistent, signer not established"),
-        "{}",
-        verdict.text
-    );
+    assert!(verdict.text.contains("self-consistent, signer not established"), "{}", verdict.text);
     Ok(())
 }
 

@@ -30,11 +30,7 @@ impl TreeDirectory {
     /// The tree size that the checkpoint states.
     pub fn size(&self) -> Result<u64> {
         let text = fs::read_to_string(self.path.join("checkpoint")).context("no checkpoint")?;
-        text.lines()
-            .nth(1)
-            .context("a checkpoint has a second line")?
-            .parse()
-            .context("the second line is the size")
+        text.lines().nth(1).context("a checkpoint has a second line")?.parse().context("the second line is the size")
     }
 
     /// The entries of the bundle with this number, as stored.
@@ -45,11 +41,7 @@ impl TreeDirectory {
         let mut entries = Vec::new();
         while let Some((length, after)) = rest.split_first_chunk::<2>() {
             let length = usize::from(u16::from_be_bytes(*length));
-            ensure!(
-                after.len() >= length,
-                "{}: an entry ends beyond the file",
-                path.display()
-            );
+            ensure!(after.len() >= length, "{}: an entry ends beyond the file", path.display());
             let (entry, after) = after.split_at(length);
             entries.push(entry.to_vec());
             rest = after;
@@ -62,11 +54,7 @@ impl TreeDirectory {
         let path = self.bundle_path(number)?;
         let mut bytes = Vec::new();
         for entry in entries {
-            bytes.extend(
-                u16::try_from(entry.len())
-                    .context("an entry is too long")?
-                    .to_be_bytes(),
-            );
+            bytes.extend(u16::try_from(entry.len()).context("an entry is too long")?.to_be_bytes());
             bytes.extend(entry);
         }
         fs::write(&path, bytes).with_context(|| format!("cannot write {}", path.display()))
@@ -81,9 +69,7 @@ impl TreeDirectory {
     pub fn find_text(&self, wanted: &str) -> Result<(u64, usize)> {
         for number in 0..self.size()?.div_ceil(BUNDLE_ENTRIES) {
             let entries = self.bundle(number)?;
-            let place = entries
-                .iter()
-                .position(|entry| String::from_utf8_lossy(entry).contains(wanted));
+            let place = entries.iter().position(|entry| String::from_utf8_lossy(entry).contains(wanted));
             if let Some(place) = place {
                 return Ok((number, place));
             }
@@ -104,16 +90,8 @@ impl TreeDirectory {
             return Ok(full);
         }
         let width = self.size()? % BUNDLE_ENTRIES;
-        let partial = self
-            .path
-            .join("tile/entries")
-            .join(format!("{}.p/{width}", tile_name(number)));
-        ensure!(
-            partial.is_file(),
-            "neither {} nor {}",
-            full.display(),
-            partial.display()
-        );
+        let partial = self.path.join("tile/entries").join(format!("{}.p/{width}", tile_name(number)));
+        ensure!(partial.is_file(), "neither {} nor {}", full.display(), partial.display());
         Ok(partial)
     }
 }
@@ -133,16 +111,13 @@ pub fn copy_directory(from: &Path, to: &Path) -> Result<()> {
     let mut open = vec![(from.to_path_buf(), to.to_path_buf())];
     while let Some((from, to)) = open.pop() {
         fs::create_dir_all(&to).with_context(|| format!("cannot create {}", to.display()))?;
-        for item in
-            fs::read_dir(&from).with_context(|| format!("cannot read {}", from.display()))?
-        {
+        for item in fs::read_dir(&from).with_context(|| format!("cannot read {}", from.display()))? {
             let item = item.context("cannot read a directory")?;
             let target = to.join(item.file_name());
             if item.file_type().context("no file type")?.is_dir() {
                 open.push((item.path(), target));
             } else {
-                fs::copy(item.path(), &target)
-                    .with_context(|| format!("cannot copy to {}", target.display()))?;
+                fs::copy(item.path(), &target).with_context(|| format!("cannot copy to {}", target.display()))?;
             }
         }
     }

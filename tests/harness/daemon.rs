@@ -22,15 +22,9 @@ impl<'a> Daemon<'a> {
         let mut daemon = Self::spawn(host, command)?;
         until("the daemon answers", || {
             if let Some(status) = daemon.child.try_wait().context("cannot wait")? {
-                bail!(
-                    "the daemon ended ({status}) before it was ready:\n{}",
-                    host.daemon_messages()
-                );
+                bail!("the daemon ended ({status}) before it was ready:\n{}", host.daemon_messages());
             }
-            let answer = host
-                .affiant(&["status"])
-                .output()
-                .context("cannot start affiant status")?;
+            let answer = host.affiant(&["status"]).output().context("cannot start affiant status")?;
             Ok(answer.status.success().then_some(()))
         })
         .with_context(|| format!("daemon's messages:\n{}", host.daemon_messages()))?;
@@ -61,9 +55,7 @@ impl<'a> Daemon<'a> {
 
     /// Waits until it ends by itself.
     pub fn wait(&mut self) -> Result<ExitStatus> {
-        until("the daemon ends", || {
-            self.child.try_wait().context("cannot wait")
-        })
+        until("the daemon ends", || self.child.try_wait().context("cannot wait"))
     }
 
     /// SIGKILL: no chance to write another byte.
@@ -79,11 +71,7 @@ impl<'a> Daemon<'a> {
         let id = Pid::from_raw(id).context("a process id is not 0")?;
         kill_process(id, Signal::TERM).context("cannot signal the daemon")?;
         let status = self.wait()?;
-        ensure!(
-            status.success(),
-            "the daemon ended with {status}:\n{}",
-            self.host.daemon_messages()
-        );
+        ensure!(status.success(), "the daemon ended with {status}:\n{}", self.host.daemon_messages());
         Ok(())
     }
 }

@@ -26,10 +26,7 @@ impl Entry {
     /// Reads one line.
     pub fn parse(line: &str) -> Result<Self> {
         let value = serde_json::from_str(line).with_context(|| format!("not JSON: {line}"))?;
-        Ok(Self {
-            line: line.to_owned(),
-            value,
-        })
+        Ok(Self { line: line.to_owned(), value })
     }
 
     /// The entry's index.
@@ -40,10 +37,7 @@ impl Entry {
     /// What the entry is.
     #[must_use]
     pub fn kind(&self) -> &str {
-        self.value
-            .get("kind")
-            .and_then(Value::as_str)
-            .unwrap_or_default()
+        self.value.get("kind").and_then(Value::as_str).unwrap_or_default()
     }
 
     /// Index of the `issued` entry of the session it belongs to.
@@ -56,11 +50,7 @@ impl Entry {
     #[must_use]
     pub fn kernel(&self) -> Option<(u64, u64, u64)> {
         let parts = self.value.get("q")?.as_array()?;
-        Some((
-            as_number(parts.first()?)?,
-            as_number(parts.get(1)?)?,
-            as_number(parts.get(2)?)?,
-        ))
+        Some((as_number(parts.first()?)?, as_number(parts.get(1)?)?, as_number(parts.get(2)?)?))
     }
 
     /// The process cookie.
@@ -95,11 +85,7 @@ impl Entry {
 
     /// How an act was observed.
     pub fn marks(&self) -> impl Iterator<Item = &str> {
-        self.body("marks")
-            .and_then(Value::as_array)
-            .into_iter()
-            .flatten()
-            .filter_map(Value::as_str)
+        self.body("marks").and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str)
     }
 
     /// Kernel numbers that a `gap` accounts for: processor, class, first, last.
@@ -108,11 +94,7 @@ impl Entry {
         if self.kind() != "gap" {
             return Vec::new();
         }
-        let ranges = self
-            .body("ranges")
-            .and_then(Value::as_array)
-            .map(Vec::as_slice)
-            .unwrap_or_default();
+        let ranges = self.body("ranges").and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
         ranges
             .iter()
             .filter_map(|range| {
@@ -123,15 +105,8 @@ impl Entry {
     }
 
     fn gap_shares(&self) -> Vec<(u64, u64)> {
-        let shares = self
-            .body("shares")
-            .and_then(Value::as_array)
-            .map(Vec::as_slice)
-            .unwrap_or_default();
-        shares
-            .iter()
-            .filter_map(|share| Some((as_number(share.get(0)?)?, as_number(share.get(1)?)?)))
-            .collect()
+        let shares = self.body("shares").and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
+        shares.iter().filter_map(|share| Some((as_number(share.get(0)?)?, as_number(share.get(1)?)?))).collect()
     }
 
     /// The loss it records, when it is a `gap`.
@@ -140,16 +115,8 @@ impl Entry {
         if self.kind() != "gap" {
             return None;
         }
-        let classes = self
-            .gap_ranges()
-            .into_iter()
-            .map(|(_, class, _, _)| class)
-            .collect();
-        Some(Gap {
-            count: self.body_number("count").unwrap_or_default(),
-            classes,
-            shares: self.gap_shares(),
-        })
+        let classes = self.gap_ranges().into_iter().map(|(_, class, _, _)| class).collect();
+        Some(Gap { count: self.body_number("count").unwrap_or_default(), classes, shares: self.gap_shares() })
     }
 }
 
@@ -179,14 +146,7 @@ mod tests {
         assert_eq!(entry.index().unwrap(), 7);
         assert_eq!(entry.kernel(), Some((1, 3, 42)));
         assert_eq!(entry.gap_ranges(), [(0, 3, 9, 11)]);
-        assert_eq!(
-            entry.gap(),
-            Some(Gap {
-                count: 3,
-                classes: vec![3],
-                shares: vec![(99, 2)]
-            })
-        );
+        assert_eq!(entry.gap(), Some(Gap { count: 3, classes: vec![3], shares: vec![(99, 2)] }));
     }
 
     #[test]

@@ -56,16 +56,11 @@ impl Host {
     }
 
     fn create(prefix: &str) -> Result<Self> {
-        ensure!(
-            rustix::process::geteuid().is_root(),
-            "this needs root: the agent loads programs into the kernel"
-        );
+        ensure!(rustix::process::geteuid().is_root(), "this needs root: the agent loads programs into the kernel");
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
         let name = format!("{prefix}-{}-{number}", std::process::id());
-        let directory = tempfile::Builder::new()
-            .prefix(&format!("{prefix}-"))
-            .tempdir()
-            .context("no temporary directory")?;
+        let directory =
+            tempfile::Builder::new().prefix(&format!("{prefix}-")).tempdir().context("no temporary directory")?;
         // Others reach the control socket and the programs' files through this directory, as they do through /run.
         set_mode(directory.path(), 0o755)?;
         Ok(Self { directory, name })
@@ -135,37 +130,21 @@ impl Host {
     pub fn affiant(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(program("affiant"));
         let (subcommand, rest) = arguments.split_first().unwrap_or((&"--help", &[]));
-        command
-            .arg(subcommand)
-            .arg("--config")
-            .arg(self.config())
-            .args(rest)
-            .stdin(Stdio::null());
+        command.arg(subcommand).arg("--config").arg(self.config()).args(rest).stdin(Stdio::null());
         command
     }
 
     /// Runs a program in a session and waits for it; the session's id and what the program left.
     pub fn run_in_session(&self, program: &Path, arguments: &[&str]) -> Result<Session> {
-        let output = self
-            .affiant(&["run", "--"])
-            .arg(program)
-            .args(arguments)
-            .output()
-            .context("cannot start affiant run")?;
+        let output =
+            self.affiant(&["run", "--"]).arg(program).args(arguments).output().context("cannot start affiant run")?;
         Session::of(output)
     }
 
     /// Every sealed entry, oldest first.
     pub fn entries(&self) -> Result<Vec<Entry>> {
-        let output = self
-            .affiant(&["tail", "-o", "json"])
-            .output()
-            .context("cannot start affiant tail")?;
-        ensure!(
-            output.status.success(),
-            "affiant tail: {}",
-            output_text(&output)
-        );
+        let output = self.affiant(&["tail", "-o", "json"]).output().context("cannot start affiant tail")?;
+        ensure!(output.status.success(), "affiant tail: {}", output_text(&output));
         entries_from_lines(&String::from_utf8_lossy(&output.stdout))
     }
 
@@ -173,16 +152,11 @@ impl Host {
     pub fn entries_after_session(&self, session: &Session) -> Result<Vec<Entry>> {
         crate::until(&format!("the end of session {}", session.id), || {
             let entries = self.entries()?;
-            let Some(issued) = entries
-                .iter()
-                .find(|entry| entry.body_text("id") == Some(session.id.as_str()))
-            else {
+            let Some(issued) = entries.iter().find(|entry| entry.body_text("id") == Some(session.id.as_str())) else {
                 return Ok(None);
             };
             let issued = issued.index()?;
-            let ended = entries
-                .iter()
-                .any(|entry| entry.kind() == "revoked" && entry.session() == Some(issued));
+            let ended = entries.iter().any(|entry| entry.kind() == "revoked" && entry.session() == Some(issued));
             Ok(ended.then_some(entries))
         })
     }
@@ -194,11 +168,7 @@ impl Host {
             .arg(self.trust_file())
             .output()
             .context("cannot start affiant trust init")?;
-        ensure!(
-            output.status.success(),
-            "affiant trust init: {}",
-            output_text(&output)
-        );
+        ensure!(output.status.success(), "affiant trust init: {}", output_text(&output));
         Ok(())
     }
 
@@ -224,12 +194,7 @@ impl Host {
     /// Verifies the log in place and fails when it is not verified.
     pub fn assert_verifies(&self) -> Result<()> {
         let verdict = self.verify(&self.state().join("log"))?;
-        ensure!(
-            verdict.code == Some(0),
-            "exit {:?}, 0 expected:\n{}",
-            verdict.code,
-            verdict.text
-        );
+        ensure!(verdict.code == Some(0), "exit {:?}, 0 expected:\n{}", verdict.code, verdict.text);
         Ok(())
     }
 
@@ -275,15 +240,9 @@ impl Session {
         let id = errors
             .lines()
             .filter_map(|line| line.strip_prefix("affiant:"))
-            .find_map(|line| {
-                line.split_once("session ")
-                    .and_then(|(_, rest)| rest.split_whitespace().next())
-            })
+            .find_map(|line| line.split_once("session ").and_then(|(_, rest)| rest.split_whitespace().next()))
             .with_context(|| format!("no session id on standard error: {text}"))?;
-        Ok(Self {
-            id: id.to_owned(),
-            output,
-        })
+        Ok(Self { id: id.to_owned(), output })
     }
 }
 
@@ -324,21 +283,12 @@ pub fn python() -> Result<PathBuf> {
 /// The repository.
 #[must_use]
 pub fn repository() -> PathBuf {
-    PathBuf::from(env!("CARGO_MANIFEST_DIR"))
-        .parent()
-        .map(Path::to_path_buf)
-        .unwrap_or_default()
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).parent().map(Path::to_path_buf).unwrap_or_default()
 }
 
 fn verdict(command: &mut Command) -> Result<Verdict> {
-    let output = command
-        .stdin(Stdio::null())
-        .output()
-        .context("cannot start affiant-verify")?;
-    Ok(Verdict {
-        code: output.status.code(),
-        text: output_text(&output),
-    })
+    let output = command.stdin(Stdio::null()).output().context("cannot start affiant-verify")?;
+    Ok(Verdict { code: output.status.code(), text: output_text(&output) })
 }
 
 fn set_mode(path: &Path, mode: u32) -> Result<()> {

@@ -13,14 +13,11 @@ impl Random {
     #[must_use]
     #[expect(clippy::print_stdout, reason = "a failed run must be repeatable")]
     pub fn seeded() -> Self {
-        let state = std::env::var("AFFIANT_TEST_SEED")
-            .ok()
-            .and_then(|text| text.parse().ok())
-            .unwrap_or_else(|| {
-                SystemTime::now()
-                    .duration_since(UNIX_EPOCH)
-                    .map_or(1, |since| since.as_secs() ^ u64::from(since.subsec_nanos()))
-            });
+        let state = std::env::var("AFFIANT_TEST_SEED").ok().and_then(|text| text.parse().ok()).unwrap_or_else(|| {
+            SystemTime::now()
+                .duration_since(UNIX_EPOCH)
+                .map_or(1, |since| since.as_secs() ^ u64::from(since.subsec_nanos()))
+        });
         println!("seed: AFFIANT_TEST_SEED={state}");
         Self { state }
     }

@@ -31,10 +31,7 @@ fn main() -> Result<()> {
                     SocketAddr::V4(_) => (Ipv4Addr::UNSPECIFIED, 0).into(),
                     SocketAddr::V6(_) => (Ipv6Addr::UNSPECIFIED, 0).into(),
                 };
-                UdpSocket::bind(any)
-                    .context("cannot bind")?
-                    .connect(address)
-                    .context("cannot connect")?;
+                UdpSocket::bind(any).context("cannot bind")?.connect(address).context("cannot connect")?;
             }
             other => bail!("unknown protocol {other}"),
         }

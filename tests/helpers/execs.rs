@@ -10,19 +10,11 @@ use anyhow::{Context as _, Result, ensure};
 
 fn main() -> Result<()> {
     let mut arguments = std::env::args_os().skip(1);
-    let count: u64 = arguments
-        .next()
-        .context("N?")?
-        .to_string_lossy()
-        .parse()
-        .context("N is a number")?;
+    let count: u64 = arguments.next().context("N?")?.to_string_lossy().parse().context("N is a number")?;
     let program = arguments.next().context("PROGRAM?")?;
     let rest: Vec<_> = arguments.collect();
     for _ in 0..count {
-        let status = Command::new(&program)
-            .args(&rest)
-            .status()
-            .context("cannot start")?;
+        let status = Command::new(&program).args(&rest).status().context("cannot start")?;
         ensure!(status.success(), "{status}");
     }
     Ok(())

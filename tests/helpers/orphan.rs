@@ -19,10 +19,7 @@ fn main() -> Result<()> {
         ["second", file] => {
             setsid().context("cannot start a session")?;
             let parent = std::process::id().to_string();
-            Command::new(own)
-                .args(["third", &parent, file])
-                .spawn()
-                .context("cannot start")?;
+            Command::new(own).args(["third", &parent, file]).spawn().context("cannot start")?;
         }
         ["third", parent, file] => {
             let parent: i32 = parent.parse().context("a process id")?;
@@ -32,10 +29,7 @@ fn main() -> Result<()> {
             File::create(file).context("cannot open")?;
         }
         [file] => {
-            Command::new(own)
-                .args(["second", file])
-                .spawn()
-                .context("cannot start")?;
+            Command::new(own).args(["second", file]).spawn().context("cannot start")?;
         }
         _ => bail!("FILE?"),
     }

@@ -54,10 +54,7 @@ pub(crate) fn run(workspace: &Workspace, profile: Profile) -> Result<bool> {
     ebpf(workspace)?;
     host(workspace, profile)?;
     for program in ["affiant", "affiant-verify"] {
-        println!(
-            "  {}",
-            workspace.program(profile.directory(), program).display()
-        );
+        println!("  {}", workspace.program(profile.directory(), program).display());
     }
     Ok(true)
 }
@@ -69,9 +66,7 @@ pub(crate) fn ebpf(workspace: &Workspace) -> Result<()> {
     command.arg("--release");
     required_step(&workspace.logs(), "build eBPF object", &mut command)?;
 
-    let built = bpf_target_directory(workspace)
-        .join(BPF_TARGET)
-        .join("release/agent-ebpf");
+    let built = bpf_target_directory(workspace).join(BPF_TARGET).join("release/agent-ebpf");
     let object = fs::read(&built).with_context(|| format!("cannot read {}", built.display()))?;
     let digest = setup::hex(&Sha256::digest(&object));
     let compiler = compiler_version(&toolchain);
@@ -81,13 +76,9 @@ pub(crate) fn ebpf(workspace: &Workspace) -> Result<()> {
     let record = serde_json::json!({ "compiler": compiler, "linker": linker, "sha256": digest });
     let place = workspace.ebpf_object();
     let directory = place.parent().context("the object has no directory")?;
-    fs::create_dir_all(directory)
-        .with_context(|| format!("cannot create {}", directory.display()))?;
+    fs::create_dir_all(directory).with_context(|| format!("cannot create {}", directory.display()))?;
     write_if_changed(&place, &object)?;
-    write_if_changed(
-        &place.with_extension("json"),
-        format!("{record:#}\n").as_bytes(),
-    )
+    write_if_changed(&place.with_extension("json"), format!("{record:#}\n").as_bytes())
 }
 
 /// Builds every host program, those of the tests included: one set of features, so that nothing is compiled twice.
@@ -104,20 +95,12 @@ pub(crate) fn host(workspace: &Workspace, profile: Profile) -> Result<()> {
     if profile == Profile::Release {
         command.arg("--release");
     }
-    required_step(
-        &workspace.logs(),
-        &format!("build programs ({})", profile.directory()),
-        &mut command,
-    )?;
+    required_step(&workspace.logs(), &format!("build programs ({})", profile.directory()), &mut command)?;
     Ok(())
 }
 
 /// Cargo for the BPF target with a subcommand (`build`, `clippy`), ready for more arguments.
-pub(crate) fn ebpf_cargo(
-    workspace: &Workspace,
-    toolchain: &EbpfToolchain,
-    subcommand: &str,
-) -> Command {
+pub(crate) fn ebpf_cargo(workspace: &Workspace, toolchain: &EbpfToolchain, subcommand: &str) -> Command {
     let linker = match toolchain {
         EbpfToolchain::Debian { linker } | EbpfToolchain::Nightly { linker } => linker,
     };
@@ -139,18 +122,21 @@ pub(crate) fn ebpf_cargo(
                 .arg(subcommand);
         }
         EbpfToolchain::Nightly { .. } => {
-            command
-                .env("CARGO_RESOLVER_INCOMPATIBLE_RUST_VERSIONS", "fallback")
-                .args(["+nightly", subcommand, "-Z", "build-std=core"]);
+            command.env("CARGO_RESOLVER_INCOMPATIBLE_RUST_VERSIONS", "fallback").args([
+                "+nightly",
+                subcommand,
+                "-Z",
+                "build-std=core",
+            ]);
         }
     }
-    let cargo_home = std::env::var_os("CARGO_HOME").map_or_else(
-        || PathBuf::from(std::env::var_os("HOME").unwrap_or_default()).join(".cargo"),
-        PathBuf::from,
-    );
+    let cargo_home = std::env::var_os("CARGO_HOME")
+        .map_or_else(|| PathBuf::from(std::env::var_os("HOME").unwrap_or_default()).join(".cargo"), PathBuf::from);
     // Debug information is where the linker takes BTF from. Paths are mapped so that two clones make the same object.
     let flags = [
         "-Cdebuginfo=2".to_owned(),
+        // Version 3 of the instruction set (kernel 5.12) has the atomic fetch-and-add that numbers events.
+        "-Ctarget-cpu=v3".to_owned(),
         "-Clink-arg=--btf".to_owned(),
         format!("-Clinker={}", linker.display()),
         format!("--remap-path-prefix={}=/affiant", workspace.root.display()),
@@ -161,13 +147,7 @@ pub(crate) fn ebpf_cargo(
         // Separated by 0x1f, so that a path with a space stays one flag.
         .env("CARGO_ENCODED_RUSTFLAGS", flags.join("\u{1f}"))
         .env("CARGO_TARGET_DIR", bpf_target_directory(workspace))
-        .args([
-            "--locked",
-            "--package",
-            "agent-ebpf",
-            "--target",
-            BPF_TARGET,
-        ]);
+        .args(["--locked", "--package", "agent-ebpf", "--target", BPF_TARGET]);
     command
 }
 
@@ -185,9 +165,7 @@ fn path_with_first(first: &Path) -> std::ffi::OsString {
 fn compiler_version(toolchain: &EbpfToolchain) -> String {
     let version = match toolchain {
         EbpfToolchain::Debian { .. } => answer(Command::new(DEBIAN_RUSTC).arg("--version")),
-        EbpfToolchain::Nightly { .. } => {
-            answer(Command::new("rustc").args(["+nightly", "--version"]))
-        }
+        EbpfToolchain::Nightly { .. } => answer(Command::new("rustc").args(["+nightly", "--version"])),
     };
     version.unwrap_or_else(|| "a compiler that does not say its version".to_owned())
 }
@@ -196,8 +174,7 @@ fn linker_version(toolchain: &EbpfToolchain) -> String {
     let linker = match toolchain {
         EbpfToolchain::Debian { linker } | EbpfToolchain::Nightly { linker } => linker,
     };
-    answer(Command::new(linker).arg("--version"))
-        .unwrap_or_else(|| "a linker that does not say its version".to_owned())
+    answer(Command::new(linker).arg("--version")).unwrap_or_else(|| "a linker that does not say its version".to_owned())
 }
 
 /// Leaves the modification time alone when nothing changed: the host build watches it.

@@ -53,29 +53,14 @@ pub(crate) fn all(workspace: &Workspace) -> Result<Tally> {
     let mut tally = Tally::default();
 
     let mut format = process::cargo();
-    format
-        .current_dir(&workspace.root)
-        .args(["fmt", "--all", "--check"]);
+    format.current_dir(&workspace.root).args(["fmt", "--all", "--check"]);
     tally.count(step(&logs, "check formatting", &mut format)?.success);
 
     let mut clippy = process::cargo();
     clippy
         .current_dir(&workspace.root)
-        .args([
-            "clippy",
-            "--locked",
-            "--workspace",
-            "--exclude",
-            "agent-ebpf",
-            "--all-targets",
-        ])
-        .args([
-            "--features",
-            "agent/root,tests/root",
-            "--",
-            "-D",
-            "warnings",
-        ]);
+        .args(["clippy", "--locked", "--workspace", "--exclude", "agent-ebpf", "--all-targets"])
+        .args(["--features", "agent/root,tests/root", "--", "-D", "warnings"]);
     tally.count(step(&logs, "check host lints", &mut clippy)?.success);
 
     let toolchain = setup::ebpf(workspace)?;
@@ -88,24 +73,18 @@ pub(crate) fn all(workspace: &Workspace) -> Result<Tally> {
     tally.count(step(&logs, "check BPF lints", &mut clippy)?.success);
 
     let mut documentation = process::cargo();
-    documentation
-        .current_dir(&workspace.root)
-        .env("RUSTDOCFLAGS", "-D warnings")
-        .args([
-            "doc",
-            "--locked",
-            "--workspace",
-            "--exclude",
-            "agent-ebpf",
-            "--no-deps",
-            "--document-private-items",
-        ]);
+    documentation.current_dir(&workspace.root).env("RUSTDOCFLAGS", "-D warnings").args([
+        "doc",
+        "--locked",
+        "--workspace",
+        "--exclude",
+        "agent-ebpf",
+        "--no-deps",
+        "--document-private-items",
+    ]);
     tally.count(step(&logs, "check documentation", &mut documentation)?.success);
 
-    tally.count(complaints(
-        "check dependencies",
-        &dependencies::complaints(workspace)?,
-    ));
+    tally.count(complaints("check dependencies", &dependencies::complaints(workspace)?));
     tally.count(complaints("check files", &tidy::complaints(workspace)?));
     Ok(tally)
 }
@@ -119,11 +98,7 @@ fn complaints(name: &str, found: &[String]) -> bool {
     if found.is_empty() {
         println!("    {}", paint(Color::Green, "done"));
     } else {
-        println!(
-            "    {}: {} complaints",
-            paint(Color::Red, "failed"),
-            found.len()
-        );
+        println!("    {}: {} complaints", paint(Color::Red, "failed"), found.len());
     }
     found.is_empty()
 }

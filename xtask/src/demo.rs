@@ -36,22 +36,13 @@ pub(crate) fn run(workspace: &Workspace) -> Result<bool> {
 
     let host = Host::kept("affiant-demo")?;
     heading(1, "The agent starts, on an installation of its own");
-    say(&format!(
-        "affiant daemon --config {}",
-        host.config().display()
-    ));
+    say(&format!("affiant daemon --config {}", host.config().display()));
     let daemon = host.start()?;
     show(&mut host.affiant(&["status"]))?;
 
-    heading(
-        2,
-        "An auditor writes down whom to trust, before anything happens",
-    );
+    heading(2, "An auditor writes down whom to trust, before anything happens");
     host.trust()?;
-    say(&format!(
-        "affiant trust init -o {}",
-        host.trust_file().display()
-    ));
+    say(&format!("affiant trust init -o {}", host.trust_file().display()));
 
     heading(3, "A data scientist runs a notebook in a session");
     let work = host.open_directory("work")?;
@@ -59,68 +50,34 @@ pub(crate) fn run(workspace: &Workspace) -> Result<bool> {
     for name in ["data", "secrets"] {
         copy_directory(&material.join(name), &work.join(name))?;
     }
-    fs::copy(material.join("pilot.ipynb"), work.join("pilot.ipynb"))
-        .context("cannot copy the notebook")?;
+    fs::copy(material.join("pilot.ipynb"), work.join("pilot.ipynb")).context("cannot copy the notebook")?;
     let service = scoring_service()?;
-    let session = run_notebook(
-        &host,
-        &interpreter,
-        &material.join("run_notebook.py"),
-        &work,
-        service,
-    )?;
+    let session = run_notebook(&host, &interpreter, &material.join("run_notebook.py"), &work, service)?;
     let entries = host.entries_after_session(&session)?;
-    ensure!(
-        work.join("out/review-first.json").is_file(),
-        "the notebook wrote no result"
-    );
+    ensure!(work.join("out/review-first.json").is_file(), "the notebook wrote no result");
 
     heading(4, "What the log says that session did");
     say(&format!("affiant timeline {}", session.id));
     show(&mut host.affiant(&["timeline", &session.id]))?;
 
-    heading(
-        5,
-        "The verdict of the verifier, which needs the log and the trust file, and no agent",
-    );
+    heading(5, "The verdict of the verifier, which needs the log and the trust file, and no agent");
     daemon.stop()?;
     let log = host.state().join("log");
     let verdict = verify(&host, &log)?;
     ensure!(verdict == Some(0), "exit {verdict:?}, 0 expected");
-    say(&format!(
-        "exit 0: {}",
-        paint(
-            Color::Green,
-            "every claim the trust file requires is proved"
-        )
-    ));
+    say(&format!("exit 0: {}", paint(Color::Green, "every claim the trust file requires is proved")));
 
     heading(6, "Somebody edits one byte in a copy of the log");
     let index = flip(&host, &work)?;
     let verdict = verify(&host, &host.path("tampered-log"))?;
     ensure!(verdict == Some(1), "exit {verdict:?}, 1 expected");
-    say(&format!(
-        "exit 1: {}",
-        paint(Color::Red, &format!("the finding names entry {index}"))
-    ));
+    say(&format!("exit 1: {}", paint(Color::Red, &format!("the finding names entry {index}"))));
 
-    println!(
-        "\n{}",
-        paint(Color::Bold, "Shown, by commands you can run again")
-    );
-    println!(
-        "  {} entries in the log, session {} under {IDENTITY}",
-        entries.len(),
-        session.id
-    );
+    println!("\n{}", paint(Color::Bold, "Shown, by commands you can run again"));
+    println!("  {} entries in the log, session {} under {IDENTITY}", entries.len(), session.id);
     println!("  everything is in {}:", host.path("").display());
     println!("    state/log  trust.toml  work/executed.ipynb  tampered-log  daemon.log");
-    println!(
-        "  {} {} --trust {}",
-        program("affiant-verify").display(),
-        log.display(),
-        host.trust_file().display()
-    );
+    println!("  {} {} --trust {}", program("affiant-verify").display(), log.display(), host.trust_file().display());
     println!("  done in {}", seconds(started.elapsed()));
     Ok(true)
 }
@@ -135,34 +92,15 @@ fn say(text: &str) {
 
 /// Runs a program whose output is part of the demonstration.
 fn show(command: &mut Command) -> Result<()> {
-    let status = command
-        .status()
-        .with_context(|| format!("cannot start {:?}", command.get_program()))?;
+    let status = command.status().with_context(|| format!("cannot start {:?}", command.get_program()))?;
     ensure!(status.success(), "{:?}: {status}", command.get_program());
     Ok(())
 }
 
-fn run_notebook(
-    host: &Host,
-    interpreter: &Path,
-    runner: &Path,
-    work: &Path,
-    service: SocketAddr,
-) -> Result<Session> {
-    let options = [
-        "run",
-        "--identity",
-        IDENTITY,
-        "--task",
-        "rank open claims for review",
-        "--label",
-        "team=claims",
-        "--",
-    ];
-    say(&format!(
-        "affiant {} python run_notebook.py pilot.ipynb executed.ipynb",
-        options.join(" ")
-    ));
+fn run_notebook(host: &Host, interpreter: &Path, runner: &Path, work: &Path, service: SocketAddr) -> Result<Session> {
+    let options =
+        ["run", "--identity", IDENTITY, "--task", "rank open claims for review", "--label", "team=claims", "--"];
+    say(&format!("affiant {} python run_notebook.py pilot.ipynb executed.ipynb", options.join(" ")));
     let scratch = host.path("jupyter");
     let output = host
         .affiant(&options)
@@ -184,11 +122,7 @@ fn run_notebook(
 
 /// Verifies a log directory before the reader's eyes; the exit code.
 fn verify(host: &Host, log: &Path) -> Result<Option<i32>> {
-    say(&format!(
-        "affiant-verify {} --trust {}",
-        log.display(),
-        host.trust_file().display()
-    ));
+    say(&format!("affiant-verify {} --trust {}", log.display(), host.trust_file().display()));
     let status = Command::new(program("affiant-verify"))
         .arg(log)
         .arg("--trust")
@@ -213,22 +147,17 @@ fn flip(host: &Host, work: &Path) -> Result<u64> {
     let after = char::from(*byte);
     tree.write_bundle(bundle, &entries)?;
     let index = TreeDirectory::first_index(bundle) + place as u64;
-    say(&format!(
-        "entry {index}, the opening of {SECRET}: {before:?} becomes {after:?}"
-    ));
+    say(&format!("entry {index}, the opening of {SECRET}: {before:?} becomes {after:?}"));
     Ok(index)
 }
 
 fn find(haystack: &[u8], needle: &[u8]) -> Option<usize> {
-    haystack
-        .windows(needle.len())
-        .position(|window| window == needle)
+    haystack.windows(needle.len()).position(|window| window == needle)
 }
 
 /// A local HTTP service outside the session, which answers every request alike for as long as this program runs.
 fn scoring_service() -> Result<SocketAddr> {
-    let listener =
-        TcpListener::bind("127.0.0.1:0").context("cannot listen on the loopback address")?;
+    let listener = TcpListener::bind("127.0.0.1:0").context("cannot listen on the loopback address")?;
     let address = listener.local_addr().context("no address")?;
     thread::spawn(move || {
         for connection in listener.incoming() {
@@ -242,40 +171,24 @@ fn scoring_service() -> Result<SocketAddr> {
 }
 
 fn answer(mut connection: TcpStream) -> Result<()> {
-    let mut request = BufReader::new(
-        connection
-            .try_clone()
-            .context("cannot read")?
-            .take(REQUEST_BYTES_MAX),
-    );
+    let mut request = BufReader::new(connection.try_clone().context("cannot read")?.take(REQUEST_BYTES_MAX));
     let mut length = 0;
     loop {
         let mut line = String::new();
-        if request
-            .read_line(&mut line)
-            .context("cannot read the request")?
-            == 0
-        {
+        if request.read_line(&mut line).context("cannot read the request")? == 0 {
             bail!("the request ends in its header");
         }
         if line.trim().is_empty() {
             break;
         }
-        if let Some((name, value)) = line
-            .split_once(':')
-            .filter(|(name, _)| name.eq_ignore_ascii_case("content-length"))
+        if let Some((name, value)) =
+            line.split_once(':').filter(|(name, _)| name.eq_ignore_ascii_case("content-length"))
         {
-            length = value
-                .trim()
-                .parse()
-                .with_context(|| format!("{name}: {value}"))?;
+            length = value.trim().parse().with_context(|| format!("{name}: {value}"))?;
         }
     }
     let mut body = Vec::new();
-    request
-        .take(length)
-        .read_to_end(&mut body)
-        .context("cannot read the request's body")?;
+    request.take(length).read_to_end(&mut body).context("cannot read the request's body")?;
     let text = r#"{"model":"claims-2"}"#;
     write!(
         connection,

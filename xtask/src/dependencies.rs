@@ -15,14 +15,7 @@ use crate::workspace::Workspace;
 /// What the verifier must never depend on, directly or not: it has to build and run on an auditor's machine.
 const NOT_FOR_EVIDENCE: &[&str] = &["aya", "aya-obj", "tokio", "tss-esapi", "tss-esapi-sys"];
 /// Two versions of one of these would mean two implementations of what the evidence rests on.
-const ONE_VERSION: &[&str] = &[
-    "curve25519-dalek",
-    "digest",
-    "ed25519",
-    "ed25519-dalek",
-    "sha2",
-    "signature",
-];
+const ONE_VERSION: &[&str] = &["curve25519-dalek", "digest", "ed25519", "ed25519-dalek", "sha2", "signature"];
 /// The only source of code besides this repository.
 const REGISTRY: &str = "registry+https://github.com/rust-lang/crates.io-index";
 /// Licenses that MIT OR Apache-2.0 code may be shipped with; an `OR` needs one of them, an `AND` all.
@@ -45,13 +38,8 @@ const EBPF_PACKAGE: &str = "agent-ebpf";
 
 /// Every broken rule, one line each.
 pub(crate) fn complaints(workspace: &Workspace) -> Result<Vec<String>> {
-    let text = answer(cargo().current_dir(&workspace.root).args([
-        "metadata",
-        "--format-version",
-        "1",
-        "--locked",
-    ]))
-    .context("cargo metadata failed: is Cargo.lock up to date?")?;
+    let text = answer(cargo().current_dir(&workspace.root).args(["metadata", "--format-version", "1", "--locked"]))
+        .context("cargo metadata failed: is Cargo.lock up to date?")?;
     let metadata: Value = serde_json::from_str(&text).context("cargo metadata is not JSON")?;
     check(&metadata)
 }
@@ -67,29 +55,17 @@ fn check(metadata: &Value) -> Result<Vec<String>> {
         versions.entry(name).or_default().insert(version);
         let source = package.get("source").and_then(Value::as_str);
         if source.is_some_and(|source| source != REGISTRY) {
-            found.push(format!(
-                "{name} {version} comes from {}",
-                source.unwrap_or_default()
-            ));
+            found.push(format!("{name} {version} comes from {}", source.unwrap_or_default()));
         }
-        let license = package
-            .get("license")
-            .and_then(Value::as_str)
-            .unwrap_or_default();
+        let license = package.get("license").and_then(Value::as_str).unwrap_or_default();
         if name != EBPF_PACKAGE && !license_is_allowed(license) {
-            found.push(format!(
-                "{name} {version} has license {license:?}, which is not on the list"
-            ));
+            found.push(format!("{name} {version} has license {license:?}, which is not on the list"));
         }
     }
     for name in ONE_VERSION {
         if let Some(several) = versions.get(name).filter(|versions| versions.len() > 1) {
             let several: Vec<&str> = several.iter().copied().collect();
-            found.push(format!(
-                "{name} is here in {} versions: {}",
-                several.len(),
-                several.join(", ")
-            ));
+            found.push(format!("{name} is here in {} versions: {}", several.len(), several.join(", ")));
         }
     }
     for name in reachable(metadata, &names, "agent-evidence")? {
@@ -101,14 +77,8 @@ fn check(metadata: &Value) -> Result<Vec<String>> {
 }
 
 /// Names of everything that a package's normal and build dependencies lead to.
-fn reachable<'a>(
-    metadata: &'a Value,
-    names: &BTreeMap<&'a str, &'a str>,
-    from: &str,
-) -> Result<BTreeSet<&'a str>> {
-    let resolve = metadata
-        .get("resolve")
-        .context("cargo metadata has no resolve")?;
+fn reachable<'a>(metadata: &'a Value, names: &BTreeMap<&'a str, &'a str>, from: &str) -> Result<BTreeSet<&'a str>> {
+    let resolve = metadata.get("resolve").context("cargo metadata has no resolve")?;
     let mut edges: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
     for node in list(resolve, "nodes")? {
         let mut targets = Vec::new();
@@ -122,11 +92,7 @@ fn reachable<'a>(
         }
         edges.insert(text(node, "id")?, targets);
     }
-    let mut open: Vec<&str> = names
-        .iter()
-        .filter(|(_, name)| **name == from)
-        .map(|(id, _)| *id)
-        .collect();
+    let mut open: Vec<&str> = names.iter().filter(|(_, name)| **name == from).map(|(id, _)| *id).collect();
     if open.is_empty() {
         bail!("there is no package {from}");
     }
@@ -136,27 +102,18 @@ fn reachable<'a>(
             open.extend(edges.get(id).into_iter().flatten());
         }
     }
-    Ok(seen
-        .into_iter()
-        .filter_map(|id| names.get(id).copied())
-        .collect())
+    Ok(seen.into_iter().filter_map(|id| names.get(id).copied()).collect())
 }
 
 /// Understands the expressions the registry has: `A OR B`, `A AND B`, `A/B`, and parentheses around an `OR`.
 fn license_is_allowed(expression: &str) -> bool {
     let expression = expression.replace('/', " OR ");
     !expression.trim().is_empty()
-        && split_outside_parentheses(&expression, " AND ")
-            .iter()
-            .all(|part| {
-                let part = part.trim();
-                let part = part
-                    .strip_prefix('(')
-                    .and_then(|part| part.strip_suffix(')'))
-                    .unwrap_or(part);
-                part.split(" OR ")
-                    .any(|license| LICENSES.contains(&license.trim()))
-            })
+        && split_outside_parentheses(&expression, " AND ").iter().all(|part| {
+            let part = part.trim();
+            let part = part.strip_prefix('(').and_then(|part| part.strip_suffix(')')).unwrap_or(part);
+            part.split(" OR ").any(|license| LICENSES.contains(&license.trim()))
+        })
 }
 
 fn split_outside_parentheses<'a>(text: &'a str, separator: &str) -> Vec<&'a str> {
@@ -169,12 +126,7 @@ fn split_outside_parentheses<'a>(text: &'a str, separator: &str) -> Vec<&'a str>
             ')' => depth = depth.saturating_sub(1),
             _ => {}
         }
-        if depth == 0
-            && at >= start
-            && text
-                .get(at..)
-                .is_some_and(|rest| rest.starts_with(separator))
-        {
+        if depth == 0 && at >= start && text.get(at..).is_some_and(|rest| rest.starts_with(separator)) {
             parts.push(text.get(start..at).unwrap_or_default());
             start = at + separator.len();
         }
@@ -184,17 +136,11 @@ fn split_outside_parentheses<'a>(text: &'a str, separator: &str) -> Vec<&'a str>
 }
 
 fn list<'a>(value: &'a Value, key: &str) -> Result<&'a Vec<Value>> {
-    value
-        .get(key)
-        .and_then(Value::as_array)
-        .with_context(|| format!("cargo metadata has no list {key}"))
+    value.get(key).and_then(Value::as_array).with_context(|| format!("cargo metadata has no list {key}"))
 }
 
 fn text<'a>(value: &'a Value, key: &str) -> Result<&'a str> {
-    value
-        .get(key)
-        .and_then(Value::as_str)
-        .with_context(|| format!("cargo metadata has no text {key}"))
+    value.get(key).and_then(Value::as_str).with_context(|| format!("cargo metadata has no text {key}"))
 }
 
 #[cfg(test)]
@@ -208,10 +154,8 @@ mod tests {
     }
 
     fn node(id: &str, dependencies: &[(&str, Value)]) -> Value {
-        let deps: Vec<Value> = dependencies
-            .iter()
-            .map(|(id, kind)| json!({ "pkg": id, "dep_kinds": [{ "kind": kind }] }))
-            .collect();
+        let deps: Vec<Value> =
+            dependencies.iter().map(|(id, kind)| json!({ "pkg": id, "dep_kinds": [{ "kind": kind }] })).collect();
         json!({ "id": id, "deps": deps })
     }
 
@@ -270,12 +214,7 @@ mod tests {
         ] {
             assert!(license_is_allowed(allowed), "{allowed}");
         }
-        for refused in [
-            "",
-            "GPL-3.0-only",
-            "MIT AND GPL-3.0-only",
-            "(MIT OR Apache-2.0) AND GPL-3.0-only",
-        ] {
+        for refused in ["", "GPL-3.0-only", "MIT AND GPL-3.0-only", "(MIT OR Apache-2.0) AND GPL-3.0-only"] {
             assert!(!license_is_allowed(refused), "{refused}");
         }
     }

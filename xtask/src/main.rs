@@ -8,11 +8,7 @@
 //! Exit codes: 0 done, 1 something failed, 64 wrong usage, 69 this machine lacks something (the message says what).
 
 #![forbid(unsafe_code)]
-#![expect(
-    clippy::print_stdout,
-    clippy::print_stderr,
-    reason = "a command for people at a terminal"
-)]
+#![expect(clippy::print_stdout, clippy::print_stderr, reason = "a command for people at a terminal")]
 #![expect(
     clippy::disallowed_methods,
     reason = "a developer tool: its own elapsed times, its environment, its scratch files"
@@ -81,9 +77,5 @@ fn main() -> ExitCode {
 /// Prints an error with its causes and chooses the exit code: 69 when the machine lacks something, else 1.
 fn report(error: &anyhow::Error) -> ExitCode {
     eprintln!("xtask: {error:#}");
-    if error.downcast_ref::<Missing>().is_some() {
-        ExitCode::from(69)
-    } else {
-        ExitCode::FAILURE
-    }
+    if error.downcast_ref::<Missing>().is_some() { ExitCode::from(69) } else { ExitCode::FAILURE }
 }

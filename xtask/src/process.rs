@@ -30,8 +30,7 @@ pub(crate) struct Finished {
 impl Finished {
     /// Everything the program wrote.
     pub(crate) fn output(&self) -> Result<String> {
-        let bytes =
-            fs::read(&self.log).with_context(|| format!("cannot read {}", self.log.display()))?;
+        let bytes = fs::read(&self.log).with_context(|| format!("cannot read {}", self.log.display()))?;
         Ok(String::from_utf8_lossy(&bytes).into_owned())
     }
 }
@@ -70,22 +69,13 @@ pub(crate) fn step(logs: &Path, name: &str, command: &mut Command) -> Result<Fin
     if status.success() {
         println!("    {} in {elapsed}", paint(Color::Green, "done"));
     } else {
-        println!(
-            "    {} ({status}) in {elapsed}",
-            paint(Color::Red, "failed")
-        );
-        for line in last_lines(&log, SHOWN_LINES_MAX)
-            .unwrap_or_default()
-            .lines()
-        {
+        println!("    {} ({status}) in {elapsed}", paint(Color::Red, "failed"));
+        for line in last_lines(&log, SHOWN_LINES_MAX).unwrap_or_default().lines() {
             println!("    | {line}");
         }
         println!("    whole log: {}", log.display());
     }
-    Ok(Finished {
-        success: status.success(),
-        log,
-    })
+    Ok(Finished { success: status.success(), log })
 }
 
 /// As [`step`], for a step without which nothing after it makes sense.
@@ -99,30 +89,17 @@ pub(crate) fn required_step(logs: &Path, name: &str, command: &mut Command) -> R
 
 /// Runs a program for its standard output; `None` when it is absent or fails.
 pub(crate) fn answer(command: &mut Command) -> Option<String> {
-    let output = command
-        .stdin(Stdio::null())
-        .stderr(Stdio::null())
-        .output()
-        .ok()?;
+    let output = command.stdin(Stdio::null()).stderr(Stdio::null()).output().ok()?;
     if !output.status.success() {
         return None;
     }
-    Some(
-        String::from_utf8_lossy(&output.stdout)
-            .trim_end()
-            .to_owned(),
-    )
+    Some(String::from_utf8_lossy(&output.stdout).trim_end().to_owned())
 }
 
 /// Rustup's Cargo as this program was started by it, without the variables that would leak this package into the child.
 pub(crate) fn cargo() -> Command {
     let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-    for name in [
-        "CARGO_MANIFEST_DIR",
-        "CARGO_MANIFEST_PATH",
-        "RUSTC",
-        "RUSTC_BOOTSTRAP",
-    ] {
+    for name in ["CARGO_MANIFEST_DIR", "CARGO_MANIFEST_PATH", "RUSTC", "RUSTC_BOOTSTRAP"] {
         command.env_remove(name);
     }
     command
@@ -159,13 +136,7 @@ pub(crate) fn paint(color: Color, text: &str) -> String {
 
 fn slug(name: &str) -> String {
     name.chars()
-        .map(|character| {
-            if character.is_ascii_alphanumeric() {
-                character.to_ascii_lowercase()
-            } else {
-                '-'
-            }
-        })
+        .map(|character| if character.is_ascii_alphanumeric() { character.to_ascii_lowercase() } else { '-' })
         .collect()
 }
 
@@ -177,10 +148,7 @@ fn last_lines(path: &Path, count: usize) -> Result<String> {
     let mut bytes = Vec::new();
     file.take(TAIL_BYTES_MAX).read_to_end(&mut bytes)?;
     let text = String::from_utf8_lossy(&bytes);
-    let lines: Vec<&str> = text
-        .lines()
-        .filter(|line| !line.trim().is_empty())
-        .collect();
+    let lines: Vec<&str> = text.lines().filter(|line| !line.trim().is_empty()).collect();
     let first = lines.len().saturating_sub(count);
     Ok(lines.get(first..).unwrap_or_default().join("\n"))
 }
@@ -192,12 +160,8 @@ mod tests {
     #[test]
     fn a_step_keeps_output_and_verdict() {
         let logs = std::env::temp_dir().join(format!("xtask-step-{}", std::process::id()));
-        let finished = step(
-            &logs,
-            "Say It!",
-            Command::new("sh").args(["-c", "echo out; echo err >&2; exit 3"]),
-        )
-        .unwrap();
+        let finished =
+            step(&logs, "Say It!", Command::new("sh").args(["-c", "echo out; echo err >&2; exit 3"])).unwrap();
         assert!(!finished.success);
         assert_eq!(finished.output().unwrap(), "out\nerr\n");
         assert_eq!(finished.log.file_name().unwrap(), "say-it-.log");
@@ -208,9 +172,6 @@ mod tests {
     fn an_absent_program_gives_no_answer() {
         assert_eq!(answer(&mut Command::new("/nonexistent/program")), None);
         assert_eq!(answer(&mut Command::new("false")), None);
-        assert_eq!(
-            answer(Command::new("echo").arg("yes")).as_deref(),
-            Some("yes")
-        );
+        assert_eq!(answer(Command::new("echo").arg("yes")).as_deref(), Some("yes"));
     }
 }

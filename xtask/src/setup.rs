@@ -21,20 +21,14 @@ use crate::workspace::Workspace;
 /// Debian packages and what each is for. The `-web` packages are Debian's Rust for web browsers, the newest it has in a stable
 /// release; they bring a precompiled `core` for the BPF target, which no rustup toolchain has without its source component.
 const DEBIAN_PACKAGES: &[(&str, &str)] = &[
-    (
-        "rustc-web",
-        "the compiler whose LLVM matches the BPF linker's",
-    ),
+    ("rustc-web", "the compiler whose LLVM matches the BPF linker's"),
     ("cargo-web", "its Cargo"),
     ("libstd-rust-web-dev-bpf", "core, compiled for BPF"),
     ("rust-web-clippy", "lints on the BPF programs"),
     ("rust-web-llvm", "its LLVM glue"),
     ("llvm-22-dev", "LLVM for the BPF linker"),
     ("libpolly-22-dev", "a library that LLVM's link line names"),
-    (
-        "python3-venv",
-        "the second reader, the notebook and schema validation",
-    ),
+    ("python3-venv", "the second reader, the notebook and schema validation"),
 ];
 
 /// The BPF linker, pinned: another version gives another object, and the object's digest is part of the evidence.
@@ -106,28 +100,21 @@ pub(crate) fn ebpf(workspace: &Workspace) -> Result<EbpfToolchain> {
     if !is_debian_12() {
         return other_system();
     }
-    let absent: Vec<&(&str, &str)> = DEBIAN_PACKAGES
-        .iter()
-        .filter(|(package, _)| !is_installed(package))
-        .collect();
+    let absent: Vec<&(&str, &str)> = DEBIAN_PACKAGES.iter().filter(|(package, _)| !is_installed(package)).collect();
     if !absent.is_empty() {
         install_packages(workspace, &absent)?;
     }
-    Ok(EbpfToolchain::Debian {
-        linker: bpf_linker(workspace)?,
-    })
+    Ok(EbpfToolchain::Debian { linker: bpf_linker(workspace)? })
 }
 
 /// Makes sure that the pinned Python packages are there; the interpreter of their virtual environment.
 pub(crate) fn python(workspace: &Workspace) -> Result<PathBuf> {
     let requirements_path = workspace.root.join(PYTHON_REQUIREMENTS);
-    let requirements = fs::read(&requirements_path)
-        .with_context(|| format!("cannot read {}", requirements_path.display()))?;
+    let requirements =
+        fs::read(&requirements_path).with_context(|| format!("cannot read {}", requirements_path.display()))?;
     // Named by what is in it: two clones that pin different versions do not take turns in replacing one environment.
     let digest = hex(&Sha256::digest(&requirements));
-    let environment = workspace
-        .cache
-        .join(format!("python-{}", digest.get(..12).unwrap_or(&digest)));
+    let environment = workspace.cache.join(format!("python-{}", digest.get(..12).unwrap_or(&digest)));
     let interpreter = environment.join("bin/python");
     let complete = environment.join("complete");
     if complete.is_file() {
@@ -140,10 +127,7 @@ pub(crate) fn python(workspace: &Workspace) -> Result<PathBuf> {
     }
     let base = if is_debian_12() && is_root() {
         if !is_installed("python3-venv") {
-            install_packages(
-                workspace,
-                &[&("python3-venv", "the notebook and schema validation")],
-            )?;
+            install_packages(workspace, &[&("python3-venv", "the notebook and schema validation")])?;
         }
         "/usr/bin/python3"
     } else {
@@ -160,26 +144,15 @@ pub(crate) fn python(workspace: &Workspace) -> Result<PathBuf> {
         environment.display()
     );
     if environment.exists() {
-        fs::remove_dir_all(&environment)
-            .with_context(|| format!("cannot remove {}", environment.display()))?;
+        fs::remove_dir_all(&environment).with_context(|| format!("cannot remove {}", environment.display()))?;
     }
     let logs = workspace.logs();
-    required_step(
-        &logs,
-        "Python environment",
-        Command::new(base).args(["-m", "venv"]).arg(&environment),
-    )?;
+    required_step(&logs, "Python environment", Command::new(base).args(["-m", "venv"]).arg(&environment))?;
     required_step(
         &logs,
         "Python packages",
         Command::new(&interpreter)
-            .args([
-                "-m",
-                "pip",
-                "install",
-                "--disable-pip-version-check",
-                "--requirement",
-            ])
+            .args(["-m", "pip", "install", "--disable-pip-version-check", "--requirement"])
             .arg(&requirements_path),
     )?;
     File::create(&complete).with_context(|| format!("cannot create {}", complete.display()))?;
@@ -209,8 +182,7 @@ fn is_debian_12() -> bool {
 /// Asks for the files that dpkg keeps per package: some milliseconds less than starting dpkg-query for each.
 fn is_installed(package: &str) -> bool {
     let info = Path::new("/var/lib/dpkg/info");
-    info.join(format!("{package}.list")).is_file()
-        || info.join(format!("{package}:amd64.list")).is_file()
+    info.join(format!("{package}.list")).is_file() || info.join(format!("{package}:amd64.list")).is_file()
 }
 
 fn install_packages(workspace: &Workspace, absent: &[&(&str, &str)]) -> Result<()> {
@@ -231,13 +203,7 @@ fn install_packages(workspace: &Workspace, absent: &[&(&str, &str)]) -> Result<(
         let mut command = Command::new("apt-get");
         command
             .env("DEBIAN_FRONTEND", "noninteractive")
-            .args([
-                "install",
-                "--yes",
-                "--no-install-recommends",
-                "-o",
-                APT_LOCK_TIMEOUT_OPTION,
-            ])
+            .args(["install", "--yes", "--no-install-recommends", "-o", APT_LOCK_TIMEOUT_OPTION])
             .args(&names);
         command
     };
@@ -250,25 +216,15 @@ fn install_packages(workspace: &Workspace, absent: &[&(&str, &str)]) -> Result<(
             command
         };
         if !step(&logs, "apt-get update", &mut update())?.success {
-            println!(
-                "    apt-get may be locked by another program: once more in {} s",
-                APT_LOCK_PAUSE.as_secs()
-            );
+            println!("    apt-get may be locked by another program: once more in {} s", APT_LOCK_PAUSE.as_secs());
             thread::sleep(APT_LOCK_PAUSE);
             required_step(&logs, "apt-get update again", &mut update())?;
         }
     }
     if !step(&logs, "apt-get install", &mut install())?.success {
-        println!(
-            "    apt-get may be locked by another program: once more in {} s",
-            APT_LOCK_PAUSE.as_secs()
-        );
+        println!("    apt-get may be locked by another program: once more in {} s", APT_LOCK_PAUSE.as_secs());
         thread::sleep(APT_LOCK_PAUSE);
-        required_step(
-            &logs,
-            "apt-get update before another try",
-            Command::new("apt-get").arg("update"),
-        )?;
+        required_step(&logs, "apt-get update before another try", Command::new("apt-get").arg("update"))?;
         required_step(&logs, "apt-get install again", &mut install())?;
     }
     Ok(())
@@ -276,9 +232,7 @@ fn install_packages(workspace: &Workspace, absent: &[&(&str, &str)]) -> Result<(
 
 /// The pinned BPF linker in the cache; built there when absent.
 fn bpf_linker(workspace: &Workspace) -> Result<PathBuf> {
-    let place = workspace
-        .cache
-        .join(format!("bpf-linker-{BPF_LINKER_VERSION}"));
+    let place = workspace.cache.join(format!("bpf-linker-{BPF_LINKER_VERSION}"));
     let linker = place.join("bin/bpf-linker");
     if linker.is_file() {
         return Ok(linker);
@@ -301,25 +255,15 @@ fn bpf_linker(workspace: &Workspace) -> Result<PathBuf> {
             .env("CARGO_TARGET_DIR", &scratch)
             // Outside the repository: Cargo would else apply its configuration and look at its lock file.
             .current_dir(&workspace.cache)
-            .args([
-                "install",
-                "bpf-linker",
-                "--version",
-                BPF_LINKER_VERSION,
-                "--locked",
-            ])
+            .args(["install", "bpf-linker", "--version", BPF_LINKER_VERSION, "--locked"])
             .args(["--no-default-features", "--features", "llvm-22", "--root"])
             .arg(&place),
     )?;
     if scratch.exists() {
-        fs::remove_dir_all(&scratch)
-            .with_context(|| format!("cannot remove {}", scratch.display()))?;
+        fs::remove_dir_all(&scratch).with_context(|| format!("cannot remove {}", scratch.display()))?;
     }
     if !finished.success {
-        bail!(
-            "bpf-linker did not build; log in {}",
-            finished.log.display()
-        );
+        bail!("bpf-linker did not build; log in {}", finished.log.display());
     }
     Ok(linker)
 }
@@ -329,35 +273,22 @@ fn other_system() -> Result<EbpfToolchain> {
     let mut missing = Vec::new();
     let sysroot = answer(Command::new("rustc").args(["+nightly", "--print", "sysroot"]));
     match sysroot {
-        None => missing.push(
-            "a nightly Rust with its source: rustup toolchain install nightly -c rust-src"
-                .to_owned(),
-        ),
+        None => missing.push("a nightly Rust with its source: rustup toolchain install nightly -c rust-src".to_owned()),
         Some(sysroot) => {
-            if !Path::new(&sysroot)
-                .join("lib/rustlib/src/rust/library/core")
-                .is_dir()
-            {
-                missing.push(
-                    "the source of core: rustup component add rust-src --toolchain nightly"
-                        .to_owned(),
-                );
+            if !Path::new(&sysroot).join("lib/rustlib/src/rust/library/core").is_dir() {
+                missing.push("the source of core: rustup component add rust-src --toolchain nightly".to_owned());
             }
         }
     }
     let linker = in_path("bpf-linker");
     if linker.is_none() {
-        missing.push(format!(
-            "the BPF linker: cargo +nightly install bpf-linker --version {BPF_LINKER_VERSION} --locked"
-        ));
+        missing
+            .push(format!("the BPF linker: cargo +nightly install bpf-linker --version {BPF_LINKER_VERSION} --locked"));
     }
     match linker {
         Some(linker) if missing.is_empty() => Ok(EbpfToolchain::Nightly { linker }),
         _ => {
-            missing.push(
-                "or Debian 12 as root, where `cargo xtask setup` installs everything by itself"
-                    .to_owned(),
-            );
+            missing.push("or Debian 12 as root, where `cargo xtask setup` installs everything by itself".to_owned());
             Err(Missing(missing).into())
         }
     }
@@ -365,24 +296,17 @@ fn other_system() -> Result<EbpfToolchain> {
 
 fn in_path(program: &str) -> Option<PathBuf> {
     let path = env::var_os("PATH")?;
-    env::split_paths(&path)
-        .map(|directory| directory.join(program))
-        .find(|candidate| candidate.is_file())
+    env::split_paths(&path).map(|directory| directory.join(program)).find(|candidate| candidate.is_file())
 }
 
 /// Held while something is added to the cache, so that two clones do not build the same thing into the same place.
 fn lock_cache(workspace: &Workspace) -> Result<File> {
-    fs::create_dir_all(&workspace.cache)
-        .with_context(|| format!("cannot create {}", workspace.cache.display()))?;
+    fs::create_dir_all(&workspace.cache).with_context(|| format!("cannot create {}", workspace.cache.display()))?;
     let path = workspace.cache.join("lock");
     let file = File::create(&path).with_context(|| format!("cannot create {}", path.display()))?;
     if file.try_lock().is_err() {
-        println!(
-            "setup: waiting for another setup to end ({})",
-            path.display()
-        );
-        file.lock()
-            .with_context(|| format!("cannot lock {}", path.display()))?;
+        println!("setup: waiting for another setup to end ({})", path.display());
+        file.lock().with_context(|| format!("cannot lock {}", path.display()))?;
     }
     Ok(file)
 }
@@ -394,10 +318,7 @@ mod tests {
     #[test]
     fn what_is_missing_is_listed_line_by_line() {
         let missing = Missing(vec!["a thing".to_owned(), "another".to_owned()]);
-        assert_eq!(
-            missing.to_string(),
-            "this machine lacks:\n  - a thing\n  - another"
-        );
+        assert_eq!(missing.to_string(), "this machine lacks:\n  - a thing\n  - another");
     }
 
     #[test]

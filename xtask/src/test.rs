@@ -24,10 +24,7 @@ pub(crate) fn run(workspace: &Workspace) -> Result<bool> {
         Ok(checks) => tally.add(checks),
         Err(error) => tally.count(attempt("check", Err(error))),
     }
-    tally.count(attempt(
-        "build programs",
-        build::host(workspace, Profile::Dev),
-    ));
+    tally.count(attempt("build programs", build::host(workspace, Profile::Dev)));
     tally.add(unit_tests(workspace)?);
     tally.add(second_reader(workspace)?);
     tally.add(end_to_end_tests(workspace)?);
@@ -49,60 +46,37 @@ fn unit_tests(workspace: &Workspace) -> Result<Tally> {
     let mut tests = process::cargo();
     tests
         .current_dir(&workspace.root)
-        .args([
-            "test",
-            "--locked",
-            "--no-fail-fast",
-            "--workspace",
-            "--exclude",
-            "agent-ebpf",
-            "--exclude",
-            "tests",
-        ])
+        .args(["test", "--locked", "--no-fail-fast", "--workspace", "--exclude", "agent-ebpf", "--exclude", "tests"])
         .args(["--features", "agent/root"]);
     let finished = step(&workspace.logs(), "unit tests", &mut tests)?;
     let mut tally = counted(&finished)?;
     // The harness of the end-to-end tests has unit tests too; its privileged programs come later, with their own environment.
     let mut tests = process::cargo();
-    tests
-        .current_dir(&workspace.root)
-        .args(["test", "--locked", "--package", "tests", "--lib"]);
-    tally.add(counted(&step(
-        &workspace.logs(),
-        "harness tests",
-        &mut tests,
-    )?)?);
+    tests.current_dir(&workspace.root).args(["test", "--locked", "--package", "tests", "--lib"]);
+    tally.add(counted(&step(&workspace.logs(), "harness tests", &mut tests)?)?);
     Ok(tally)
 }
 
 /// The independent reader, which must agree with the verifier on every vector.
 fn second_reader(workspace: &Workspace) -> Result<Tally> {
     let mut reader = Command::new("python3");
-    reader
-        .current_dir(&workspace.root)
-        .args(["tests/verify.py", "--vectors", "tests/vectors"]);
+    reader.current_dir(&workspace.root).args(["tests/verify.py", "--vectors", "tests/vectors"]);
     counted(&step(&workspace.logs(), "second reader", &mut reader)?)
 }
 
 /// The daemon as an operator runs it, with real kernel events.
 fn end_to_end_tests(workspace: &Workspace) -> Result<Tally> {
     let mut tests = process::cargo();
-    tests
-        .current_dir(&workspace.root)
-        .env(
-            "AFFIANT_PROGRAMS",
-            workspace.target.join(Profile::Dev.directory()),
-        )
-        .args([
-            "test",
-            "--locked",
-            "--package",
-            "tests",
-            "--features",
-            "root",
-            "--test",
-            "e2e",
-        ]);
+    tests.current_dir(&workspace.root).env("AFFIANT_PROGRAMS", workspace.target.join(Profile::Dev.directory())).args([
+        "test",
+        "--locked",
+        "--package",
+        "tests",
+        "--features",
+        "root",
+        "--test",
+        "e2e",
+    ]);
     match setup::python(workspace) {
         Ok(interpreter) => {
             tests.env("AFFIANT_TEST_PYTHON", interpreter);
@@ -140,9 +114,7 @@ fn results(output: &str) -> Tally {
         let counts = line.split_once(". ").map_or(line, |(_, counts)| counts);
         for part in counts.split([';', ',']) {
             let mut words = part.split_whitespace();
-            if let (Some(Ok(count)), Some(what)) =
-                (words.next().map(str::parse::<u64>), words.next())
-            {
+            if let (Some(Ok(count)), Some(what)) = (words.next().map(str::parse::<u64>), words.next()) {
                 match what {
                     "passed" => tally.passed += count,
                     "failed" => tally.failed += count,
@@ -169,20 +141,11 @@ test result: FAILED. 2 passed; 1 failed; 0 ignored; 0 measured; 0 filtered out; 
 test result: ok. 4 passed; 0 failed; 0 ignored; 0 measured; 0 filtered out; finished in 1.20s
 12 passed, 3 failed
 ";
-        assert_eq!(
-            results(output),
-            Tally {
-                passed: 18,
-                failed: 4
-            }
-        );
+        assert_eq!(results(output), Tally { passed: 18, failed: 4 });
     }
 
     #[test]
     fn other_lines_count_nothing() {
-        assert_eq!(
-            results("error: could not compile\nthe connection failed\n7 of 9 failed\n"),
-            Tally::default()
-        );
+        assert_eq!(results("error: could not compile\nthe connection failed\n7 of 9 failed\n"), Tally::default());
     }
 }

@@ -24,21 +24,14 @@ impl Workspace {
             Some(directory) => PathBuf::from(directory),
             None => env::current_dir().context("no current directory")?,
         };
-        let Some(root) = start
-            .ancestors()
-            .find(|directory| directory.join("agent-ebpf/Cargo.toml").is_file())
-        else {
+        let Some(root) = start.ancestors().find(|directory| directory.join("agent-ebpf/Cargo.toml").is_file()) else {
             bail!("{} is not inside the repository", start.display());
         };
         let target = match env::var_os("CARGO_TARGET_DIR") {
             Some(directory) => root.join(directory),
             None => root.join("target"),
         };
-        Ok(Self {
-            root: root.to_path_buf(),
-            target,
-            cache: cache_directory()?,
-        })
+        Ok(Self { root: root.to_path_buf(), target, cache: cache_directory()? })
     }
 
     /// Where the log of each step goes.
@@ -58,15 +51,12 @@ impl Workspace {
 }
 
 fn cache_directory() -> Result<PathBuf> {
-    if let Some(cache) =
-        env::var_os("XDG_CACHE_HOME").filter(|value| Path::new(value).is_absolute())
-    {
+    if let Some(cache) = env::var_os("XDG_CACHE_HOME").filter(|value| Path::new(value).is_absolute()) {
         return Ok(PathBuf::from(cache).join("affiant"));
     }
     if crate::setup::is_root() {
         return Ok(PathBuf::from("/var/cache/affiant"));
     }
-    let home = env::var_os("HOME")
-        .context("neither XDG_CACHE_HOME nor HOME is set: no place for tools")?;
+    let home = env::var_os("HOME").context("neither XDG_CACHE_HOME nor HOME is set: no place for tools")?;
     Ok(PathBuf::from(home).join(".cache/affiant"))
 }
