@@ -16,6 +16,7 @@ mod daemon;
 mod entry;
 mod host;
 mod random;
+mod stopwatch;
 mod wait;
 
 pub use bundles::{TreeDirectory, copy_directory};
@@ -23,4 +24,5 @@ pub use daemon::Daemon;
 pub use entry::{Entry, Gap, entries_from_lines};
 pub use host::{Host, NOBODY, Session, Verdict, output_text, program, python, repository};
 pub use random::Random;
+pub use stopwatch::{nanoseconds_per_act, timed};
 pub use wait::{DEADLINE, until};

@@ -7,15 +7,18 @@
 use std::process::Command;
 
 use anyhow::{Context as _, Result, ensure};
+use tests::timed;
 
 fn main() -> Result<()> {
     let mut arguments = std::env::args_os().skip(1);
     let count: u64 = arguments.next().context("N?")?.to_string_lossy().parse().context("N is a number")?;
     let program = arguments.next().context("PROGRAM?")?;
     let rest: Vec<_> = arguments.collect();
-    for _ in 0..count {
-        let status = Command::new(&program).args(&rest).status().context("cannot start")?;
-        ensure!(status.success(), "{status}");
-    }
-    Ok(())
+    timed(count, || {
+        for _ in 0..count {
+            let status = Command::new(&program).args(&rest).status().context("cannot start")?;
+            ensure!(status.success(), "{status}");
+        }
+        Ok(())
+    })
 }

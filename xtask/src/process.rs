@@ -134,10 +134,13 @@ pub(crate) fn paint(color: Color, text: &str) -> String {
     format!("\u{1b}[{code}m{text}\u{1b}[0m")
 }
 
+/// The letters and digits of a name, its words joined by dashes.
 fn slug(name: &str) -> String {
-    name.chars()
-        .map(|character| if character.is_ascii_alphanumeric() { character.to_ascii_lowercase() } else { '-' })
-        .collect()
+    name.split(|character: char| !character.is_ascii_alphanumeric())
+        .filter(|word| !word.is_empty())
+        .collect::<Vec<_>>()
+        .join("-")
+        .to_ascii_lowercase()
 }
 
 /// The last lines of a file, read from its end only.
@@ -164,7 +167,7 @@ mod tests {
             step(&logs, "Say It!", Command::new("sh").args(["-c", "echo out; echo err >&2; exit 3"])).unwrap();
         assert!(!finished.success);
         assert_eq!(finished.output().unwrap(), "out\nerr\n");
-        assert_eq!(finished.log.file_name().unwrap(), "say-it-.log");
+        assert_eq!(finished.log.file_name().unwrap(), "say-it.log");
         fs::remove_dir_all(&logs).unwrap();
     }
 
