@@ -7,3 +7,4 @@ pub mod pipeline;
 pub mod workload;
 pub mod probe;
 pub mod sys;
+pub mod event;

@@ -1,1 +1,275 @@
-//! Events.
+//! Events: what the kernel side reported, decoded and typed, borrowing from the message.
+//!
+//! Pure. A member is a fact read from kernel objects unless it is a [`Claim`], which the workload could have written
+//! at any time. Nothing here is looked up or attributed.
+
+#![forbid(unsafe_code)]
+
+pub mod capture;
+pub mod decode;
+
+use agent_evidence::record::{BootTime, KernelNumber, ProcessCookie};
+
+pub use decode::{DecodeError, decode, number_of};
+
+/// Bytes that the workload could have written as it liked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Claim<'a>(pub &'a [u8]);
+
+/// What every event says: when, where, by whom.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Header<'a> {
+    /// Number in the kernel side's own count.
+    pub number: KernelNumber,
+    /// Nanoseconds since boot.
+    pub boot: BootTime,
+    /// cgroup of the acting task at the act.
+    pub cgroup_id: u64,
+    /// Root of the scope the process is in by ancestry; 0 for none.
+    pub scope_id: u64,
+    /// Start of the process.
+    pub start: BootTime,
+    /// Start of its parent; 0 when there is none.
+    pub parent_start: BootTime,
+    /// The process.
+    pub tgid: u32,
+    /// The thread.
+    pub tid: u32,
+    /// The parent process; 0 when there is none.
+    pub parent_tgid: u32,
+    /// Real user id.
+    pub uid: u32,
+    /// Real group id.
+    pub gid: u32,
+    /// Effective user id.
+    pub euid: u32,
+    /// Effective group id.
+    pub egid: u32,
+    /// Bits of `agent_common::header::flag`.
+    pub flags: u32,
+    /// Thread name, up to its first NUL.
+    pub comm: Claim<'a>,
+}
+
+impl Header<'_> {
+    /// The process's stable name within this boot.
+    #[must_use]
+    pub fn cookie(&self) -> ProcessCookie {
+        ProcessCookie::derive(self.start, self.tgid)
+    }
+
+    /// The parent's.
+    #[must_use]
+    pub fn parent(&self) -> ProcessCookie {
+        ProcessCookie::derive(self.parent_start, self.parent_tgid)
+    }
+}
+
+/// A path as the kernel side walked it: names from the file towards the root, each followed by a NUL.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct WalkedPath<'a> {
+    /// The names.
+    pub names: &'a [u8],
+    /// Bits of `agent_common::file::path_flag`.
+    pub flags: u16,
+}
+
+impl WalkedPath<'_> {
+    /// Appends the path in the usual order to `out`: absolute when the root was reached, else beginning with the
+    /// first name that was kept.
+    pub fn write(&self, out: &mut Vec<u8>) {
+        let start = out.len();
+        // Outside the process's mount namespace there is no root to begin from: `memfd:x`, not `/memfd:x`.
+        let detached = self.flags & agent_common::file::path_flag::DETACHED != 0;
+        let complete = self.flags & agent_common::file::path_flag::COMPLETE != 0 && !detached;
+        let names = self.names.strip_suffix(&[0]).unwrap_or(self.names);
+        if !self.names.is_empty() {
+            for name in names.rsplit(|byte| *byte == 0) {
+                if complete || out.len() > start {
+                    out.push(b'/');
+                }
+                out.extend_from_slice(name);
+            }
+        } else if complete {
+            out.push(b'/');
+        }
+    }
+}
+
+/// A process was created. The header is the parent's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Fork<'a> {
+    /// The creating task.
+    pub header: Header<'a>,
+    /// Start of the child.
+    pub child_start: BootTime,
+    /// Its cgroup.
+    pub child_cgroup_id: u64,
+    /// Its scope; 0 for none.
+    pub child_scope_id: u64,
+    /// The child.
+    pub child_tgid: u32,
+}
+
+impl Fork<'_> {
+    /// The child's stable name.
+    #[must_use]
+    pub fn child(&self) -> ProcessCookie {
+        ProcessCookie::derive(self.child_start, self.child_tgid)
+    }
+}
+
+/// A process replaced its program.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Exec<'a> {
+    /// The process, with its credentials after the change.
+    pub header: Header<'a>,
+    /// The fixed members, as on the wire.
+    pub wire: agent_common::process::Exec,
+    /// The binary that runs.
+    pub path: WalkedPath<'a>,
+    /// Working directory.
+    pub cwd: WalkedPath<'a>,
+    /// The name given to exec.
+    pub invoked: Claim<'a>,
+    /// Arguments, a NUL after each.
+    pub argv: &'a [u8],
+}
+
+/// The last thread of a process ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Exit<'a> {
+    /// The process.
+    pub header: Header<'a>,
+    /// As wait(2) encodes it.
+    pub status: u32,
+}
+
+/// A cgroup was created or removed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CgroupLife<'a> {
+    /// Who did it.
+    pub header: Header<'a>,
+    /// The cgroup.
+    pub id: u64,
+    /// Its parent; 0 when it has none.
+    pub parent_id: u64,
+    /// Scope that it is in; 0 for none.
+    pub scope_id: u64,
+    /// Path from the hierarchy's root.
+    pub path: &'a [u8],
+    /// Bits of `agent_common::cgroup::cgroup_flag`.
+    pub flags: u16,
+}
+
+/// A task was moved to another cgroup.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CgroupMove<'a> {
+    /// Who did it.
+    pub header: Header<'a>,
+    /// The new cgroup.
+    pub to_id: u64,
+    /// Start of the moved process.
+    pub moved_start: BootTime,
+    /// Its scope before; 0 for none.
+    pub scope_before: u64,
+    /// Its scope after; 0 for none.
+    pub scope_after: u64,
+    /// The moved process.
+    pub moved_tgid: u32,
+    /// Path of the new cgroup.
+    pub path: &'a [u8],
+    /// Bits of `agent_common::cgroup::cgroup_flag`.
+    pub flags: u16,
+}
+
+impl CgroupMove<'_> {
+    /// The moved process's stable name.
+    #[must_use]
+    pub fn process(&self) -> ProcessCookie {
+        ProcessCookie::derive(self.moved_start, self.moved_tgid)
+    }
+}
+
+/// A socket was connected, or a connection in progress was decided.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Connect<'a> {
+    /// The process that called connect(2).
+    pub header: Header<'a>,
+    /// The fixed members, as on the wire.
+    pub endpoints: agent_common::connect::Endpoints,
+}
+
+/// A file was opened, or an open failed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Open<'a> {
+    /// The process.
+    pub header: Header<'a>,
+    /// The fixed members, as on the wire.
+    pub wire: agent_common::file::Open,
+    /// The file that was opened.
+    pub path: WalkedPath<'a>,
+    /// The string given to open.
+    pub asked: Claim<'a>,
+}
+
+/// One message of the kernel side.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Event<'a> {
+    /// A process was created.
+    Fork(Fork<'a>),
+    /// A process replaced its program.
+    Exec(Exec<'a>),
+    /// A process ended.
+    Exit(Exit<'a>),
+    /// A cgroup was created.
+    CgroupCreate(CgroupLife<'a>),
+    /// A cgroup was removed.
+    CgroupRemove(CgroupLife<'a>),
+    /// A task was moved.
+    CgroupMove(CgroupMove<'a>),
+    /// A socket was connected.
+    Connect(Connect<'a>),
+    /// A connection was decided.
+    ConnectDone(Connect<'a>),
+    /// A file was opened.
+    Open(Open<'a>),
+}
+
+impl<'a> Event<'a> {
+    /// What every event says.
+    #[must_use]
+    pub fn header(&self) -> &Header<'a> {
+        match self {
+            Self::Fork(event) => &event.header,
+            Self::Exec(event) => &event.header,
+            Self::Exit(event) => &event.header,
+            Self::CgroupCreate(event) | Self::CgroupRemove(event) => &event.header,
+            Self::CgroupMove(event) => &event.header,
+            Self::Connect(event) | Self::ConnectDone(event) => &event.header,
+            Self::Open(event) => &event.header,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use agent_common::file::path_flag;
+
+    #[track_caller]
+    fn written(names: &[u8], flags: u16) -> String {
+        let mut out = Vec::new();
+        WalkedPath { names, flags }.write(&mut out);
+        String::from_utf8(out).expect("test names are text")
+    }
+
+    #[test]
+    fn a_walked_path_is_turned_round() {
+        assert_eq!(written(b"passwd\0etc\0", path_flag::COMPLETE), "/etc/passwd");
+        assert_eq!(written(b"", path_flag::COMPLETE), "/");
+        assert_eq!(written(b"passwd\0etc\0", 0), "etc/passwd");
+        assert_eq!(written(b"", 0), "");
+        assert_eq!(written(b"memfd:x\0", path_flag::COMPLETE | path_flag::DETACHED), "memfd:x");
+    }
+}
