@@ -3,6 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use anyhow::{Context as _, Result, bail, ensure};
@@ -257,10 +258,21 @@ pub fn output_text(output: &Output) -> String {
     )
 }
 
-/// A program of this workspace: in the directory that `AFFIANT_PROGRAMS` names, else above this program in the target
-/// directory.
+/// Where [`program`] looks first, when [`use_programs_in`] was called.
+static PROGRAMS: OnceLock<PathBuf> = OnceLock::new();
+
+/// Chooses the programs of one build; only the first call counts.
+pub fn use_programs_in(directory: PathBuf) {
+    PROGRAMS.get_or_init(|| directory);
+}
+
+/// A program of this workspace: in the directory chosen with [`use_programs_in`], else in the one that the environment
+/// variable `AFFIANT_PROGRAMS` names, else above this program in the target directory.
 #[must_use]
 pub fn program(name: &str) -> PathBuf {
+    if let Some(directory) = PROGRAMS.get() {
+        return directory.join(name);
+    }
     if let Some(directory) = std::env::var_os("AFFIANT_PROGRAMS") {
         return PathBuf::from(directory).join(name);
     }

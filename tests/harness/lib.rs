@@ -22,7 +22,7 @@ mod wait;
 pub use bundles::{TreeDirectory, copy_directory};
 pub use daemon::Daemon;
 pub use entry::{Entry, Gap, entries_from_lines};
-pub use host::{Host, NOBODY, Session, Verdict, output_text, program, python, repository};
+pub use host::{Host, NOBODY, Session, Verdict, output_text, program, python, repository, use_programs_in};
 pub use random::Random;
 pub use stopwatch::{nanoseconds_per_act, timed};
 pub use wait::{DEADLINE, until};
