@@ -21,3 +21,4 @@ pub mod note;
 pub mod record;
 pub mod tiles;
 pub mod tree;
+pub mod verify;

@@ -1,0 +1,412 @@
+//! What can be wrong with a log: one variant per broken rule, with the place where it is broken.
+
+use crate::record::{Class, ControlNumber, DecodeError, EntryIndex, EpochNumber, SessionNumber, TreeSize};
+
+/// One claim of a report.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Claim {
+    /// Nothing in the log was changed, removed, reordered or added after the fact.
+    Integrity,
+    /// The log was signed by the keys that the trust file names.
+    Authenticity,
+    /// The log goes back to the genesis that the trust file names, through every head it remembers.
+    Continuity,
+    /// No second history was shown to somebody else.
+    NonEquivocation,
+    /// Which software the host had booted.
+    HostState,
+    /// Every captured event is in the log or counted as lost.
+    Coverage,
+    /// When things happened, by a clock that the host does not control.
+    TimeBounds,
+    /// The sessions in the log are complete as attributed.
+    Sessions,
+}
+
+impl Claim {
+    /// Every claim, in the order of the report.
+    pub const ALL: [Self; 8] = [
+        Self::Integrity,
+        Self::Authenticity,
+        Self::Continuity,
+        Self::NonEquivocation,
+        Self::HostState,
+        Self::Coverage,
+        Self::TimeBounds,
+        Self::Sessions,
+    ];
+
+    /// Its name in trust files and reports.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Integrity => "integrity",
+            Self::Authenticity => "authenticity",
+            Self::Continuity => "continuity",
+            Self::NonEquivocation => "non_equivocation",
+            Self::HostState => "host_state",
+            Self::Coverage => "coverage",
+            Self::TimeBounds => "time_bounds",
+            Self::Sessions => "sessions",
+        }
+    }
+
+    /// The claim of this name.
+    #[must_use]
+    pub fn parse(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|claim| claim.name() == name)
+    }
+}
+
+/// Declares the findings: name for machines, claim that fails by it, sentence for people.
+macro_rules! findings {
+    ($( $(#[doc = $doc:literal])* $variant:ident { $( $(#[doc = $field_doc:literal])* $field:ident: $type:ty, )* } = $name:literal breaks $claim:ident $message:literal $(, $argument:expr)*; )*) => {
+        /// A broken rule.
+        #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+        #[non_exhaustive]
+        pub enum Finding {
+            $(
+                $(#[doc = $doc])*
+                #[error($message $(, $argument)*)]
+                $variant { $( $(#[doc = $field_doc])* $field: $type, )* },
+            )*
+        }
+
+        impl Finding {
+            /// Every name, in the order of the specification.
+            pub const NAMES: &'static [&'static str] = &[$($name),*];
+
+            /// Its name for machines.
+            #[must_use]
+            pub fn name(&self) -> &'static str {
+                match self { $( Self::$variant { .. } => $name, )* }
+            }
+
+            /// The claim that fails by it.
+            #[must_use]
+            pub fn claim(&self) -> Claim {
+                match self { $( Self::$variant { .. } => Claim::$claim, )* }
+            }
+        }
+
+        /// Every finding with its claim and meaning, for the table of FORMAT.md.
+        pub const FINDINGS: &[(&str, Claim, &str)] = &[$(($name, Claim::$claim, concat!($($doc),*))),*];
+    };
+}
+
+findings! {
+    /// There are entries but no `checkpoint`.
+    CheckpointMissing {} = "checkpoint_missing" breaks Integrity
+        "the log has entries but no checkpoint";
+    /// `checkpoint` is not a signed note with a checkpoint.
+    CheckpointMalformed {
+        /// What is wrong with it.
+        reason: String,
+    } = "checkpoint_malformed" breaks Integrity
+        "the file `checkpoint` is not a checkpoint: {reason}";
+    /// No signature on the checkpoint by a key that must sign.
+    CheckpointUnsigned {
+        /// The key's name.
+        key: String,
+    } = "checkpoint_unsigned" breaks Authenticity
+        "the checkpoint has no signature by the key of {key}";
+    /// A signature on the checkpoint by a key that must sign does not hold.
+    CheckpointForged {
+        /// The key's name.
+        key: String,
+    } = "checkpoint_forged" breaks Authenticity
+        "the signature on the checkpoint under the key of {key} does not hold";
+    /// The tree over the entries has another root hash than the checkpoint.
+    RootMismatch {
+        /// Size of the tree.
+        size: TreeSize,
+    } = "root_mismatch" breaks Integrity
+        "the {} entries do not have the root hash that the checkpoint states", size.0;
+    /// A tile of hashes that a tree of this size has is not there.
+    TileMissing {
+        /// Its name.
+        path: String,
+    } = "tile_missing" breaks Integrity
+        "{path} is missing";
+    /// A tile of hashes holds other hashes than the entries give.
+    TileDiffers {
+        /// Its name.
+        path: String,
+    } = "tile_differs" breaks Integrity
+        "{path} does not hold the hashes that the entries give";
+    /// A bundle of entries is not there.
+    BundleMissing {
+        /// Its name.
+        path: String,
+        /// Its first entry.
+        first: EntryIndex,
+    } = "bundle_missing" breaks Integrity
+        "{path}, which holds the entries from {}, is missing", first.0;
+    /// A bundle of entries does not divide into the number of entries it must hold.
+    BundleMalformed {
+        /// Its name.
+        path: String,
+        /// Its first entry.
+        first: EntryIndex,
+        /// What is wrong with it.
+        reason: String,
+    } = "bundle_malformed" breaks Integrity
+        "{path}, which holds the entries from {}, is damaged: {reason}", first.0;
+    /// An entry is not in the one permitted form.
+    EntryMalformed {
+        /// Which.
+        index: EntryIndex,
+        /// Why not.
+        reason: DecodeError,
+    } = "entry_malformed" breaks Integrity
+        "entry {} is not a record: {reason}", index.0;
+    /// An entry has another hash than its tile holds.
+    EntryAltered {
+        /// Which.
+        index: EntryIndex,
+    } = "entry_altered" breaks Integrity
+        "entry {} was altered: its bytes do not have the hash that was stored for it", index.0;
+    /// An entry says that it stands elsewhere.
+    IndexWrong {
+        /// Where it stands.
+        index: EntryIndex,
+        /// Where it says it stands.
+        seen: EntryIndex,
+    } = "index_wrong" breaks Integrity
+        "entry {} says that it is entry {}: entries were moved, removed or repeated", index.0, seen.0;
+    /// An entry does not follow the entry before it.
+    PreviousMismatch {
+        /// Which.
+        index: EntryIndex,
+    } = "previous_mismatch" breaks Integrity
+        "entry {} was written after another entry than the one that stands before it", index.0;
+    /// Entry 0 is not a genesis.
+    GenesisMissing {} = "genesis_missing" breaks Continuity
+        "the log does not begin with a genesis entry";
+    /// A genesis stands elsewhere than at entry 0.
+    GenesisRepeated {
+        /// Which.
+        index: EntryIndex,
+    } = "genesis_repeated" breaks Continuity
+        "entry {} begins the log a second time", index.0;
+    /// Genesis and checkpoint name different logs, or the genesis does not name a key of this log.
+    GenesisWrong {
+        /// What is wrong.
+        what: &'static str,
+    } = "genesis_wrong" breaks Continuity
+        "the genesis entry does not fit the log: {what}";
+    /// The control chain is not numbered without holes.
+    ControlNumberWrong {
+        /// Which entry.
+        index: EntryIndex,
+        /// The number it must have; none for a kind outside the chain.
+        expected: Option<ControlNumber>,
+        /// The number it has.
+        seen: Option<ControlNumber>,
+    } = "control_number_wrong" breaks Integrity
+        "entry {} has {} in the control chain, expected {}", index.0, number(seen.map(|n| n.0)), number(expected.map(|n| n.0));
+    /// An entry names a session that no earlier entry issued.
+    SessionUnknown {
+        /// Which entry.
+        index: EntryIndex,
+        /// The session it names.
+        session: EntryIndex,
+    } = "session_unknown" breaks Sessions
+        "entry {} belongs to the session of entry {}, which issued none", index.0, session.0;
+    /// A session's chain is not numbered without holes.
+    SessionNumberWrong {
+        /// Which entry.
+        index: EntryIndex,
+        /// The number it must have; none outside a session.
+        expected: Option<SessionNumber>,
+        /// The number it has.
+        seen: Option<SessionNumber>,
+    } = "session_number_wrong" breaks Sessions
+        "entry {} has {} in its session, expected {}", index.0, number(seen.map(|n| n.0)), number(expected.map(|n| n.0));
+    /// An entry belongs to a session that was revoked before.
+    SessionEnded {
+        /// Which entry.
+        index: EntryIndex,
+        /// The session's `issued` entry.
+        session: EntryIndex,
+    } = "session_ended" breaks Sessions
+        "entry {} belongs to the session of entry {} after its end", index.0, session.0;
+    /// A running hash stated for a session is not that of its entries.
+    SessionHashWrong {
+        /// Which entry states it.
+        index: EntryIndex,
+        /// The session's `issued` entry.
+        session: EntryIndex,
+    } = "session_hash_wrong" breaks Sessions
+        "entry {} states a running hash for the session of entry {} that its entries do not have", index.0, session.0;
+    /// What `revoked` says of its session is not what the session's entries say.
+    RevokedWrong {
+        /// Which entry.
+        index: EntryIndex,
+        /// What is wrong.
+        what: &'static str,
+    } = "revoked_wrong" breaks Sessions
+        "entry {} ends a session with a wrong {what}", index.0;
+    /// An entry refers to a workload or unknown act that no earlier entry describes.
+    ReferenceWrong {
+        /// Which entry.
+        index: EntryIndex,
+        /// The entry it refers to.
+        to: EntryIndex,
+    } = "reference_wrong" breaks Integrity
+        "entry {} refers to entry {}, which is not of the kind it must be", index.0, to.0;
+    /// A kernel number on an entry that is not made from a kernel event, or none on one that is, or of another class.
+    KernelNumberWrong {
+        /// Which entry.
+        index: EntryIndex,
+    } = "kernel_number_wrong" breaks Coverage
+        "entry {} must carry a kernel number exactly when it is made from a kernel event, of that event's class", index.0;
+    /// A kernel number was recorded, or declared lost, twice.
+    NumberRepeated {
+        /// Which entry repeats it.
+        index: EntryIndex,
+        /// The processor.
+        cpu: u32,
+        /// The class.
+        class: Class,
+        /// The number.
+        seq: u64,
+    } = "number_repeated" breaks Coverage
+        "entry {} accounts a second time for event {seq} of class {} on processor {cpu}", index.0, class.name();
+    /// Kernel numbers are neither recorded nor declared lost.
+    NumberHole {
+        /// The entry that says they are accounted for; the last entry, when the log ends without them.
+        index: EntryIndex,
+        /// The processor.
+        cpu: u32,
+        /// The class.
+        class: Class,
+        /// First missing number.
+        first: u64,
+        /// Last missing number.
+        last: u64,
+    } = "number_hole" breaks Coverage
+        "events {first} to {last} of class {} on processor {cpu} are neither in the log nor declared lost, by entry {}", class.name(), index.0;
+    /// A counter of the kernel side went back, or was settled beyond what was numbered.
+    CounterWrong {
+        /// Which entry states it.
+        index: EntryIndex,
+        /// The processor.
+        cpu: u32,
+        /// The class.
+        class: Class,
+    } = "counter_wrong" breaks Coverage
+        "entry {} states a counter of class {} on processor {cpu} that is below an earlier one, or settled beyond its end", index.0, class.name();
+    /// A gap does not count what its ranges hold.
+    GapCountWrong {
+        /// Which entry.
+        index: EntryIndex,
+    } = "gap_count_wrong" breaks Coverage
+        "entry {} declares another count of lost events than its ranges hold", index.0;
+    /// Events were lost for no reason that the kernel side counted.
+    LossUnexplained {
+        /// Which entry declares it.
+        index: EntryIndex,
+        /// How many.
+        count: u64,
+    } = "loss_unexplained" breaks Coverage
+        "entry {} declares {count} events lost that the kernel side did not count as lost", index.0;
+    /// Events were lost and counted; a finding only where the strict rule is asked for.
+    LossAccounted {
+        /// Which entry declares it.
+        index: EntryIndex,
+        /// How many.
+        count: u64,
+    } = "loss_accounted" breaks Coverage
+        "entry {} declares {count} events lost (a finding under the strict rule)", index.0;
+    /// A kernel event, or a count of some, outside any run of the agent or of another capture than the run's.
+    EventOutsideRun {
+        /// Which entry.
+        index: EntryIndex,
+    } = "event_outside_run" breaks Coverage
+        "entry {} is a kernel event, or counts some, while no run of the agent was armed with its capture", index.0;
+    /// The hooks in the kernel were no longer those that had been armed.
+    HooksNotAttached {
+        /// Which entry says so.
+        index: EntryIndex,
+    } = "hooks_not_attached" breaks Coverage
+        "entry {} says that the hooks in the kernel were no longer those that had been armed", index.0;
+    /// No epoch covers the size of the checkpoint.
+    EpochMissing {} = "epoch_missing" breaks Authenticity
+        "the log introduces no epoch key for the size of the checkpoint";
+    /// Epochs are not numbered without holes, or one does not follow the one before as it says.
+    EpochWrong {
+        /// Which entry.
+        index: EntryIndex,
+        /// What is wrong.
+        what: &'static str,
+    } = "epoch_wrong" breaks Continuity
+        "entry {} begins an epoch with a wrong {what}", index.0;
+    /// A signature under an epoch statement does not hold.
+    EpochForged {
+        /// Which entry.
+        index: EntryIndex,
+        /// Number of the epoch.
+        number: EpochNumber,
+        /// Whose signature.
+        by: &'static str,
+    } = "epoch_forged" breaks Authenticity
+        "entry {} begins epoch {} with a signature of {by} that does not hold", index.0, number.0;
+    /// The trust file names another log.
+    OriginUntrusted {
+        /// The origin in the trust file.
+        trusted: String,
+        /// The origin of the log.
+        seen: String,
+    } = "origin_untrusted" breaks Authenticity
+        "this is the log {seen:?}, the trust file is for {trusted:?}";
+    /// The log names another log key than the trust file.
+    LogKeyUntrusted {} = "log_key_untrusted" breaks Authenticity
+        "the log names another log key than the trust file";
+    /// The log begins otherwise than the trust file says: it was begun anew.
+    GenesisUntrusted {} = "genesis_untrusted" breaks Continuity
+        "the log does not begin with the genesis entry that the trust file names: it was begun anew";
+    /// The first epoch's key is not the one that the trust file names.
+    FirstEpochUntrusted {} = "first_epoch_untrusted" breaks Continuity
+        "the first epoch has another key than the trust file names";
+    /// The log is smaller than a head that the trust file remembers.
+    LogTruncated {
+        /// Size of the log.
+        size: TreeSize,
+        /// Size that the trust file remembers.
+        remembered: TreeSize,
+    } = "log_truncated" breaks Continuity
+        "the log has {} entries, the trust file remembers {}: entries at its end were removed", size.0, remembered.0;
+    /// The log does not contain the history of a head that the trust file remembers.
+    HeadMismatch {
+        /// Size that the trust file remembers.
+        remembered: TreeSize,
+    } = "head_mismatch" breaks Continuity
+        "the first {} entries are not those that the trust file remembers: history was rewritten", remembered.0;
+    /// Two signed heads of one size with different roots.
+    Equivocation {
+        /// The size.
+        size: TreeSize,
+    } = "equivocation" breaks NonEquivocation
+        "the log signed two different histories of {} entries", size.0;
+    /// The log key lives in a weaker place than the trust file requires.
+    TierTooLow {
+        /// The tier of the log.
+        tier: &'static str,
+        /// The tier required.
+        required: &'static str,
+    } = "tier_too_low" breaks Authenticity
+        "the log key is of tier {tier}, the trust file requires {required}";
+    /// A claim that the trust file requires is not proved.
+    ClaimNotProved {
+        /// Which.
+        claim: &'static str,
+        /// Why not.
+        reason: String,
+    } = "claim_not_proved" breaks Integrity
+        "the trust file requires {claim}, which is not proved: {reason}";
+}
+
+fn number(number: Option<u64>) -> String {
+    number.map_or_else(|| "no number".to_owned(), |number| format!("number {number}"))
+}
