@@ -3,7 +3,6 @@
 pub mod config;
 pub mod session;
 pub mod log;
-pub mod pipeline;
 pub mod workload;
 pub mod probe;
 pub mod sys;
