@@ -30,7 +30,7 @@ pub(crate) fn run(workspace: &Workspace, wanted: &[&str]) -> Result<bool> {
     build::ebpf(workspace)?;
     build::host(workspace, Profile::Release)?;
     // This program is a debug build beside others; what is measured is not.
-    tests::use_programs_in(workspace.target.join(Profile::Release.directory()));
+    ::tests::use_programs_in(workspace.target.join(Profile::Release.directory()));
     machine();
     if is_wanted("pipeline") {
         pipeline::run(workspace)?;
