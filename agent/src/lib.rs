@@ -7,3 +7,6 @@ pub mod workload;
 pub mod probe;
 pub mod sys;
 pub mod event;
+pub mod cli;
+pub mod export;
+pub mod telemetry;

@@ -1,0 +1,3 @@
+//! The agent about itself: what it tells the service manager.
+
+pub mod notify;
