@@ -181,6 +181,16 @@ words! {
         Tcp = "tcp",
         /// UDP.
         Udp = "udp",
+        /// ICMP echo sockets.
+        Icmp = "icmp",
+        /// ICMP version 6 echo sockets.
+        Icmp6 = "icmp6",
+        /// SCTP.
+        Sctp = "sctp",
+        /// Multipath TCP.
+        Mptcp = "mptcp",
+        /// Another protocol than these.
+        Other = "other",
     }
 }
 

@@ -154,8 +154,10 @@ object! {
 object! {
     /// Who asked for a session.
     Requester as "requester" {
-        /// The process that asked, as the kernel names the peer of the socket.
-        process: ProcessCookie = "process",
+        /// The process that asked: the peer of the socket by the kernel, where its start had been observed.
+        process: Option<ProcessCookie> = "process",
+        /// Its tgid.
+        tgid: u32 = "tgid",
         /// Its user id.
         uid: u32 = "uid",
         /// Its group id.

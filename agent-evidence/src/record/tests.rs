@@ -276,7 +276,7 @@ fn every_kind_fits_when_everything_in_it_is_far_too_long() {
         Body::Issued(Issued {
             id: text(), identity: text(), cgroup: CgroupId(u64::MAX), uid: u32::MAX, gid: u32::MAX,
             ttl: Some(Nanoseconds(u64::MAX)),
-            by: Requester { process: ProcessCookie(u64::MAX), uid: u32::MAX, gid: u32::MAX },
+            by: Requester { process: Some(ProcessCookie(u64::MAX)), tgid: u32::MAX, uid: u32::MAX, gid: u32::MAX },
             claims: IssuedClaims { task: Some(text()), labels: labels.into() },
         }),
         Body::Exec(Exec {
@@ -303,7 +303,7 @@ fn a_session_is_its_own_issued_entry() {
     draft.session = None;
     draft.body = Body::Issued(Issued {
         id: "s1".into(), identity: "spiffe://h/s1".into(), cgroup: CgroupId(1), uid: 0, gid: 0, ttl: None,
-        by: Requester { process: ProcessCookie(1), uid: 0, gid: 0 },
+        by: Requester { process: None, tgid: 1, uid: 0, gid: 0 },
         claims: IssuedClaims { task: None, labels: List::default() },
     });
     let mut out = Vec::new();
