@@ -14,7 +14,7 @@ pub mod cgroup_flag {
 }
 
 /// A cgroup was created or removed. The header is the caller's. Followed by the path from the hierarchy's root.
-#[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub struct CgroupLife {
     /// The caller of mkdir or rmdir.
@@ -35,7 +35,7 @@ pub struct CgroupLife {
 const _: () = assert!(size_of::<CgroupLife>() == 112 + 32);
 
 /// A task was moved to another cgroup. The header is the mover's. Followed by the new cgroup's path.
-#[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub struct CgroupMove {
     /// Who wrote to `cgroup.procs`.

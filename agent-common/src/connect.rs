@@ -23,7 +23,7 @@ pub const AF_INET: u16 = 2;
 pub const AF_INET6: u16 = 10;
 
 /// What is known of one connection. IPv4 addresses stand in the first four bytes, the rest zero.
-#[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub struct Endpoints {
     /// Kernel's cookie of the socket, unique until reboot.
@@ -51,7 +51,7 @@ const _: () = assert!(size_of::<Endpoints>() == 56);
 
 /// A socket was connected or tried to; also the layout of `connect_done`, whose header carries the identity of the
 /// process that had called connect(2) and the time of the answer.
-#[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub struct Connect {
     /// The caller.

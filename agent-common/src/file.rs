@@ -39,7 +39,7 @@ pub mod open_flag {
 
 /// open, openat, openat2 or creat returned. Followed by the path (if it succeeded) and the caller's string (if it
 /// failed, or is racy).
-#[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub struct Open {
     /// The caller.

@@ -51,7 +51,7 @@ pub mod flag {
 }
 
 /// Common beginning of every message. Written whole before the message is submitted.
-#[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub struct Header {
     /// One of [`kind`].

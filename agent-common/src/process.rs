@@ -4,7 +4,7 @@ use crate::header::Header;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 /// A process was created (never a thread, never a kernel thread). The header is the parent's.
-#[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub struct Fork {
     /// The creating task.
@@ -41,7 +41,7 @@ pub mod exec_flag {
 /// A process replaced its program, successfully. Followed by path, cwd, name and argv in this order.
 ///
 /// Credentials in the header and here are those after the change.
-#[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub struct Exec {
     /// The process.
@@ -98,7 +98,7 @@ pub struct Exec {
 const _: () = assert!(size_of::<Exec>() == 112 + 96);
 
 /// The last thread of a process ended. The header is that thread's.
-#[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub struct Exit {
     /// The process.

@@ -54,7 +54,7 @@ pub struct Scope {
 const _: () = assert!(size_of::<Scope>() == 16);
 
 /// Value of the task storage `TASKS`: the scope of a process (kept at its leader) or thread, as last looked up.
-#[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub struct TaskScope {
     /// Sticky scope, 0 for none.
@@ -80,7 +80,7 @@ pub struct Settings {
 const _: () = assert!(size_of::<Settings>() == 8);
 
 /// The one value of `META`: what a later daemon must know before it takes the maps over.
-#[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub struct Meta {
     /// Names this number space; random, chosen when the maps were made.
@@ -97,7 +97,7 @@ pub struct Meta {
 const _: () = assert!(size_of::<Meta>() == 88);
 
 /// Value of `CALLS`, keyed by thread: a connect(2) that has reached the address hook and not yet returned.
-#[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub struct Call {
     /// When the hook ran, nanoseconds since boot.
@@ -117,7 +117,7 @@ pub mod pending_state {
 }
 
 /// Value of `PENDING`, keyed by socket cookie: a TCP connection between SYN and answer.
-#[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub struct Pending {
     /// Sum of [`pending_state`] marks.
@@ -138,7 +138,7 @@ pub struct Pending {
 const _: () = assert!(size_of::<Pending>() == 40 + 64 + 112);
 
 /// What the task iterator writes for each process alive (back-fill).
-#[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub struct Alive {
     /// The process; `kind`, `class`, `seq` and `cpu` are zero.
