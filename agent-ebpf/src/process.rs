@@ -47,10 +47,10 @@ pub fn fork(ctx: BtfTracePointContext) -> i32 {
     }
     let Some(seq) = number(class::PROCESS) else { return 0 };
     let about = About { kind: kind::FORK, class: class::PROCESS, scope_id };
-    let Some(message) = scratch(task) else { return lost(u32::from(class::PROCESS), scope_id) };
-    // SAFETY: the scratch is larger than the message.
+    let mut event = core::mem::MaybeUninit::<Fork>::uninit();
+    let event = event.as_mut_ptr();
+    // SAFETY: every member is written.
     unsafe {
-        let event = message.cast::<Fork>();
         fill(&raw mut (*event).header, about, seq, task);
         (*event).header.len = size_of::<Fork>() as u32;
         (*event).child_start_ns = start_ns(child);
@@ -58,7 +58,7 @@ pub fn fork(ctx: BtfTracePointContext) -> i32 {
         (*event).child_scope_id = child_scope;
         (*event).child_tgid = tgid(child);
         (*event).reserved = 0;
-        submit(message, size_of::<Fork>() as u64, class::PROCESS, scope_id, seq)
+        submit(event.cast(), size_of::<Fork>() as u64, class::PROCESS, scope_id, seq)
     }
 }
 

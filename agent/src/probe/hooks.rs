@@ -58,6 +58,13 @@ pub const HOOKS: &[Hook] = &[
     required("fork", "fork", Attach::Btf("sched_process_fork")),
     required("exec", "exec", Attach::Btf("sched_process_exec")),
     required("exit", "exit", Attach::Btf("sched_process_exit")),
+    required("cgroup", "cgroup_mkdir", Attach::Btf("cgroup_mkdir")),
+    required("cgroup", "cgroup_rmdir", Attach::Btf("cgroup_rmdir")),
+    required("cgroup", "cgroup_attach", Attach::Btf("cgroup_attach_task")),
+    optional("open", "open", Attach::Classic("syscalls", "sys_exit_openat")),
+    optional("open", "open", Attach::Classic("syscalls", "sys_exit_openat2")),
+    optional("open", "open", Attach::Classic("syscalls", "sys_exit_open")),
+    optional("open", "open", Attach::Classic("syscalls", "sys_exit_creat")),
 ];
 
 /// Acts that this tier does not see, whatever the kernel, and why.
