@@ -84,6 +84,13 @@ pub(crate) fn all(workspace: &Workspace) -> Result<Tally> {
     ]);
     tally.count(step(&logs, "check documentation", &mut documentation)?.success);
 
+    let mut tables = process::cargo();
+    tables
+        .current_dir(&workspace.root)
+        .args(["run", "--locked", "--package", "agent-evidence", "--example", "format_tables", "--"])
+        .args(["--check", "docs/FORMAT.md"]);
+    tally.count(step(&logs, "check format tables", &mut tables)?.success);
+
     tally.count(complaints("check dependencies", &dependencies::complaints(workspace)?));
     tally.count(complaints("check files", &tidy::complaints(workspace)?));
     Ok(tally)

@@ -179,10 +179,9 @@ fn is_debian_12() -> bool {
     has("ID=debian") && has("VERSION_ID=12")
 }
 
-/// Asks for the files that dpkg keeps per package: some milliseconds less than starting dpkg-query for each.
+/// Asks for the file that dpkg keeps per package: milliseconds less than starting dpkg-query for each.
 fn is_installed(package: &str) -> bool {
-    let info = Path::new("/var/lib/dpkg/info");
-    info.join(format!("{package}.list")).is_file() || info.join(format!("{package}:amd64.list")).is_file()
+    Path::new("/var/lib/dpkg/info").join(format!("{package}.list")).is_file()
 }
 
 fn install_packages(workspace: &Workspace, absent: &[&(&str, &str)]) -> Result<()> {
