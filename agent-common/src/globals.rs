@@ -195,6 +195,8 @@ offsets! {
     sock_v6_rcv_saddr,
     /// `sock.__sk_common.skc_cookie`.
     sock_cookie,
+    /// `sock.__sk_common.skc_state`: 1 byte.
+    sock_state,
     /// `sock.sk_err`.
     sock_err,
     /// `pt_regs`: first argument of a system call.

@@ -145,7 +145,7 @@ const O_CREAT_WRONLY_TRUNC: u32 = 0o1101;
 /// # Safety
 /// `files` is typed or null.
 #[inline(always)]
-unsafe fn descriptor(files: Typed, number: u64) -> u64 {
+pub unsafe fn descriptor(files: Typed, number: u64) -> u64 {
     if files.is_null() {
         return 0;
     }

@@ -61,6 +61,11 @@ pub const HOOKS: &[Hook] = &[
     required("cgroup", "cgroup_mkdir", Attach::Btf("cgroup_mkdir")),
     required("cgroup", "cgroup_rmdir", Attach::Btf("cgroup_rmdir")),
     required("cgroup", "cgroup_attach", Attach::Btf("cgroup_attach_task")),
+    optional("connect", "connect_exit", Attach::Classic("syscalls", "sys_exit_connect")),
+    optional("connect_done", "sock_state", Attach::Btf("inet_sock_set_state")),
+    // After the hooks that take their entries away again, so that none is left behind.
+    optional("connect", "connect4", Attach::SockAddr),
+    optional("connect", "connect6", Attach::SockAddr),
     optional("open", "open", Attach::Classic("syscalls", "sys_exit_openat")),
     optional("open", "open", Attach::Classic("syscalls", "sys_exit_openat2")),
     optional("open", "open", Attach::Classic("syscalls", "sys_exit_open")),

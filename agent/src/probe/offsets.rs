@@ -221,6 +221,7 @@ pub fn resolve(btf: &Btf) -> Result<Offsets, OffsetsError> {
         sock_rcv_saddr: at("sock", "__sk_common.skc_rcv_saddr", Number(4))?,
         sock_v6_rcv_saddr: at("sock", "__sk_common.skc_v6_rcv_saddr", Bytes(16))?,
         sock_cookie: at("sock", "__sk_common.skc_cookie", Number(8))?,
+        sock_state: at("sock", "__sk_common.skc_state", Number(1))?,
         sock_err: at("sock", "sk_err", Number(4))?,
         regs_arg0: at("pt_regs", abi.args[0], Number(8))?,
         regs_arg1: at("pt_regs", abi.args[1], Number(8))?,
