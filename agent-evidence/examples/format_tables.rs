@@ -9,10 +9,11 @@ use std::fmt::Write as _;
 use std::process::ExitCode;
 
 use agent_evidence::record::{FORMS, FormSchema, KINDS, KindSchema, Member};
+use agent_evidence::verify::FINDINGS;
 
-/// Between these two lines of the document stands what this program writes.
-const BEGIN: &str = "<!-- tables: begin -->\n";
-const END: &str = "<!-- tables: end -->\n";
+/// Between lines with these words stands in the document what this program writes.
+const TABLES: &str = "tables";
+const FINDINGS_TABLE: &str = "findings";
 
 /// The kinds, then the forms they refer to.
 fn tables() -> String {
@@ -23,6 +24,16 @@ fn tables() -> String {
     for form in FORMS {
         form_table(form, &mut out);
     }
+    out
+}
+
+/// The names of findings, with the claim that each breaks.
+fn findings() -> String {
+    let mut out = String::from("| finding | breaks | meaning |\n|---|---|---|\n");
+    for (name, claim, meaning) in FINDINGS {
+        paragraph(&mut out, format_args!("| `{name}` | {} | {} |", claim.name(), sentence(meaning)));
+    }
+    out.push('\n');
     out
 }
 
@@ -75,9 +86,14 @@ fn sentence(doc: &str) -> String {
 
 /// The document with its tables made anew; nothing when it lacks the markers.
 fn renewed(document: &str) -> Option<String> {
-    let begin = document.find(BEGIN)? + BEGIN.len();
-    let end = begin + document.get(begin..)?.find(END)?;
-    Some(format!("{}\n{}{}", document.get(..begin)?, tables(), document.get(end..)?))
+    let document = replaced(document, TABLES, &tables())?;
+    replaced(&document, FINDINGS_TABLE, &findings())
+}
+
+fn replaced(document: &str, word: &str, with: &str) -> Option<String> {
+    let (before, rest) = document.split_once(&format!("<!-- {word}: begin -->\n"))?;
+    let (_, after) = rest.split_once(&format!("<!-- {word}: end -->\n"))?;
+    Some(format!("{before}<!-- {word}: begin -->\n\n{with}<!-- {word}: end -->\n{after}"))
 }
 
 fn main() -> ExitCode {
@@ -91,7 +107,7 @@ fn main() -> ExitCode {
         return fail(&format!("cannot read {path}"));
     };
     let Some(renewed) = renewed(&document) else {
-        return fail(&format!("{path} has no lines {BEGIN:?} and {END:?}"));
+        return fail(&format!("{path} lacks the marks between which tables stand"));
     };
     if renewed == document {
         return ExitCode::SUCCESS;

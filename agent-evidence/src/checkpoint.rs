@@ -24,6 +24,9 @@ pub enum CheckpointError {
     },
 }
 
+/// What the name of a log's epoch keys has after the origin.
+pub const EPOCH_SUFFIX: &str = "/epoch";
+
 /// What a checkpoint says.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Checkpoint {

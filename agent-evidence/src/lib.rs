@@ -9,6 +9,7 @@
 //! | [`chain`] | running hashes of sessions and of the control chain |
 //! | [`tree`], [`tiles`] | RFC 6962 tree and proofs; C2SP tiles and bundles |
 //! | [`note`], [`checkpoint`], [`epoch`] | C2SP signed notes and checkpoints; the statement that begins an epoch |
+//! | [`verify`], [`trust`] | from a whole log and a trust file to a report |
 //!
 //! Every input is untrusted: it may have been made by whoever the evidence is about.
 
@@ -21,4 +22,5 @@ pub mod note;
 pub mod record;
 pub mod tiles;
 pub mod tree;
+pub mod trust;
 pub mod verify;

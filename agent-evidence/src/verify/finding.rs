@@ -410,3 +410,56 @@ findings! {
 fn number(number: Option<u64>) -> String {
     number.map_or_else(|| "no number".to_owned(), |number| format!("number {number}"))
 }
+
+impl Finding {
+    /// The entry that it is about, when it is about one.
+    #[must_use]
+    pub fn index(&self) -> Option<EntryIndex> {
+        match self {
+            Self::BundleMissing { first: index, .. }
+            | Self::BundleMalformed { first: index, .. }
+            | Self::EntryMalformed { index, .. }
+            | Self::EntryAltered { index }
+            | Self::IndexWrong { index, .. }
+            | Self::PreviousMismatch { index }
+            | Self::GenesisRepeated { index }
+            | Self::ControlNumberWrong { index, .. }
+            | Self::SessionUnknown { index, .. }
+            | Self::SessionNumberWrong { index, .. }
+            | Self::SessionEnded { index, .. }
+            | Self::SessionHashWrong { index, .. }
+            | Self::RevokedWrong { index, .. }
+            | Self::ReferenceWrong { index, .. }
+            | Self::KernelNumberWrong { index }
+            | Self::NumberRepeated { index, .. }
+            | Self::NumberHole { index, .. }
+            | Self::CounterWrong { index, .. }
+            | Self::GapCountWrong { index }
+            | Self::LossUnexplained { index, .. }
+            | Self::LossAccounted { index, .. }
+            | Self::EventOutsideRun { index }
+            | Self::HooksNotAttached { index }
+            | Self::EpochWrong { index, .. }
+            | Self::EpochForged { index, .. } => Some(*index),
+            Self::CheckpointMissing {}
+            | Self::CheckpointMalformed { .. }
+            | Self::CheckpointUnsigned { .. }
+            | Self::CheckpointForged { .. }
+            | Self::RootMismatch { .. }
+            | Self::TileMissing { .. }
+            | Self::TileDiffers { .. }
+            | Self::GenesisMissing {}
+            | Self::GenesisWrong { .. }
+            | Self::EpochMissing {}
+            | Self::OriginUntrusted { .. }
+            | Self::LogKeyUntrusted {}
+            | Self::GenesisUntrusted {}
+            | Self::FirstEpochUntrusted {}
+            | Self::LogTruncated { .. }
+            | Self::HeadMismatch { .. }
+            | Self::Equivocation { .. }
+            | Self::TierTooLow { .. }
+            | Self::ClaimNotProved { .. } => None,
+        }
+    }
+}

@@ -1,0 +1,2 @@
+//! The command `affiant-verify`.
+fn main() {}

@@ -1,0 +1,287 @@
+//! The trust file: what a verifier knows of a log from elsewhere, and what it requires of it.
+//!
+//! Trusted: it is the only input that is. Keep it where whoever could change the log cannot change it too. It is
+//! TOML, written by [`Trust::to_toml`] and read strictly: unknown keys are refused, so that a misspelled
+//! requirement is not taken for none.
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use serde::{Deserialize, Serialize};
+
+use crate::note::{KeyName, NoteError, VerifierKey};
+use crate::record::{EntryIndex, KeyTier, LeafHash, PublicKey, RootHash, TreeSize};
+use crate::verify::{Claim, Observed};
+
+/// Longest trust file read, in bytes: 10,000 remembered heads take about 1 MiB.
+pub const TRUST_BYTES_MAX: usize = 4 << 20;
+
+/// Version of the file's form.
+const VERSION: u32 = 1;
+
+/// Why a text is not a trust file, or a head cannot be added.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum TrustError {
+    /// Larger than is read.
+    #[error("the trust file has {len} bytes, at most {TRUST_BYTES_MAX} are read")]
+    TooLong {
+        /// Its length.
+        len: usize,
+    },
+    /// Not TOML, or with unknown, missing or repeated keys.
+    #[error("the trust file is not of the expected form: {reason}")]
+    Form {
+        /// What the TOML reader says.
+        reason: String,
+    },
+    /// A version that this program does not know.
+    #[error("the trust file has version {seen}, this program knows {VERSION}")]
+    Version {
+        /// The version found.
+        seen: u32,
+    },
+    /// An origin or log key that cannot be one.
+    #[error("the trust file has a bad {key}")]
+    Key {
+        /// Which key of the file.
+        key: &'static str,
+        /// What is wrong with it.
+        #[source]
+        source: NoteError,
+    },
+    /// The log key has another name than the origin.
+    #[error("the log key in the trust file is not named as the origin")]
+    KeyName,
+    /// A hash or key that is not the base64 of 32 bytes, or a size that is too large.
+    #[error("`{key}` in the trust file is not {expected}")]
+    Value {
+        /// Which key of the file.
+        key: &'static str,
+        /// What it must be.
+        expected: &'static str,
+    },
+    /// Two different roots for one size.
+    #[error("the trust file remembers another root hash at size {size}: the log signed two histories")]
+    HeadConflict {
+        /// The size.
+        size: u64,
+    },
+    /// The head was observed in another log.
+    #[error("the head is of the log {seen:?}, the trust file is for {trusted:?}")]
+    OtherLog {
+        /// The origin in the trust file.
+        trusted: String,
+        /// The origin of the head.
+        seen: String,
+    },
+}
+
+/// A head that was seen before.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Head {
+    /// Tree size.
+    pub size: TreeSize,
+    /// Root hash.
+    pub root: RootHash,
+}
+
+/// What is known of a log, and required of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Trust {
+    /// Name of the log.
+    pub origin: KeyName,
+    /// Its key; named as the origin.
+    pub log_key: VerifierKey,
+    /// Leaf hash of its entry 0.
+    pub genesis: LeafHash,
+    /// Public key of its first epoch.
+    pub first_epoch_key: PublicKey,
+    /// Where its log key must live at least.
+    pub minimum_tier: KeyTier,
+    /// Claims that must be proved.
+    pub required: Vec<Claim>,
+    /// Heads seen before, smallest first.
+    pub heads: Vec<Head>,
+}
+
+/// The file as TOML has it.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct File {
+    version: u32,
+    origin: String,
+    log_key: String,
+    genesis: String,
+    first_epoch_key: String,
+    minimum_tier: String,
+    required: Vec<String>,
+    #[serde(default, rename = "head", skip_serializing_if = "Vec::is_empty")]
+    heads: Vec<FileHead>,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct FileHead {
+    size: u64,
+    root: String,
+}
+
+impl Trust {
+    /// What `trust init` pins: the log as it was observed, and the claims that a software key can prove at all.
+    #[must_use]
+    pub fn pin(observed: &Observed) -> Self {
+        Self {
+            origin: observed.log_key.name().clone(),
+            log_key: observed.log_key.clone(),
+            genesis: observed.genesis,
+            first_epoch_key: observed.first_epoch_key,
+            minimum_tier: observed.tier,
+            required: vec![Claim::Integrity, Claim::Authenticity, Claim::Continuity, Claim::Coverage, Claim::Sessions],
+            heads: vec![observed.head],
+        }
+    }
+
+    /// Remembers a head. One that is remembered already changes nothing.
+    ///
+    /// # Errors
+    /// [`TrustError::HeadConflict`] when another root is remembered for its size; [`TrustError::OtherLog`] when
+    /// it was observed in another log.
+    pub fn add_head(&mut self, origin: &str, head: Head) -> Result<(), TrustError> {
+        if origin != self.origin.as_str() {
+            return Err(TrustError::OtherLog { trusted: self.origin.as_str().to_owned(), seen: origin.to_owned() });
+        }
+        match self.heads.binary_search_by_key(&head.size, |known| known.size) {
+            Ok(position) if self.heads.get(position) == Some(&head) => Ok(()),
+            Ok(_) => Err(TrustError::HeadConflict { size: head.size.0 }),
+            Err(position) => {
+                self.heads.insert(position, head);
+                Ok(())
+            }
+        }
+    }
+
+    /// Reads a trust file.
+    ///
+    /// # Errors
+    /// [`TrustError`] says what is wrong with it.
+    pub fn parse(text: &str) -> Result<Self, TrustError> {
+        if text.len() > TRUST_BYTES_MAX {
+            return Err(TrustError::TooLong { len: text.len() });
+        }
+        let file: File = toml::from_str(text).map_err(|error| TrustError::Form { reason: error.to_string() })?;
+        if file.version != VERSION {
+            return Err(TrustError::Version { seen: file.version });
+        }
+        let origin = KeyName::new(&file.origin).map_err(|source| TrustError::Key { key: "origin", source })?;
+        let log_key = VerifierKey::parse(&file.log_key).map_err(|source| TrustError::Key { key: "log_key", source })?;
+        if *log_key.name() != origin {
+            return Err(TrustError::KeyName);
+        }
+        let tier = KeyTier::parse(&file.minimum_tier)
+            .ok_or(TrustError::Value { key: "minimum_tier", expected: "T0, T1, T2 or T3" })?;
+        let required: Option<Vec<Claim>> = file.required.iter().map(|name| Claim::parse(name)).collect();
+        let mut trust = Self {
+            origin,
+            log_key,
+            genesis: LeafHash(hash(&file.genesis, "genesis")?),
+            first_epoch_key: PublicKey(hash(&file.first_epoch_key, "first_epoch_key")?),
+            minimum_tier: tier,
+            required: required.ok_or(TrustError::Value { key: "required", expected: "a list of names of claims" })?,
+            heads: Vec::new(),
+        };
+        for head in file.heads {
+            if head.size > EntryIndex::MAX.0 {
+                return Err(TrustError::Value { key: "size", expected: "a tree size" });
+            }
+            let head = Head { size: TreeSize(head.size), root: RootHash(hash(&head.root, "root")?) };
+            trust.add_head(&file.origin, head)?;
+        }
+        Ok(trust)
+    }
+
+    /// The file's text.
+    ///
+    /// # Errors
+    /// [`TrustError::Form`] when it cannot be written as TOML, which no value of this type causes.
+    pub fn to_toml(&self) -> Result<String, TrustError> {
+        let file = File {
+            version: VERSION,
+            origin: self.origin.as_str().to_owned(),
+            log_key: self.log_key.to_string(),
+            genesis: STANDARD.encode(self.genesis.0),
+            first_epoch_key: STANDARD.encode(self.first_epoch_key.0),
+            minimum_tier: self.minimum_tier.as_str().to_owned(),
+            required: self.required.iter().map(|claim| claim.name().to_owned()).collect(),
+            heads: self
+                .heads
+                .iter()
+                .map(|head| FileHead { size: head.size.0, root: STANDARD.encode(head.root.0) })
+                .collect(),
+        };
+        let body = toml::to_string(&file).map_err(|error| TrustError::Form { reason: error.to_string() })?;
+        Ok(format!(
+            "# What a verifier knows of this log from elsewhere. Keep it where whoever could change the log cannot.\n{body}"
+        ))
+    }
+}
+
+fn hash(encoded: &str, key: &'static str) -> Result<[u8; 32], TrustError> {
+    let bytes = STANDARD.decode(encoded).ok();
+    bytes
+        .and_then(|bytes| <[u8; 32]>::try_from(bytes).ok())
+        .ok_or(TrustError::Value { key, expected: "the base64 of 32 bytes" })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn trust() -> Trust {
+        let name = KeyName::new("affiant.example/host").unwrap();
+        Trust {
+            log_key: VerifierKey::new(name.clone(), PublicKey([1; 32])),
+            origin: name,
+            genesis: LeafHash([2; 32]),
+            first_epoch_key: PublicKey([3; 32]),
+            minimum_tier: KeyTier::T0,
+            required: vec![Claim::Integrity, Claim::Coverage],
+            heads: vec![Head { size: TreeSize(5), root: RootHash([4; 32]) }],
+        }
+    }
+
+    #[test]
+    fn a_trust_file_reads_back_as_it_was_written() {
+        assert_eq!(Trust::parse(&trust().to_toml().unwrap()), Ok(trust()));
+    }
+
+    #[test]
+    fn heads_are_kept_in_order_and_a_second_history_is_refused() {
+        let mut trust = trust();
+        let head = |size, byte| Head { size: TreeSize(size), root: RootHash([byte; 32]) };
+        trust.add_head("affiant.example/host", head(2, 1)).unwrap();
+        trust.add_head("affiant.example/host", head(5, 4)).unwrap();
+        assert_eq!(trust.heads, [head(2, 1), head(5, 4)]);
+        assert_eq!(trust.add_head("affiant.example/host", head(2, 9)), Err(TrustError::HeadConflict { size: 2 }));
+        let other = TrustError::OtherLog { trusted: "affiant.example/host".into(), seen: "other".into() };
+        assert_eq!(trust.add_head("other", head(9, 9)), Err(other));
+    }
+
+    #[test]
+    fn every_misspelling_is_refused() {
+        let good = trust().to_toml().unwrap();
+        let refused = |from: &str, to: &str| {
+            assert!(good.contains(from), "{from}");
+            Trust::parse(&good.replacen(from, to, 1)).expect_err(to)
+        };
+        assert!(matches!(refused("required", "requires"), TrustError::Form { .. }));
+        assert!(matches!(refused("size = 5", "size = -5"), TrustError::Form { .. }));
+        assert!(matches!(refused("size = 5", "size = 5\nsize = 5"), TrustError::Form { .. }));
+        assert_eq!(refused("version = 1", "version = 2"), TrustError::Version { seen: 2 });
+        assert_eq!(refused("\"T0\"", "\"T9\""), TrustError::Value { key: "minimum_tier", expected: "T0, T1, T2 or T3" });
+        let claims = TrustError::Value { key: "required", expected: "a list of names of claims" };
+        assert_eq!(refused("\"coverage\"", "\"cover\""), claims);
+        assert_eq!(refused("genesis = \"", "genesis = \"A"), TrustError::Value { key: "genesis", expected: "the base64 of 32 bytes" });
+        assert_eq!(refused("origin = \"affiant", "origin = \"effiant"), TrustError::KeyName);
+        assert!(matches!(refused("log_key = \"", "log_key = \"x"), TrustError::Key { key: "log_key", .. }));
+    }
+}

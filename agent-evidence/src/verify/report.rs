@@ -1,0 +1,416 @@
+//! The verdict: per claim proved, not proved or failed, with the reasons, and what nobody promises.
+
+use crate::checkpoint::Checkpoint;
+use crate::note::VerifierKey;
+use crate::record::{EntryIndex, KeyTier, LeafHash, PublicKey, WallTime};
+use crate::trust::{Head, Trust};
+
+use super::Verified;
+use super::audit::Audit;
+use super::finding::{Claim, Finding};
+
+/// Most findings kept; all are counted.
+const FINDINGS_MAX: usize = 1_000;
+
+/// Most notes kept; all are counted.
+const NOTES_MAX: usize = 1_000;
+
+/// Findings so far.
+#[derive(Debug)]
+pub(super) struct Findings {
+    kept: Vec<Finding>,
+    total: u64,
+    /// Claims that failed, also by findings not kept.
+    failed: Vec<Claim>,
+}
+
+impl Findings {
+    pub(super) fn new() -> Self {
+        Self { kept: Vec::new(), total: 0, failed: Vec::new() }
+    }
+
+    pub(super) fn push(&mut self, finding: Finding) {
+        self.total += 1;
+        let claim = finding.claim();
+        if !self.failed.contains(&claim) && !matches!(finding, Finding::ClaimNotProved { .. }) {
+            self.failed.push(claim);
+        }
+        if self.kept.len() < FINDINGS_MAX {
+            self.kept.push(finding);
+        }
+    }
+
+    fn first_of(&self, claim: Claim) -> Option<&Finding> {
+        self.kept.iter().find(|finding| finding.claim() == claim && !matches!(finding, Finding::ClaimNotProved { .. }))
+    }
+}
+
+/// Something a reader should know that breaks no rule.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Note {
+    /// Its name for machines.
+    pub name: &'static str,
+    /// The entry it is about.
+    pub index: Option<EntryIndex>,
+    /// For people.
+    pub text: String,
+}
+
+/// Notes so far.
+#[derive(Debug, Default)]
+pub(super) struct Notes {
+    kept: Vec<Note>,
+    total: u64,
+}
+
+impl Notes {
+    pub(super) fn push(&mut self, note: Note) {
+        self.total += 1;
+        if self.kept.len() < NOTES_MAX {
+            self.kept.push(note);
+        }
+    }
+
+    pub(super) fn push_once(&mut self, note: Note) {
+        if !self.kept.iter().any(|kept| kept.name == note.name) {
+            self.push(note);
+        }
+    }
+
+    pub(super) fn extend(&mut self, notes: impl IntoIterator<Item = Note>) {
+        for note in notes {
+            self.push(note);
+        }
+    }
+}
+
+/// What became of a claim.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Outcome {
+    /// It holds; how far.
+    Proved(String),
+    /// Nothing speaks against it, and it does not follow from the evidence; why.
+    NotProved(String),
+    /// The evidence contradicts it; how.
+    Failed(String),
+}
+
+/// One claim and what became of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ClaimReport {
+    /// Which.
+    pub claim: Claim,
+    /// Whether the trust file requires it.
+    pub required: bool,
+    /// What became of it.
+    pub outcome: Outcome,
+}
+
+/// One session in the log.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SessionReport {
+    /// Its id.
+    pub id: String,
+    /// The identity it was given.
+    pub identity: String,
+    /// Its `issued` entry.
+    pub issued: EntryIndex,
+    /// Its `revoked` entry.
+    pub revoked: Option<EntryIndex>,
+    /// Entries in its chain.
+    pub entries: u64,
+    /// Whether a finding is about it.
+    pub wrong: bool,
+}
+
+impl SessionReport {
+    /// Whether the session is complete as attributed.
+    #[must_use]
+    pub fn outcome(&self) -> Outcome {
+        match (self.wrong, self.revoked) {
+            (true, _) => Outcome::Failed("see the findings".to_owned()),
+            (false, None) => Outcome::NotProved("still open at the end of the log".to_owned()),
+            (false, Some(end)) => {
+                Outcome::Proved(format!("{} entries from {} to {}, complete as attributed", self.entries, self.issued.0, end.0))
+            }
+        }
+    }
+}
+
+/// What the log says of itself, for pinning it in a new trust file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Observed {
+    /// The log key; its name is the origin.
+    pub log_key: VerifierKey,
+    /// Leaf hash of entry 0.
+    pub genesis: LeafHash,
+    /// Public key of the first epoch.
+    pub first_epoch_key: PublicKey,
+    /// Where the log key lives.
+    pub tier: KeyTier,
+    /// The head.
+    pub head: Head,
+}
+
+/// The verdict in one word.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verdict {
+    /// Every claim that the trust file requires is proved.
+    Proved,
+    /// At least one finding.
+    Findings,
+    /// No finding, and no trust file that says whose log this is.
+    SelfConsistent,
+}
+
+impl Verdict {
+    /// The exit code of commands that print a report.
+    #[must_use]
+    pub fn exit_code(self) -> u8 {
+        match self {
+            Self::Proved => 0,
+            Self::Findings => 1,
+            Self::SelfConsistent => 2,
+        }
+    }
+
+    /// Its name for machines.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Proved => "proved",
+            Self::Findings => "findings",
+            Self::SelfConsistent => "self_consistent",
+        }
+    }
+}
+
+/// Everything that verification found out.
+#[derive(Debug, Clone)]
+pub struct Report {
+    /// The verdict.
+    pub verdict: Verdict,
+    /// Every claim.
+    pub claims: Vec<ClaimReport>,
+    /// Findings, the first 1,000.
+    pub findings: Vec<Finding>,
+    /// How many there were.
+    pub findings_total: u64,
+    /// Notes, the first 1,000.
+    pub notes: Vec<Note>,
+    /// How many there were.
+    pub notes_total: u64,
+    /// Sessions, in order of issue.
+    pub sessions: Vec<SessionReport>,
+    /// How many there were.
+    pub sessions_total: u64,
+    /// What the log says of itself, as far as it could be read.
+    pub observed: Option<Observed>,
+    /// The checkpoint as read.
+    pub checkpoint: Option<Checkpoint>,
+    /// The checkpoint, when the entries have its root and the trusted keys signed it.
+    pub verified: Option<Verified<Checkpoint>>,
+    /// Where the log key lives.
+    pub tier: KeyTier,
+    /// Earliest and latest time by the host's clock.
+    pub times: Option<(WallTime, WallTime)>,
+    /// What the last run of the agent said it does not capture.
+    pub not_covered: Vec<String>,
+}
+
+impl Report {
+    /// The report on a log whose checkpoint could not be read.
+    pub(super) fn without_checkpoint(findings: Findings, trust: Option<&Trust>) -> Self {
+        let reason = "there is no checkpoint to check the entries against";
+        let claims = Claim::ALL.map(|claim| ClaimReport {
+            claim,
+            required: trust.is_some_and(|trust| trust.required.contains(&claim)),
+            outcome: match findings.first_of(claim) {
+                Some(finding) => Outcome::Failed(finding.to_string()),
+                None => Outcome::NotProved(reason.to_owned()),
+            },
+        });
+        Self {
+            verdict: Verdict::Findings,
+            claims: claims.to_vec(),
+            findings_total: findings.total,
+            findings: findings.kept,
+            notes: Vec::new(),
+            notes_total: 0,
+            sessions: Vec::new(),
+            sessions_total: 0,
+            observed: None,
+            checkpoint: None,
+            verified: None,
+            tier: KeyTier::T0,
+            times: None,
+            not_covered: Vec::new(),
+        }
+    }
+
+    pub(super) fn new(
+        checkpoint: Checkpoint,
+        verified: Option<Verified<Checkpoint>>,
+        observed: Option<Observed>,
+        audit: Audit,
+        mut findings: Findings,
+        trust: Option<&Trust>,
+    ) -> Self {
+        let (sessions, sessions_total) = audit.sessions();
+        let facts = Facts { checkpoint: &checkpoint, audit: &audit, trust, sessions: &sessions, sessions_total };
+        let mut claims = Vec::new();
+        for claim in Claim::ALL {
+            let outcome = match (findings.failed.contains(&claim), findings.first_of(claim)) {
+                (true, Some(finding)) => Outcome::Failed(finding.to_string()),
+                (true, None) => Outcome::Failed("see the findings".to_owned()),
+                (false, _) if claim != Claim::Integrity && findings.failed.contains(&Claim::Integrity) => {
+                    Outcome::NotProved("the integrity of the log failed".to_owned())
+                }
+                (false, _) => facts.outcome(claim),
+            };
+            let required = trust.is_some_and(|trust| trust.required.contains(&claim));
+            claims.push(ClaimReport { claim, required, outcome });
+        }
+        for report in claims.iter().filter(|report| report.required) {
+            if let Outcome::NotProved(reason) = &report.outcome {
+                findings.push(Finding::ClaimNotProved { claim: report.claim.name(), reason: reason.clone() });
+            }
+        }
+        let verdict = match (findings.total, trust.is_some()) {
+            (0, true) => Verdict::Proved,
+            (0, false) => Verdict::SelfConsistent,
+            _ => Verdict::Findings,
+        };
+        Self {
+            verdict,
+            claims,
+            findings: findings.kept,
+            findings_total: findings.total,
+            sessions,
+            sessions_total,
+            observed,
+            verified,
+            tier: audit.tier(),
+            times: audit.times,
+            notes_total: audit.notes.total,
+            notes: audit.notes.kept,
+            not_covered: audit.not_covered,
+            checkpoint: Some(checkpoint),
+        }
+    }
+}
+
+/// What claims are judged by when no finding breaks them.
+struct Facts<'f> {
+    checkpoint: &'f Checkpoint,
+    audit: &'f Audit,
+    trust: Option<&'f Trust>,
+    sessions: &'f [SessionReport],
+    sessions_total: u64,
+}
+
+impl Facts<'_> {
+    fn outcome(&self, claim: Claim) -> Outcome {
+        let size = self.checkpoint.size.0;
+        let no_trust = "no trust file says whose log this is";
+        match claim {
+            Claim::Integrity => Outcome::Proved(format!(
+                "all {size} entries are in the one permitted form, follow each other, and have the root hash of the checkpoint"
+            )),
+            Claim::Authenticity => match self.trust {
+                None => Outcome::NotProved(format!("{no_trust}: the signer is not established")),
+                Some(trust) => Outcome::Proved(format!(
+                    "signed by the log key that the trust file names ({}) and by the key of the epoch; tier {}: {}",
+                    trust.log_key,
+                    self.audit.tier().as_str(),
+                    tier_in_words(self.audit.tier())
+                )),
+            },
+            Claim::Continuity => match self.trust {
+                None => Outcome::NotProved(no_trust.to_owned()),
+                Some(trust) => Outcome::Proved(continuity(trust, size)),
+            },
+            Claim::NonEquivocation => Outcome::NotProved(
+                "no witness or mirror has seen this log: whoever holds its key could keep a second one".to_owned(),
+            ),
+            Claim::HostState => {
+                Outcome::NotProved("the log carries no attestation of what the host had booted".to_owned())
+            }
+            Claim::TimeBounds => {
+                Outcome::NotProved("the only clock in the log is the host's own, which root can set".to_owned())
+            }
+            Claim::Coverage => self.coverage(),
+            Claim::Sessions => self.sessions(),
+        }
+    }
+
+    fn coverage(&self) -> Outcome {
+        let audit = self.audit;
+        if !audit.is_sighted() {
+            return Outcome::NotProved("not every entry could be read".to_owned());
+        }
+        if audit.has_overflowed() {
+            return Outcome::NotProved("the log speaks of more counters than are followed".to_owned());
+        }
+        if audit.runs == 0 {
+            return Outcome::NotProved("no run of the agent is in the log".to_owned());
+        }
+        let mut text = format!(
+            "every event that the hooks numbered is in the log or counted as lost: {} lost, {} windows not observed",
+            audit.lost, audit.windows
+        );
+        if audit.in_flight > 0 {
+            text.push_str(&format!(", {} numbered but not yet written when the log was sealed", audit.in_flight));
+        }
+        Outcome::Proved(text)
+    }
+
+    fn sessions(&self) -> Outcome {
+        if !self.audit.is_sighted() {
+            return Outcome::NotProved("not every entry could be read".to_owned());
+        }
+        let open = self.sessions.iter().filter(|session| session.revoked.is_none()).count();
+        let total = self.sessions_total;
+        Outcome::Proved(format!("{total} sessions, {open} of them still open at the end; the others complete as attributed"))
+    }
+}
+
+fn continuity(trust: &Trust, size: u64) -> String {
+    let last = trust.heads.last().map_or(0, |head| head.size.0);
+    format!(
+        "one history from the genesis entry that the trust file names, through {} remembered heads; entries from {last} to {size} rest on the log key alone",
+        trust.heads.len()
+    )
+}
+
+/// What a tier means.
+pub(super) fn tier_in_words(tier: KeyTier) -> &'static str {
+    match tier {
+        KeyTier::T0 => "a software key in a file on the host, which whoever became root there could have used or copied",
+        KeyTier::T1 => "a key in a TPM that the site's own authority vouches for",
+        KeyTier::T2 => "a key in a TPM that the cloud provider vouches for",
+        KeyTier::T3 => "a key in a TPM that its vendor vouches for",
+    }
+}
+
+/// A time as RFC 3339 to the millisecond. Days to date: Howard Hinnant, "chrono-Compatible Low-Level Date Algorithms".
+pub(super) fn iso(time: WallTime) -> String {
+    let seconds = time.0 / 1_000_000_000;
+    let (days, second) = (seconds / 86_400, seconds % 86_400);
+    let shifted = days + 719_468;
+    let era = shifted / 146_097;
+    let day_of_era = shifted % 146_097;
+    let year_of_era = (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let month_shifted = (5 * day_of_year + 2) / 153;
+    let day = day_of_year - (153 * month_shifted + 2) / 5 + 1;
+    let month = if month_shifted < 10 { month_shifted + 3 } else { month_shifted - 9 };
+    let year = year_of_era + era * 400 + u64::from(month <= 2);
+    format!(
+        "{year:04}-{month:02}-{day:02}T{:02}:{:02}:{:02}.{:03}Z",
+        second / 3600,
+        second / 60 % 60,
+        second % 60,
+        time.0 / 1_000_000 % 1000
+    )
+}
