@@ -185,6 +185,9 @@ pub struct Capture {
     pub files: bool,
     /// Whether connects are captured in scope.
     pub network: bool,
+    /// Whether capture goes on in the kernel's rings when the daemon stops in order, so that the next one reads
+    /// what happened in between. Otherwise every hook is detached.
+    pub keep_on_stop: bool,
 }
 
 impl Default for Capture {
@@ -194,6 +197,7 @@ impl Default for Capture {
             units: Vec::new(),
             files: true,
             network: true,
+            keep_on_stop: true,
         }
     }
 }
@@ -308,7 +312,7 @@ impl fmt::Display for Place {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.line {
             0 => write!(f, "{}", self.path.display()),
-            line => write!(f, "{}:{line}", self.path.display()),
+            line => write!(f, "{} line {line}", self.path.display()),
         }
     }
 }
@@ -655,7 +659,7 @@ mod tests {
     fn a_value_outside_its_limit_names_key_seen_expected_file_and_line() {
         assert_eq!(
             refusal("[log]\n# slow disk\ncommit_ms = 5000\n"),
-            "affiant.toml:3: log.commit_ms is 5000; expected 1 to 1000"
+            "affiant.toml line 3: log.commit_ms is 5000; expected 1 to 1000"
         );
     }
 
@@ -663,7 +667,7 @@ mod tests {
     fn a_default_ttl_above_the_maximum_is_refused() {
         assert_eq!(
             refusal("[run]\nttl_max_s = 60\nttl_default_s = 61\n"),
-            "affiant.toml:3: run.ttl_default_s is 61; expected 0 to 60"
+            "affiant.toml line 3: run.ttl_default_s is 61; expected 0 to 60"
         );
     }
 
@@ -671,7 +675,7 @@ mod tests {
     fn an_unknown_key_names_file_line_and_key() {
         let message = refusal("[log]\ncommit_ms = 10\ncomit_ms = 10\n");
         assert!(
-            message.starts_with("affiant.toml:3: log.comit_ms: unknown field `comit_ms`"),
+            message.starts_with("affiant.toml line 3: log.comit_ms: unknown field `comit_ms`"),
             "{message}"
         );
     }
@@ -680,7 +684,7 @@ mod tests {
     fn a_wrong_type_names_the_key_and_what_was_expected() {
         let message = refusal("[export.ocsf_file]\npath = 7\n");
         assert!(
-            message.starts_with("affiant.toml:2: export.ocsf_file.path: invalid type: integer `7`, expected a string"),
+            message.starts_with("affiant.toml line 2: export.ocsf_file.path: invalid type: integer `7`, expected a string"),
             "{message}"
         );
     }
@@ -688,18 +692,18 @@ mod tests {
     #[test]
     fn broken_toml_names_the_line() {
         let message = refusal("[log]\ncommit_ms = \n");
-        assert!(message.starts_with("affiant.toml:2: "), "{message}");
+        assert!(message.starts_with("affiant.toml line 2: "), "{message}");
     }
 
     #[test]
     fn relative_paths_and_odd_cgroup_names_are_refused() {
         assert_eq!(
             refusal("[paths]\nstate = \"here\"\n"),
-            "affiant.toml:2: paths.state is \"here\"; expected an absolute path"
+            "affiant.toml line 2: paths.state is \"here\"; expected an absolute path"
         );
         let message = refusal("[paths]\ncgroup_name = \"../x\"\n");
         assert!(
-            message.starts_with("affiant.toml:2: paths.cgroup_name is"),
+            message.starts_with("affiant.toml line 2: paths.cgroup_name is"),
             "{message}"
         );
     }

@@ -10,3 +10,6 @@ pub mod event;
 pub mod cli;
 pub mod export;
 pub mod telemetry;
+pub mod app;
+pub mod pipeline;
+pub mod sign;

@@ -76,10 +76,30 @@ impl Attribution {
         self.by_cgroup.get(&cgroup_id).copied()
     }
 
+    /// The identity of a cgroup that is known, whether its entry was written or not.
+    #[must_use]
+    pub fn identity_of(&self, cgroup_id: u64, index: &CgroupIndex) -> String {
+        self.description(cgroup_id, index).id
+    }
+
     /// What to write of `cgroup_id`, or the entry that already describes its owner.
+    ///
+    /// # Errors
+    /// The description to write, when there is no entry yet: not a failure.
     pub fn describe(&mut self, cgroup_id: u64, index: &CgroupIndex) -> Result<EntryIndex, Description> {
+        if !self.ended.contains_key(&cgroup_id)
+            && let Some(node) = index.get(cgroup_id)
+            && let Some(entry) = self.by_owner.get(&node.owner).copied()
+        {
+            self.remember(cgroup_id, entry);
+            return Ok(entry);
+        }
+        Err(self.description(cgroup_id, index))
+    }
+
+    fn description(&self, cgroup_id: u64, index: &CgroupIndex) -> Description {
         if let Some(ended) = self.ended.get(&cgroup_id) {
-            return Err(Description {
+            return Description {
                 sort: WorkloadKind::Session,
                 id: ended.identity.clone(),
                 cgroup_id,
@@ -87,15 +107,11 @@ impl Attribution {
                 how: "scope of a session that had been revoked before",
                 labels: vec![("session", ended.session.clone())],
                 unknown: None,
-            });
+            };
         }
         let Some(node) = index.get(cgroup_id) else {
-            return Err(self.unknown_cgroup(cgroup_id, Vec::new(), "the cgroup's creation was not observed and it is gone"));
+            return self.unknown_cgroup(cgroup_id, Vec::new(), "the cgroup's creation was not observed and it is gone");
         };
-        if let Some(entry) = self.by_owner.get(&node.owner).copied() {
-            self.remember(cgroup_id, entry);
-            return Ok(entry);
-        }
         let domain = &self.trust_domain;
         let description = |sort, id: String, labels| Description {
             sort,
@@ -106,7 +122,7 @@ impl Attribution {
             labels,
             unknown: None,
         };
-        Err(match &node.owner {
+        match &node.owner {
             Owner::Container { runtime, id, pod_uid } => {
                 let mut labels = vec![("container_id", id.clone()), ("runtime", runtime.name().to_owned())];
                 let (sort, name) = match pod_uid {
@@ -136,7 +152,7 @@ impl Attribution {
             }
             Owner::Host => description(WorkloadKind::Host, format!("spiffe://{domain}/host"), Vec::new()),
             Owner::Unknown { reason } => self.unknown_cgroup(cgroup_id, node.path.clone(), reason),
-        })
+        }
     }
 
     fn unknown_cgroup(&self, cgroup_id: u64, path: Vec<u8>, reason: &'static str) -> Description {

@@ -5,10 +5,13 @@
 
 use std::sync::mpsc::{SyncSender, TrySendError};
 
+use std::sync::Arc;
+
 use tokio::sync::oneshot;
 
 use crate::session::protocol::{
-    CommandStatus, OpenSession, Peer, SessionError, SessionInfo, SessionOpened, SessionService, Status, WhoAmI,
+    CommandStatus, OpenSession, Peer, SessionError, SessionInfo, SessionOpened, SessionService, SinkStatus, Status,
+    WhoAmI,
 };
 
 /// Most commands that wait for the pipeline. It looks at them every few milliseconds; more than this at once
@@ -48,17 +51,21 @@ pub enum Input {
     Shutdown,
 }
 
+/// Asks the sinks how far they are. The pipeline does not know them, and never waits for one.
+pub type AskSinks = Arc<dyn Fn() -> Vec<SinkStatus> + Send + Sync>;
+
 /// The asking side; clones share the queue.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct PipelineHandle {
     queue: SyncSender<Input>,
+    sinks: AskSinks,
 }
 
 impl PipelineHandle {
-    /// A handle that feeds `queue`.
+    /// A handle that feeds `queue` and adds what `sinks` say to the status.
     #[must_use]
-    pub fn new(queue: SyncSender<Input>) -> Self {
-        Self { queue }
+    pub fn new(queue: SyncSender<Input>, sinks: AskSinks) -> Self {
+        Self { queue, sinks }
     }
 
     /// Asks the pipeline to stop in order. Waits for room in the queue: a stop must not get lost.
@@ -113,15 +120,17 @@ impl SessionService for PipelineHandle {
         self.ask(|reply| Command::Revoke(id, peer, reply)).await?
     }
 
-    async fn sessions(&self) -> Vec<SessionInfo> {
-        self.ask(Command::Sessions).await.unwrap_or_default()
+    async fn sessions(&self) -> Result<Vec<SessionInfo>, SessionError> {
+        self.ask(Command::Sessions).await
     }
 
-    async fn whoami(&self, pid: u32) -> Option<WhoAmI> {
-        self.ask(|reply| Command::Whoami(pid, reply)).await.ok().flatten()
+    async fn whoami(&self, pid: u32) -> Result<Option<WhoAmI>, SessionError> {
+        self.ask(|reply| Command::Whoami(pid, reply)).await
     }
 
-    async fn status(&self) -> Status {
-        self.ask(Command::Status).await.unwrap_or_else(|_stopping| Status::default())
+    async fn status(&self) -> Result<Status, SessionError> {
+        let mut status = self.ask(Command::Status).await?;
+        status.sinks = (self.sinks)();
+        Ok(status)
     }
 }

@@ -6,7 +6,7 @@
 
 use std::collections::{HashMap, VecDeque};
 
-use agent_evidence::record::{BootTime, EntryIndex, ProcessCookie, WallTime};
+use agent_evidence::record::{BootTime, EntryIndex, Kind, KindCount, ProcessCookie, WallTime};
 
 use super::cgroupfs::SessionCgroup;
 use crate::session::protocol::{CommandStatus, SessionInfo, SessionState};
@@ -73,7 +73,7 @@ pub struct Session {
     pub token: Option<(String, BootTime)>,
     /// Processes that are in the session by ancestry and were moved out of its cgroup, with their tgid.
     pub escaped: HashMap<ProcessCookie, u32>,
-    /// Entries of each act kind so far: fork, exec, exit, connect, open, other.
+    /// Entries of each kind so far.
     pub totals: Totals,
     /// Set once it expired and its processes were told to die.
     pub expiring: bool,
@@ -90,10 +90,46 @@ pub struct Totals {
     pub exits: u64,
     /// Connections tried.
     pub connects: u64,
+    /// Connections in progress that were decided.
+    pub connects_done: u64,
     /// Files opened or tried.
     pub opens: u64,
-    /// Everything else.
-    pub others: u64,
+    /// Cgroups made, removed or moved to.
+    pub cgroups: u64,
+}
+
+impl Totals {
+    /// Counts one entry.
+    pub fn count(&mut self, kind: Kind) {
+        let counter = match kind {
+            Kind::Fork => &mut self.forks,
+            Kind::Exec => &mut self.execs,
+            Kind::Exit => &mut self.exits,
+            Kind::Connect => &mut self.connects,
+            Kind::ConnectDone => &mut self.connects_done,
+            Kind::Open => &mut self.opens,
+            _ => &mut self.cgroups,
+        };
+        *counter = counter.saturating_add(1);
+    }
+
+    /// The counts that are not zero.
+    #[must_use]
+    pub fn counts(&self) -> Vec<KindCount> {
+        [
+            (Kind::Fork, self.forks),
+            (Kind::Exec, self.execs),
+            (Kind::Exit, self.exits),
+            (Kind::Connect, self.connects),
+            (Kind::ConnectDone, self.connects_done),
+            (Kind::Open, self.opens),
+            (Kind::Cgroup, self.cgroups),
+        ]
+        .into_iter()
+        .filter(|(_, count)| *count > 0)
+        .map(|(kind, count)| KindCount { kind, count })
+        .collect()
+    }
 }
 
 impl Session {

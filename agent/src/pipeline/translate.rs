@@ -1,6 +1,349 @@
 //! From a decoded kernel event to the body of its record: nothing is looked up, nothing is guessed.
 //!
 //! Pure. Facts go to the body's members, what the workload could have written goes to its `claims`; every flag of
-//! the kernel side that limits what was observed becomes a mark.
+//! the kernel side that limits what was observed becomes a mark. Paths are turned round in a buffer that is used
+//! again for every event.
 
 #![forbid(unsafe_code)]
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+
+use agent_common::cgroup::cgroup_flag;
+use agent_common::connect::{AF_INET, connect_flag};
+use agent_common::file::{open_flag, path_flag};
+use agent_common::header::flag;
+use agent_common::process::exec_flag;
+use agent_evidence::record::{
+    ActMarks, Body, Capabilities, Cgroup, CgroupId, CgroupOp, CommClaims, Connect, ConnectDone, Device, Exec,
+    ExecClaims, Exit, Fork, Open, OpenClaims, SocketCookie, Text, TextList, Transport,
+};
+
+use crate::event::{self, Event, Header, WalkedPath};
+
+/// `AT_FDCWD`: a relative name starts from the working directory.
+const AT_FDCWD: i32 = -100;
+/// The kernel's mark on an open that created the file (`FMODE_CREATED`, include/linux/fs.h).
+const FMODE_CREATED: u32 = 0x10_0000;
+
+/// Buffers for paths in reading order.
+#[derive(Debug, Default)]
+pub(super) struct Paths {
+    path: Vec<u8>,
+    cwd: Vec<u8>,
+}
+
+impl Paths {
+    /// Turns the paths of an event round. Call before [`body`].
+    pub(super) fn turn(&mut self, event: &Event<'_>) {
+        self.path.clear();
+        self.cwd.clear();
+        match event {
+            Event::Exec(exec) => {
+                exec.path.write(&mut self.path);
+                exec.cwd.write(&mut self.cwd);
+            }
+            Event::Open(open) => open.path.write(&mut self.path),
+            _ => {}
+        }
+    }
+}
+
+/// The body of the record of `event`, whose paths `paths` has turned round.
+pub(super) fn body<'a>(event: &'a Event<'_>, paths: &'a Paths) -> Body<'a> {
+    match event {
+        Event::Fork(fork) => Body::Fork(self::fork(fork)),
+        Event::Exec(exec) => Body::Exec(self::exec(exec, paths)),
+        Event::Exit(exit) => Body::Exit(self::exit(exit)),
+        Event::CgroupCreate(life) => Body::Cgroup(cgroup_life(life, CgroupOp::Create)),
+        Event::CgroupRemove(life) => Body::Cgroup(cgroup_life(life, CgroupOp::Remove)),
+        Event::CgroupMove(moved) => Body::Cgroup(cgroup_move(moved)),
+        Event::Connect(connect) => Body::Connect(self::connect(connect)),
+        Event::ConnectDone(connect) => Body::ConnectDone(connect_done(connect)),
+        Event::Open(open) => Body::Open(self::open(open, paths)),
+    }
+}
+
+fn comm<'a>(header: &'a Header<'_>) -> CommClaims<'a> {
+    CommClaims { comm: Text::new(header.comm.0) }
+}
+
+fn marks(header: &Header<'_>) -> ActMarks {
+    ActMarks::NONE
+        .with(ActMarks::NO_STRINGS, header.flags & flag::NO_SCRATCH != 0)
+        .with(ActMarks::IO_WORKER, header.flags & flag::IO_WORKER != 0)
+        .with(ActMarks::DEFERRED, header.flags & flag::DEFERRED != 0)
+}
+
+fn path_marks(marks: ActMarks, path: &WalkedPath<'_>) -> ActMarks {
+    marks
+        .with(ActMarks::PATH_PARTIAL, path.flags & path_flag::COMPLETE == 0)
+        .with(ActMarks::PATH_DETACHED, path.flags & path_flag::DETACHED != 0)
+        .with(ActMarks::PATH_UNLINKED, path.flags & path_flag::UNLINKED != 0)
+        .with(ActMarks::PATH_UNREADABLE, path.flags & path_flag::UNREADABLE != 0)
+}
+
+/// The kernel's internal device number: major in the upper 12 bits, minor in the lower 20 (include/linux/kdev_t.h).
+fn device(dev: u32) -> Device {
+    Device { major: dev >> 20, minor: dev & 0xf_ffff }
+}
+
+fn euid(header: &Header<'_>) -> Option<u32> {
+    (header.euid != header.uid).then_some(header.euid)
+}
+
+fn known(id: u64) -> Option<CgroupId> {
+    (id != 0).then_some(CgroupId(id))
+}
+
+fn fork<'a>(event: &'a event::Fork<'_>) -> Fork<'a> {
+    let header = &event.header;
+    Fork {
+        child: event.child(),
+        child_tgid: event.child_tgid,
+        child_start: event.child_start,
+        child_cgroup: (event.child_cgroup_id != header.cgroup_id).then_some(CgroupId(event.child_cgroup_id)),
+        tgid: header.tgid,
+        uid: header.uid,
+        marks: marks(header),
+        claims: comm(header),
+    }
+}
+
+fn exec<'a>(event: &'a event::Exec<'_>, paths: &'a Paths) -> Exec<'a> {
+    let (header, wire) = (&event.header, &event.wire);
+    let flags = wire.exec_flags;
+    let cwd_unsure = event.cwd.flags & path_flag::COMPLETE == 0
+        || event.cwd.flags & (path_flag::DETACHED | path_flag::UNLINKED | path_flag::UNREADABLE) != 0;
+    // The kernel names a memfd's file `memfd:` and whatever the caller chose (mm/memfd.c), on a mount outside every
+    // namespace; a file of that name on a real mount is not detached.
+    let memfd = event.path.flags & path_flag::DETACHED != 0 && event.path.names.starts_with(b"memfd:");
+    Exec {
+        path: (!paths.path.is_empty()).then(|| Text::new(&paths.path)),
+        argv: TextList::Nul(event.argv),
+        argc: wire.argc,
+        cwd: (!paths.cwd.is_empty()).then(|| Text::new(&paths.cwd)),
+        tgid: header.tgid,
+        parent: header.parent(),
+        uid: header.uid,
+        gid: header.gid,
+        euid: header.euid,
+        egid: header.egid,
+        suid: wire.suid,
+        sgid: wire.sgid,
+        login_uid: (wire.loginuid != u32::MAX).then_some(wire.loginuid),
+        caps: Capabilities(wire.cap_effective),
+        ino: wire.ino,
+        dev: device(wire.dev),
+        nlink: wire.nlink,
+        mode: u32::from(wire.mode),
+        size: wire.size,
+        marks: path_marks(marks(header), &event.path)
+            .with(ActMarks::CWD_UNSURE, cwd_unsure)
+            .with(ActMarks::ARGV_TRUNCATED, flags & exec_flag::ARGV_TRUNCATED != 0)
+            .with(ActMarks::ARGV_UNREAD, flags & exec_flag::ARGV_UNREAD != 0)
+            .with(ActMarks::CLAIM_TRUNCATED, flags & exec_flag::NAME_TRUNCATED != 0)
+            .with(ActMarks::BY_THREAD, flags & exec_flag::BY_THREAD != 0)
+            .with(ActMarks::MEMFD, memfd),
+        claims: ExecClaims {
+            comm: Text::new(header.comm.0),
+            invoked: (!event.invoked.0.is_empty()).then(|| Text::new(event.invoked.0)),
+        },
+    }
+}
+
+fn exit<'a>(event: &'a event::Exit<'_>) -> Exit<'a> {
+    // wait(2): the low seven bits are the signal, 0x80 a core dump, the next byte the code.
+    let signal = event.status & 0x7f;
+    Exit {
+        tgid: event.header.tgid,
+        code: (signal == 0).then_some((event.status >> 8) & 0xff),
+        signal: (signal != 0).then_some(signal),
+        uid: event.header.uid,
+        marks: marks(&event.header),
+        claims: comm(&event.header),
+    }
+}
+
+fn cgroup_life<'a>(event: &'a event::CgroupLife<'_>, op: CgroupOp) -> Cgroup<'a> {
+    Cgroup {
+        op,
+        id: CgroupId(event.id),
+        path: (!event.path.is_empty()).then(|| Text::new(event.path)),
+        parent: known(event.parent_id),
+        moved: None,
+        moved_tgid: None,
+        scope_before: None,
+        scope_after: None,
+        tgid: event.header.tgid,
+        uid: event.header.uid,
+        marks: marks(&event.header).with(ActMarks::PATH_PARTIAL, event.flags & cgroup_flag::PATH_TRUNCATED != 0),
+        claims: comm(&event.header),
+    }
+}
+
+fn cgroup_move<'a>(event: &'a event::CgroupMove<'_>) -> Cgroup<'a> {
+    Cgroup {
+        op: CgroupOp::Move,
+        id: CgroupId(event.to_id),
+        path: (!event.path.is_empty()).then(|| Text::new(event.path)),
+        parent: None,
+        moved: Some(event.process()),
+        moved_tgid: Some(event.moved_tgid),
+        scope_before: known(event.scope_before),
+        scope_after: known(event.scope_after),
+        tgid: event.header.tgid,
+        uid: event.header.uid,
+        marks: marks(&event.header)
+            .with(ActMarks::PATH_PARTIAL, event.flags & cgroup_flag::PATH_TRUNCATED != 0)
+            .with(ActMarks::WHOLE_PROCESS, event.flags & cgroup_flag::WHOLE_PROCESS != 0),
+        claims: comm(&event.header),
+    }
+}
+
+fn address(family: u16, bytes: [u8; 16], port: u16) -> SocketAddr {
+    let ip = if family == AF_INET {
+        let [a, b, c, d, ..] = bytes;
+        IpAddr::V4(Ipv4Addr::new(a, b, c, d))
+    } else {
+        IpAddr::V6(Ipv6Addr::from(bytes))
+    };
+    SocketAddr::new(ip, port)
+}
+
+/// By the kernel's protocol number (include/uapi/linux/in.h).
+fn transport(protocol: u16) -> Transport {
+    match protocol {
+        6 => Transport::Tcp,
+        17 => Transport::Udp,
+        1 => Transport::Icmp,
+        58 => Transport::Icmp6,
+        132 => Transport::Sctp,
+        262 => Transport::Mptcp,
+        _ => Transport::Other,
+    }
+}
+
+/// What both records of a connection have in common.
+struct Ends {
+    proto: Transport,
+    local: Option<SocketAddr>,
+    remote: SocketAddr,
+    errno: Option<u32>,
+    marks: ActMarks,
+}
+
+fn ends(event: &event::Connect<'_>) -> Ends {
+    let at = &event.endpoints;
+    let flags = at.connect_flags;
+    let observed = flags & connect_flag::RESULT_UNOBSERVED == 0;
+    Ends {
+        proto: transport(at.protocol),
+        local: (flags & connect_flag::LOCAL_KNOWN != 0).then(|| address(at.family, at.local, at.local_port)),
+        remote: address(at.family, at.remote, at.remote_port),
+        errno: observed.then(|| at.result.unsigned_abs()),
+        marks: marks(&event.header)
+            .with(ActMarks::RESULT_NOT_OBSERVED, !observed)
+            .with(ActMarks::DONE_FOLLOWS, flags & connect_flag::DONE_FOLLOWS != 0)
+            .with(ActMarks::UNTRACKED, flags & connect_flag::UNTRACKED != 0),
+    }
+}
+
+fn connect<'a>(event: &'a event::Connect<'_>) -> Connect<'a> {
+    let Ends { proto, local, remote, errno, marks } = ends(event);
+    Connect {
+        proto,
+        local,
+        remote,
+        errno,
+        socket: SocketCookie(event.endpoints.cookie),
+        tgid: event.header.tgid,
+        uid: event.header.uid,
+        euid: euid(&event.header),
+        marks,
+        claims: comm(&event.header),
+    }
+}
+
+fn connect_done<'a>(event: &'a event::Connect<'_>) -> ConnectDone<'a> {
+    let Ends { proto, local, remote, errno, marks } = ends(event);
+    ConnectDone {
+        proto,
+        local,
+        remote,
+        errno,
+        socket: SocketCookie(event.endpoints.cookie),
+        tgid: event.header.tgid,
+        uid: event.header.uid,
+        marks,
+        claims: comm(&event.header),
+    }
+}
+
+fn open<'a>(event: &'a event::Open<'_>, paths: &'a Paths) -> Open<'a> {
+    let (header, wire) = (&event.header, &event.wire);
+    let flags = wire.open_flags;
+    let opened = u32::try_from(wire.result).ok();
+    let resolved = opened.is_some() && flags & open_flag::UNRESOLVED == 0;
+    let racy = flags & open_flag::RACY != 0;
+    let marks = if resolved { path_marks(marks(header), &event.path) } else { marks(header) };
+    Open {
+        path: (resolved && !paths.path.is_empty()).then(|| Text::new(&paths.path)),
+        oflags: wire.asked_flags,
+        fd: opened,
+        errno: opened.is_none().then(|| wire.result.unsigned_abs()),
+        ino: resolved.then_some(wire.ino),
+        dev: resolved.then(|| device(wire.dev)),
+        mode: resolved.then_some(u32::from(wire.mode)),
+        nlink: resolved.then_some(wire.nlink),
+        tgid: header.tgid,
+        uid: header.uid,
+        euid: euid(header),
+        marks: marks
+            .with(ActMarks::CLAIM_TRUNCATED, flags & open_flag::ASKED_TRUNCATED != 0)
+            .with(ActMarks::CLAIM_UNREAD, flags & open_flag::ASKED_UNREAD != 0)
+            .with(ActMarks::OFLAGS_CLAIMED, flags & open_flag::ASKED_FLAGS_CLAIMED != 0)
+            .with(ActMarks::RACY, racy)
+            .with(ActMarks::UNRESOLVED, flags & open_flag::UNRESOLVED != 0)
+            .with(ActMarks::CREATED, wire.file_mode & FMODE_CREATED != 0)
+            .with(ActMarks::DIFFERS, racy && resolved && differs(event.asked.0, &paths.path)),
+        claims: OpenClaims {
+            comm: Text::new(header.comm.0),
+            asked: (!event.asked.0.is_empty()).then(|| Text::new(event.asked.0)),
+            dir_fd: (wire.dir_fd != AT_FDCWD).then(|| u32::try_from(wire.dir_fd).ok()).flatten(),
+        },
+    }
+}
+
+/// Whether the last component that was asked for is not the file's own name. Links make that legitimate, and so is
+/// `.` or `..`: the mark tells a reader where to look, it accuses nobody.
+fn differs(asked: &[u8], path: &[u8]) -> bool {
+    let last = |bytes: &[u8]| bytes.rsplit(|byte| *byte == b'/').find(|part| !part.is_empty()).map(<[u8]>::to_vec);
+    match last(asked).as_deref() {
+        None | Some(b"." | b"..") => false,
+        asked => last(path).as_deref() != asked,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_of_each_family_reads_as_people_write_it() {
+        let mut bytes = [0; 16];
+        bytes[..4].copy_from_slice(&[127, 0, 0, 1]);
+        assert_eq!(address(AF_INET, bytes, 80).to_string(), "127.0.0.1:80");
+        let mut bytes = [0; 16];
+        bytes[15] = 1;
+        assert_eq!(address(10, bytes, 443).to_string(), "[::1]:443");
+    }
+
+    #[test]
+    fn names_that_differ_are_marked_and_dots_are_not() {
+        assert!(!differs(b"/etc/passwd", b"/etc/passwd"));
+        assert!(!differs(b"passwd", b"/etc/passwd"));
+        assert!(differs(b"/tmp/link", b"/etc/shadow"));
+        assert!(!differs(b"..", b"/etc"));
+        assert!(!differs(b"dir/", b"/tmp/dir"));
+    }
+}

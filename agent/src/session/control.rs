@@ -285,7 +285,7 @@ impl<S: SessionService> Talk<S> {
                 Ok(Reply::Done {})
             }
             Request::Sessions {} => {
-                let mut sessions = self.service.sessions().await;
+                let mut sessions = self.service.sessions().await?;
                 sessions.retain(|session| self.authorization.may_see(&self.peer, session.uid));
                 Ok(Reply::Sessions(sessions))
             }
@@ -294,14 +294,14 @@ impl<S: SessionService> Talk<S> {
                 self.service.revoke(&id, self.peer.clone()).await?;
                 Ok(Reply::Done {})
             }
-            Request::Whoami {} => Ok(Reply::Whoami(self.service.whoami(self.peer.pid).await)),
-            Request::Status {} => Ok(Reply::Status(Box::new(self.service.status().await))),
+            Request::Whoami {} => Ok(Reply::Whoami(self.service.whoami(self.peer.pid).await?)),
+            Request::Status {} => Ok(Reply::Status(Box::new(self.service.status().await?))),
         }
     }
 
     /// A session that the asker may not even see is unknown to it: ids of others do not leak.
     async fn require_owner(&self, id: &str) -> Result<(), SessionError> {
-        let sessions = self.service.sessions().await;
+        let sessions = self.service.sessions().await?;
         let owner = |session: &&SessionInfo| session.id == id;
         match sessions.iter().find(owner) {
             Some(session) if self.authorization.may_revoke(&self.peer, session.uid) => Ok(()),
@@ -407,8 +407,8 @@ mod tests {
             self.note(format!("revoke {id}"));
             Ok(())
         }
-        async fn sessions(&self) -> Vec<SessionInfo> {
-            vec![SessionInfo {
+        async fn sessions(&self) -> Result<Vec<SessionInfo>, SessionError> {
+            Ok(vec![SessionInfo {
                 id: "s1".into(),
                 identity: "spiffe://local/x".into(),
                 task: None,
@@ -419,18 +419,18 @@ mod tests {
                 issued_wall_ns: 1,
                 expires_in_ns: None,
                 state: SessionState::Running,
-            }]
+            }])
         }
-        async fn whoami(&self, pid: u32) -> Option<WhoAmI> {
-            Some(WhoAmI {
+        async fn whoami(&self, pid: u32) -> Result<Option<WhoAmI>, SessionError> {
+            Ok(Some(WhoAmI {
                 session: None,
                 identity: format!("pid {pid}"),
                 cgroup: 1,
                 established_how: "test".into(),
-            })
+            }))
         }
-        async fn status(&self) -> Status {
-            Status {
+        async fn status(&self) -> Result<Status, SessionError> {
+            Ok(Status {
                 version: "0".into(),
                 pid: 1,
                 uptime_ns: 0,
@@ -447,7 +447,7 @@ mod tests {
                 sessions: 0,
                 classes: Vec::new(),
                 sinks: Vec::new(),
-            }
+            })
         }
     }
 

@@ -377,13 +377,13 @@ pub trait SessionService: Clone + Send + Sync + 'static {
     -> impl Future<Output = Result<(), SessionError>> + Send;
 
     /// Every open session, and those that ended a short while ago.
-    fn sessions(&self) -> impl Future<Output = Vec<SessionInfo>> + Send;
+    fn sessions(&self) -> impl Future<Output = Result<Vec<SessionInfo>, SessionError>> + Send;
 
     /// Which workload the kernel gives a process; none when it is gone or unknown.
-    fn whoami(&self, pid: u32) -> impl Future<Output = Option<WhoAmI>> + Send;
+    fn whoami(&self, pid: u32) -> impl Future<Output = Result<Option<WhoAmI>, SessionError>> + Send;
 
     /// What the daemon says of itself.
-    fn status(&self) -> impl Future<Output = Status> + Send;
+    fn status(&self) -> impl Future<Output = Result<Status, SessionError>> + Send;
 }
 
 impl Request {

@@ -1,0 +1,423 @@
+//! The life of the daemon on one page: check, open the log, arm the kernel side, serve, drain.
+//!
+//! What is built here is owned here; the pieces know each other only by what is handed to them. Nothing is bound or
+//! armed before the configuration and the host have been looked at, and what was armed is let go of in the reverse
+//! order.
+
+use std::io;
+use std::os::unix::fs::{PermissionsExt, chown};
+use std::path::{Path, PathBuf};
+use std::sync::mpsc::sync_channel;
+use std::sync::{Arc, Weak};
+
+use agent_evidence::checkpoint::{Checkpoint, CheckpointError};
+use agent_evidence::record::{Digest, Id128, Nanoseconds, Text};
+use agent_common::stats::family;
+use sha2::{Digest as _, Sha256};
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::config::Config;
+use crate::export::ocsf_file::{OcsfFileSink, Running, SinkError};
+use crate::log::{Birth, Limits, Log, LogError, Now, Recovery};
+use crate::pipeline::cgroupfs::CgroupError;
+use crate::pipeline::handle::COMMANDS_MAX;
+use crate::pipeline::{Clock, Parts, Pipeline, PipelineError, PipelineHandle, SessionCgroups, Settings};
+use crate::probe::{Probe, ProbeConfig, ProbeError, cgroup2_root};
+use crate::session::authorization::RunAuthorization;
+use crate::session::control::{self, ControlError};
+use crate::sign::SignError;
+use crate::sign::software::SoftwareKey;
+use crate::telemetry::notify::Notifier;
+
+/// Longest host name part of an origin made by ourselves, in bytes.
+const ORIGIN_HOST_BYTES_MAX: usize = 63;
+
+/// Why the daemon does not run, or stopped.
+#[derive(Debug, thiserror::Error)]
+pub enum AppError {
+    /// Not root.
+    #[error("the daemon must run as root: it loads eBPF programs and moves processes between cgroups")]
+    NotRoot,
+    /// Built without the eBPF object.
+    #[error("this binary carries no eBPF object: build it with `cargo xtask build`")]
+    NoObject,
+    /// Configuration names a group that does not exist.
+    #[error("access.reader_group: there is no group {0:?} in /etc/group")]
+    NoGroup(String),
+    /// Configuration asks for another origin than the log has.
+    #[error("log.origin is {asked:?}, the log in {state} is {has:?}: an origin cannot be changed; use another state directory")]
+    OtherOrigin {
+        /// What is configured.
+        asked: String,
+        /// What the log has.
+        has: String,
+        /// Where.
+        state: PathBuf,
+    },
+    /// The checkpoint in the state directory cannot be read.
+    #[error("the checkpoint in {path} cannot be read: {source}")]
+    Checkpoint {
+        /// Where.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: CheckpointError,
+    },
+    /// A file or directory could not be used.
+    #[error("cannot {what} {path}: {source}")]
+    Io {
+        /// What was tried.
+        what: &'static str,
+        /// On what.
+        path: PathBuf,
+        /// What the system said.
+        #[source]
+        source: io::Error,
+    },
+    /// The log key.
+    #[error("{0}")]
+    Sign(#[from] SignError),
+    /// The log.
+    #[error("{0}")]
+    Log(#[from] LogError),
+    /// The kernel side.
+    #[error("{0}")]
+    Probe(#[from] ProbeError),
+    /// The session cgroups.
+    #[error("{error}: {}", .error.source)]
+    Cgroup {
+        /// What was tried.
+        error: CgroupError,
+    },
+    /// The control socket.
+    #[error("{0}")]
+    Control(#[from] ControlError),
+    /// A sink.
+    #[error("export.ocsf_file: {0}")]
+    Sink(#[from] SinkError),
+    /// The pipeline.
+    #[error("{0}")]
+    Pipeline(#[from] PipelineError),
+    /// The pipeline's thread panicked: a fault of this program.
+    #[error("the pipeline stopped unexpectedly; what was durable stays so: start the daemon again")]
+    Panicked,
+    /// No randomness.
+    #[error("no randomness: {0}")]
+    Random(getrandom::Error),
+}
+
+impl AppError {
+    /// The exit code that tells an operator what kind of trouble it is: 64 configuration, 69 the host lacks
+    /// something, 70 the evidence is in danger.
+    #[must_use]
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Self::NoGroup(_) | Self::OtherOrigin { .. } => 64,
+            Self::NotRoot
+            | Self::NoObject
+            | Self::Probe(_)
+            | Self::Cgroup { .. }
+            | Self::Control(_)
+            | Self::Sink(_)
+            | Self::Io { .. }
+            | Self::Random(_) => 69,
+            Self::Log(LogError::Locked | LogError::State { .. }) => 69,
+            Self::Log(_) | Self::Checkpoint { .. } | Self::Pipeline(_) | Self::Panicked => 70,
+            Self::Sign(SignError::Random(_) | SignError::Unavailable { .. }) => 69,
+            Self::Sign(_) => 70,
+        }
+    }
+}
+
+fn io_error(what: &'static str, path: &Path) -> impl FnOnce(io::Error) -> AppError {
+    let path = path.to_owned();
+    move |source| AppError::Io { what, path, source }
+}
+
+/// Runs the daemon until SIGTERM or SIGINT, or until it must stop by itself.
+///
+/// # Errors
+/// [`AppError`]; its [`AppError::exit_code`] is the process's.
+pub async fn run_daemon(config: Config) -> Result<(), AppError> {
+    if !rustix::process::geteuid().is_root() {
+        return Err(AppError::NotRoot);
+    }
+    let object = object().ok_or(AppError::NoObject)?;
+    let reader_gid = config.access.reader_group.as_deref().map(group_id).transpose()?;
+    prepare_state(&config.paths.state, reader_gid)?;
+    let clock = Clock;
+    let (log, recovery) = open_log(&config, clock)?;
+    share_log(&config.paths.log(), reader_gid)?;
+    tracing::info!(origin = log.origin(), entries = log.size().0, tier = log.key_tier().as_str(), "log open");
+    tracing::warn!("tier T0: the log key is a software key on disk; whoever becomes root on this host can sign with it");
+
+    let listener = control::bind(&config.paths.control_socket())?;
+    let sink = match &config.export.ocsf_file.path {
+        None => None,
+        Some(path) => {
+            let sink = OcsfFileSink::open(config.paths.log(), &config.paths.cursors(), path.clone())?;
+            Some(Arc::new(Running::start(sink).map_err(io_error("start the sink for", path))?))
+        }
+    };
+    let probe = Probe::arm(&ProbeConfig {
+        object: object.to_vec(),
+        pin_root: config.paths.bpf_pins.clone(),
+        agent_tgid: std::process::id(),
+    })?;
+    let cgroup_mount = match &config.paths.cgroup_root {
+        Some(root) => root.clone(),
+        None => cgroup2_root()?,
+    };
+    let session_cgroups = SessionCgroups::prepare(&cgroup_mount, &config.paths.cgroup_name)
+        .map_err(|error| AppError::Cgroup { error })?;
+
+    let (queue, inputs) = sync_channel(COMMANDS_MAX);
+    let sinks: Weak<Running> = sink.as_ref().map_or_else(Weak::new, Arc::downgrade);
+    let handle = PipelineHandle::new(
+        queue,
+        Arc::new(move || sinks.upgrade().map(|running| running.status()).into_iter().collect()),
+    );
+    let settings = settings(&config, log.origin())?;
+    let parts = Parts { settings, log, probe, inputs, cgroup_mount, session_cgroups, recovery };
+    let (ready, is_ready) = tokio::sync::oneshot::channel();
+    let (ended, mut has_ended) = tokio::sync::oneshot::channel();
+    let thread = std::thread::Builder::new()
+        .name("pipeline".to_owned())
+        .spawn(move || {
+            let outcome = Pipeline::begin(parts).and_then(|pipeline| {
+                // Nobody waits any more when the daemon is already stopping.
+                let _: Result<(), ()> = ready.send(());
+                pipeline.run()
+            });
+            let _: Result<(), ()> = ended.send(());
+            outcome
+        })
+        .map_err(io_error("start the thread of", Path::new("pipeline")))?;
+
+    let notifier = Notifier::from_environment();
+    let mut terminate = signal(SignalKind::terminate()).map_err(io_error("wait for", Path::new("SIGTERM")))?;
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(io_error("wait for", Path::new("SIGINT")))?;
+    if is_ready.await.is_ok() {
+        tracing::info!(socket = %config.paths.control_socket().display(), "armed");
+        notifier.ready("armed");
+        let authorization = RunAuthorization::new(config.run.clone(), reader_gid);
+        let stop = async {
+            tokio::select! {
+                _ = terminate.recv() => tracing::info!("SIGTERM: draining"),
+                _ = interrupt.recv() => tracing::info!("SIGINT: draining"),
+                _ = &mut has_ended => {}
+            }
+        };
+        control::serve(listener, handle.clone(), authorization, stop).await;
+    }
+    notifier.stopping();
+    // The queue's last sender must go, and the request must arrive: both wait for the pipeline, not for a client.
+    let outcome = tokio::task::spawn_blocking(move || {
+        handle.shut_down();
+        drop(handle);
+        thread.join()
+    })
+    .await;
+    let removed = std::fs::remove_file(config.paths.control_socket());
+    if let Err(error) = removed {
+        tracing::debug!(%error, "the control socket was gone already");
+    }
+    if let Some(sink) = sink.and_then(Arc::into_inner) {
+        sink.stop();
+    }
+    match outcome {
+        Ok(Ok(outcome)) => Ok(outcome?),
+        Ok(Err(_)) | Err(_) => Err(AppError::Panicked),
+    }
+}
+
+/// The eBPF object that this binary carries.
+fn object() -> Option<&'static [u8]> {
+    #[cfg(ebpf_object)]
+    return Some(include_bytes!(env!("AFFIANT_EBPF_OBJECT")));
+    #[cfg(not(ebpf_object))]
+    None
+}
+
+/// Opens the log, or creates it when the state directory holds none.
+fn open_log(config: &Config, clock: Clock) -> Result<(Log, Option<Recovery>), AppError> {
+    let state = &config.paths.state;
+    let keys = state.join("keys");
+    let limits = Limits {
+        commit_interval: Nanoseconds(config.log.commit_ms * 1_000_000),
+        seal_interval: Nanoseconds(config.log.seal_ms * 1_000_000),
+        epoch_length: Nanoseconds(config.log.epoch_s * 1_000_000_000),
+        ..Limits::default()
+    };
+    let now = Now { wall: clock.wall(), boot: clock.boot() };
+    if let Some(has) = stored_origin(state)? {
+        if let Some(asked) = config.log.origin.as_ref().filter(|asked| **asked != has) {
+            return Err(AppError::OtherOrigin { asked: asked.clone(), has, state: state.clone() });
+        }
+        let key = SoftwareKey::load(&keys)?;
+        let (log, recovery) = Log::open(state, limits, &has, Box::new(key), now)?;
+        return Ok((log, Some(recovery)));
+    }
+    let origin = match &config.log.origin {
+        Some(origin) => origin.clone(),
+        None => made_origin()?,
+    };
+    // A key without a log is what a creation that was interrupted leaves: nothing was signed with it that anyone
+    // has seen.
+    let key = match SoftwareKey::load(&keys) {
+        Err(SignError::Missing(_)) => SoftwareKey::create(&keys)?,
+        other => other?,
+    };
+    let boot_id = boot_id()?;
+    let kernel = kernel_release();
+    let birth = Birth {
+        boot_id: Text::new(boot_id.as_bytes()),
+        kernel: Text::new(kernel.as_bytes()),
+        machine: std::fs::read("/etc/machine-id").ok().map(|id| Digest(Sha256::digest(&id).into())),
+        predecessor: None,
+    };
+    let log = Log::create(state, limits, &origin, Box::new(key), &birth, now)?;
+    tracing::info!(origin, "created a new log");
+    Ok((log, None))
+}
+
+/// The origin of the log that the state directory holds.
+fn stored_origin(state: &Path) -> Result<Option<String>, AppError> {
+    for name in ["head", "log/checkpoint"] {
+        let path = state.join(name);
+        match std::fs::read(&path) {
+            Ok(note) => {
+                let (checkpoint, _) =
+                    Checkpoint::parse(&note).map_err(|source| AppError::Checkpoint { path, source })?;
+                return Ok(Some(checkpoint.origin.as_str().to_owned()));
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(source) => return Err(AppError::Io { what: "read", path, source }),
+        }
+    }
+    Ok(None)
+}
+
+/// `affiant.local/<host name>-<8 random hexadecimal digits>`: two hosts of one name do not share an origin.
+fn made_origin() -> Result<String, AppError> {
+    let mut random = [0_u8; 4];
+    getrandom::fill(&mut random).map_err(AppError::Random)?;
+    let host: String = rustix::system::uname()
+        .nodename()
+        .to_string_lossy()
+        .chars()
+        .map(|c| if c.is_ascii_alphanumeric() || c == '-' || c == '.' { c } else { '-' })
+        .take(ORIGIN_HOST_BYTES_MAX)
+        .collect();
+    Ok(format!("affiant.local/{host}-{:08x}", u32::from_be_bytes(random)))
+}
+
+fn settings(config: &Config, origin: &str) -> Result<Settings, AppError> {
+    let mut run = [0_u8; 16];
+    getrandom::fill(&mut run).map_err(AppError::Random)?;
+    let milliseconds = |value: u64| u32::try_from(value).unwrap_or(u32::MAX);
+    let effective = config.to_toml().unwrap_or_default();
+    let families = if config.capture.files { family::FILE } else { 0 }
+        | if config.capture.network { family::NETWORK } else { 0 };
+    Ok(Settings {
+        run: Id128(run),
+        boot_id: boot_id()?,
+        agent_digest: own_digest()?,
+        config_digest: Sha256::digest(effective.as_bytes()).into(),
+        commit_ms: milliseconds(config.log.commit_ms),
+        seal_ms: milliseconds(config.log.seal_ms),
+        heartbeat_ms: milliseconds(config.heartbeat.interval_s.saturating_mul(1_000)),
+        containers: config.capture.containers,
+        units: config.capture.units.clone(),
+        families,
+        identity_default: config.run.identity_default.clone(),
+        sessions_max: config.run.sessions_max,
+        trust_domain: trust_domain(origin),
+        keep_pins: config.capture.keep_on_stop,
+    })
+}
+
+/// The origin's last segment is this host's name in it: letters, digits, `-` and `.` are what a SPIFFE trust domain
+/// may hold, in lower case.
+fn trust_domain(origin: &str) -> String {
+    let last = origin.rsplit('/').next().unwrap_or(origin);
+    last.chars()
+        .map(|c| if c.is_ascii_alphanumeric() || matches!(c, '-' | '.') { c.to_ascii_lowercase() } else { '-' })
+        .collect()
+}
+
+fn boot_id() -> Result<String, AppError> {
+    let path = Path::new("/proc/sys/kernel/random/boot_id");
+    Ok(std::fs::read_to_string(path).map_err(io_error("read", path))?.trim().to_owned())
+}
+
+fn kernel_release() -> String {
+    rustix::system::uname().release().to_string_lossy().into_owned()
+}
+
+/// SHA-256 of the running executable, read through the kernel's own link, so that a file put in its place since
+/// does not count.
+fn own_digest() -> Result<[u8; 32], AppError> {
+    let path = Path::new("/proc/self/exe");
+    let mut file = std::fs::File::open(path).map_err(io_error("open", path))?;
+    let mut digest = Sha256::new();
+    let mut buffer = vec![0; 64 * 1024];
+    loop {
+        let read = io::Read::read(&mut file, &mut buffer).map_err(io_error("read", path))?;
+        if read == 0 {
+            return Ok(digest.finalize().into());
+        }
+        digest.update(buffer.get(..read).unwrap_or_default());
+    }
+}
+
+/// The state directory: root's alone, except that a reader group may pass through it to `log/`.
+fn prepare_state(state: &Path, reader_gid: Option<u32>) -> Result<(), AppError> {
+    std::fs::create_dir_all(state).map_err(io_error("make the state directory", state))?;
+    let mode = if reader_gid.is_some() { 0o710 } else { 0o700 };
+    std::fs::set_permissions(state, std::fs::Permissions::from_mode(mode)).map_err(io_error("set the mode of", state))?;
+    chown(state, Some(0), Some(reader_gid.unwrap_or(0))).map_err(io_error("set the owner of", state))
+}
+
+/// The log directory: what is made below it later takes its group (set-group-id), and the directory's mode decides
+/// who gets that far.
+fn share_log(log: &Path, reader_gid: Option<u32>) -> Result<(), AppError> {
+    let mode = if reader_gid.is_some() { 0o2750 } else { 0o700 };
+    chown(log, Some(0), Some(reader_gid.unwrap_or(0))).map_err(io_error("set the owner of", log))?;
+    std::fs::set_permissions(log, std::fs::Permissions::from_mode(mode)).map_err(io_error("set the mode of", log))
+}
+
+/// The id of a group by `/etc/group`. Groups from elsewhere (LDAP) can be given by number.
+fn group_id(name: &str) -> Result<u32, AppError> {
+    if let Ok(id) = name.parse() {
+        return Ok(id);
+    }
+    let path = Path::new("/etc/group");
+    let groups = std::fs::read_to_string(path).map_err(io_error("read", path))?;
+    groups
+        .lines()
+        .find_map(|line| {
+            let mut fields = line.split(':');
+            (fields.next() == Some(name)).then(|| fields.nth(1)?.parse().ok()).flatten()
+        })
+        .ok_or_else(|| AppError::NoGroup(name.to_owned()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_trust_domain_is_the_hosts_part_of_the_origin() {
+        assert_eq!(trust_domain("affiant.local/Box_1-00ff"), "box-1-00ff");
+        assert_eq!(trust_domain("log.example.org"), "log.example.org");
+    }
+
+    #[test]
+    fn evidence_faults_and_missing_features_have_their_own_codes() {
+        assert_eq!(AppError::NotRoot.exit_code(), 69);
+        assert_eq!(AppError::NoGroup("x".to_owned()).exit_code(), 64);
+        assert_eq!(AppError::Pipeline(PipelineError::DiskFull).exit_code(), 70);
+        assert_eq!(AppError::Log(LogError::Locked).exit_code(), 69);
+    }
+}
