@@ -137,17 +137,22 @@ pub struct Pending {
 }
 const _: () = assert!(size_of::<Pending>() == 40 + 64 + 112);
 
-/// What the task iterator writes for each process alive (back-fill).
+/// What the task iterator writes for each process alive (back-fill). Followed by the binary's path, which takes the
+/// rest of the message and is written as [`crate::file`] describes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub struct Alive {
-    /// The process; `kind`, `class`, `seq` and `cpu` are zero.
+    /// The process; `kind`, `class` and `seq` are zero.
     pub header: Header,
-    /// Inode number of its binary; 0 for a kernel thread.
+    /// Inode number of its binary; 0 when it has none any more (a zombie).
     pub ino: u64,
     /// Kernel device number of the binary.
     pub dev: u32,
     /// Links to the binary.
     pub nlink: u32,
+    /// Bits of [`crate::file::path_flag`].
+    pub path_flags: u32,
+    /// Zero.
+    pub reserved: u32,
 }
-const _: () = assert!(size_of::<Alive>() == 112 + 16);
+const _: () = assert!(size_of::<Alive>() == 112 + 24);

@@ -10,6 +10,8 @@ pub enum Attach {
     Classic(&'static str, &'static str),
     /// cgroup socket-address hook, on the root of cgroup v2.
     SockAddr,
+    /// Iterator over kernel objects of this kind: nothing hooks, the pinned link gives a snapshot when read.
+    Iter(&'static str),
 }
 
 /// One program on one hook.
@@ -33,6 +35,7 @@ impl Hook {
             Attach::Btf(name) => format!("tp_btf/{name}"),
             Attach::Classic(category, name) => format!("tracepoint/{category}/{name}"),
             Attach::SockAddr => format!("cgroup/{}", self.program),
+            Attach::Iter(name) => format!("iter/{name}"),
         }
     }
 
@@ -40,7 +43,7 @@ impl Hook {
     pub(super) fn link_name(&self) -> String {
         match self.attach {
             Attach::Classic(_, name) => format!("{}-{name}", self.program),
-            Attach::Btf(_) | Attach::SockAddr => self.program.to_owned(),
+            Attach::Btf(_) | Attach::SockAddr | Attach::Iter(_) => self.program.to_owned(),
         }
     }
 }
@@ -70,11 +73,32 @@ pub const HOOKS: &[Hook] = &[
     optional("open", "open", Attach::Classic("syscalls", "sys_exit_openat2")),
     optional("open", "open", Attach::Classic("syscalls", "sys_exit_open")),
     optional("open", "open", Attach::Classic("syscalls", "sys_exit_creat")),
+    optional("process", "alive", Attach::Iter("task")),
 ];
 
-/// Acts that this tier does not see, whatever the kernel, and why.
+/// Acts that this tier does not see, whatever the kernel, and why. What a kernel lacks beyond that is added at arming.
 pub const NOT_COVERED: &[(&str, &str)] = &[
+    ("acts before arming", "capture starts when the hooks are attached; processes alive then are back-filled"),
     ("fork: threads", "only processes are reported; a thread's acts carry its tid"),
+    ("fork: kernel threads", "not acts of a workload; helpers that the kernel starts appear at their exec"),
+    ("fork: clone flags and new namespaces", "sched_process_fork does not carry them"),
     ("exec: failed calls", "sched_process_exec runs only when the exec succeeded"),
-    ("exec: content hash", "no hook of this tier may sleep, so the kernel cannot hash the file here"),
+    ("exec: content hash", "no hook of this tier may sleep, so the kernel cannot hash the file there"),
+    ("exec: argv beyond 4,096 bytes, environment", "bounded message; argc, envc and the whole length are recorded"),
+    ("cgroup v1 hierarchies", "a cgroup is named by its v2 id only"),
+    ("open: io_uring", "its opens do not return through the system calls hooked"),
+    ("open: open_by_handle_at", "not hooked"),
+    ("open: 32-bit and x32 calls", "the kernel does not trace compatibility calls by these tracepoints"),
+    ("open: descriptors inherited, or received over sockets or pidfd_getfd", "nothing is opened"),
+    ("open: memfd_create, pipes, sockets, anonymous inodes", "not made by the calls hooked"),
+    ("open: files the kernel opens itself (exec, core dumps)", "not made by the calls hooked; exec is its own event"),
+    ("open: which file, where the descriptor table is shared", "marked racy: another thread may have replaced the descriptor before it was read"),
+    ("file: read, write, truncate, rename, unlink, link, chmod, chown, mmap", "no hooks for these yet"),
+    ("connect: AF_UNIX, vsock, netlink, packet and raw families", "the cgroup hooks see IPv4 and IPv6 only"),
+    ("connect: calls that fail before the address is looked at", "the hooks run after the kernel's first checks"),
+    ("connect: result of io_uring, fast open and 32-bit calls", "they do not return through connect(2); marked result_not_observed"),
+    ("connect: processes outside cgroup v2's root, connections of the kernel itself", "the hooks belong to the cgroup of a process"),
+    ("udp: datagrams sent without connect", "sendmsg hooks are not attached at this tier yet"),
+    ("accept, listen, bind", "no hooks for these yet"),
+    ("privileged acts: credentials, ptrace, mount, namespaces, bpf, modules", "no hooks for these yet"),
 ];

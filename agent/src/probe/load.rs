@@ -1,6 +1,7 @@
 //! Arming: load the object, attach and pin, or take over what is pinned already.
 #![forbid(unsafe_code)]
 
+use super::backfill::{self, Alive};
 use super::btf::{Btf, BtfError};
 use super::counters::{Counters, LossEntry, losses};
 use super::hooks::{Attach, HOOKS, Hook, NOT_COVERED};
@@ -14,7 +15,7 @@ use agent_common::header::class;
 use agent_common::stats::{Loss, LossKey, Meta, Scope, Settings};
 use aya::maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray};
 use aya::programs::links::{FdLink, LinkError, PinnedLink};
-use aya::programs::{BtfTracePoint, CgroupAttachMode, CgroupSockAddr, ProgramError, ProgramInfo, TracePoint};
+use aya::programs::{BtfTracePoint, CgroupAttachMode, CgroupSockAddr, Iter, ProgramError, ProgramInfo, TracePoint};
 use aya::{Ebpf, EbpfError, EbpfLoader, VerifierLogLevel};
 use sha2::{Digest as _, Sha256};
 use std::fs::File;
@@ -23,7 +24,7 @@ use std::os::fd::AsFd as _;
 use std::path::{Path, PathBuf};
 
 /// Where the kernel describes its types.
-const KERNEL_BTF: &str = "/sys/kernel/btf/vmlinux";
+pub(super) const KERNEL_BTF: &str = "/sys/kernel/btf/vmlinux";
 
 /// Why capture could not be armed, or a map not be used.
 #[derive(Debug, thiserror::Error)]
@@ -147,6 +148,8 @@ pub struct HookReport {
     pub hook: String,
     /// The function.
     pub program: &'static str,
+    /// File name of the pinned link.
+    pub link: String,
     /// The kernel's digest of the program's instructions, hex.
     pub tag: String,
     /// The kernel's id of the program.
@@ -226,6 +229,19 @@ pub struct Probe {
     loss: HashMap<MapData, LossKey, Loss>,
     scope: HashMap<MapData, u64, Scope>,
     settings: Array<MapData, Settings>,
+    /// Held besides the pins, so that removing a pin does not detach a hook while this process lives.
+    _links: Vec<FdLink>,
+}
+
+/// Whether the hooks are as they were armed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HookCheck {
+    /// Every link is pinned and attached, and carries the program it was armed with.
+    pub ok: bool,
+    /// What is not, empty when all is well.
+    pub what: String,
+    /// SHA-256 over the programs' tags as read now, in the order of the report.
+    pub digest: [u8; 32],
 }
 
 impl Probe {
@@ -300,6 +316,15 @@ impl Probe {
             loss: typed(&pins, "LOSS", HashMap::try_from)?,
             scope: typed(&pins, "SCOPE", HashMap::try_from)?,
             settings: typed(&pins, "SETTINGS", Array::try_from)?,
+            _links: report
+                .hooks
+                .iter()
+                .map(|hook| {
+                    let link_failed =
+                        |source: LinkError| ProbeError::Link { hook: hook.hook.clone(), source: Box::new(source) };
+                    Ok(PinnedLink::from_pin(pins.link(&hook.link)).map_err(link_failed)?.into())
+                })
+                .collect::<Result<_, ProbeError>>()?,
             report,
             pins,
         })
@@ -309,6 +334,51 @@ impl Probe {
     #[must_use]
     pub fn report(&self) -> &ProbeReport {
         &self.report
+    }
+
+    /// Reads every link and program again and compares them with what was armed.
+    ///
+    /// # Errors
+    /// Never for a hook that is gone, which the answer says; kept fallible for kernels that refuse to be asked.
+    pub fn check_hooks(&self) -> Result<HookCheck, ProbeError> {
+        let mut hash = Sha256::new();
+        let mut faults = Vec::new();
+        for armed in &self.report.hooks {
+            match (link_ids(&self.pins.link(&armed.link)), ProgramInfo::from_pin(self.pins.program(armed.program))) {
+                (Ok(ids), Ok(program)) => {
+                    let tag = format!("{:016x}", program.tag());
+                    hash.update(tag.as_bytes());
+                    if ids != (armed.link_id, armed.program_id) {
+                        faults.push(format!("{}: link {} of program {}", armed.hook, ids.0, ids.1));
+                    } else if program.id() != armed.program_id || tag != armed.tag {
+                        faults.push(format!("{}: program {} with tag {tag}", armed.hook, program.id()));
+                    }
+                }
+                (link, program) => {
+                    hash.update([0; 16]);
+                    let why = link.err().map(|error| error.to_string());
+                    let why = why.or_else(|| program.err().map(|error| error.to_string())).unwrap_or_default();
+                    faults.push(format!("{}: {why}", armed.hook));
+                }
+            }
+        }
+        Ok(HookCheck { ok: faults.is_empty(), what: faults.join("; "), digest: hash.finalize().into() })
+    }
+
+    /// The processes alive now, from the kernel's iterator where it could be loaded, else from `/proc`; each entry
+    /// says which. With the iterator this also gives every process its scope.
+    ///
+    /// # Errors
+    /// When neither can be read.
+    pub fn backfill(&self) -> Result<Vec<Alive>, ProbeError> {
+        let path = self.pins.link("alive");
+        if path.exists() {
+            let bytes = read(&path)?;
+            return backfill::parse(&bytes)
+                .map_err(|error| file_error("read", &path, io::Error::new(io::ErrorKind::InvalidData, error)));
+        }
+        let proc = Path::new("/proc");
+        backfill::from_proc(proc).map_err(|source| file_error("read", proc, source))
     }
 
     /// Opens both rings, standing where the last reader released up to. One reader of each at a time.
@@ -577,6 +647,15 @@ fn attach(object: &mut Ebpf, hook: &Hook, pins: &PinSet) -> Result<(), ProbeErro
             let id = program.attach(cgroup, CgroupAttachMode::Single).map_err(failed("attach"))?;
             program.take_link(id).map_err(failed("attach"))?.try_into().map_err(link_failed)?
         }
+        Attach::Iter(name) => {
+            let program: &mut Iter = program.try_into().map_err(failed("find"))?;
+            if !loaded {
+                let btf = aya::Btf::from_sys_fs().map_err(|error| failed("load")(error.into()))?;
+                program.load(name, &btf).map_err(failed("load"))?;
+            }
+            let id = program.attach().map_err(failed("attach"))?;
+            program.take_link(id).map_err(failed("attach"))?.try_into().map_err(link_failed)?
+        }
     };
     let program_pin = pins.program(hook.program);
     if !program_pin.exists() {
@@ -605,6 +684,7 @@ fn describe(hook: &Hook, pins: &PinSet, attached_now: bool) -> Result<HookReport
         event: hook.event,
         hook: hook.name(),
         program: hook.program,
+        link: hook.link_name(),
         tag: format!("{:016x}", program.tag()),
         program_id: info.program_id(),
         link_id: info.id(),
@@ -616,11 +696,18 @@ fn describe(hook: &Hook, pins: &PinSet, attached_now: bool) -> Result<HookReport
     })
 }
 
+/// Ids of a pinned link and of its program.
+fn link_ids(path: &Path) -> Result<(u32, u32), LinkError> {
+    let link: FdLink = PinnedLink::from_pin(path)?.into();
+    let info = link.info()?;
+    Ok((info.id(), info.program_id()))
+}
+
 /// The root of the cgroup v2 hierarchy, which a hybrid layout has away from `/sys/fs/cgroup`.
 ///
 /// # Errors
 /// When /proc/mounts cannot be read or shows none.
-pub(super) fn cgroup2_root() -> Result<PathBuf, ProbeError> {
+pub fn cgroup2_root() -> Result<PathBuf, ProbeError> {
     let path = Path::new("/proc/mounts");
     let mounts = std::fs::read_to_string(path).map_err(|source| file_error("read", path, source))?;
     let root = mounts.lines().find_map(|line| {

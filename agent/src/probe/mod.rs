@@ -6,16 +6,20 @@
 
 #![forbid(unsafe_code)]
 
+mod backfill;
 pub mod btf;
 mod counters;
 pub mod hooks;
 mod load;
 pub mod offsets;
 mod pins;
+mod preflight;
 
 pub use crate::sys::ringbuf::{RingError, RingReader};
+pub use backfill::Alive;
 pub use counters::{Counter, Counters, LossEntry};
-pub use load::{HookReport, Probe, ProbeConfig, ProbeError, ProbeReport, RemovedSet, Rings, Tier};
+pub use load::{HookCheck, HookReport, cgroup2_root, Probe, ProbeConfig, ProbeError, ProbeReport, RemovedSet, Rings, Tier};
+pub use preflight::{Feature, Found, Preflight, preflight};
 
 /// How often a reader looks at the rings by itself, in milliseconds. The programs wake it only when a quarter of a
 /// ring is unread; at the 150,000 opens per second two cores can do, 20 ms are 600 kB of 16 MiB.
