@@ -6,7 +6,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
 use crate::note::{self, KeyName, Note, NoteError, NoteSigner};
-use crate::record::{RootHash, TreeSize};
+use crate::record::{EntryIndex, RootHash, TreeSize};
 
 /// Why a checkpoint is refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -62,7 +62,8 @@ impl Checkpoint {
         let size = lines
             .next()
             .and_then(|line| line.parse::<u64>().ok().filter(|size| size.to_string() == line))
-            .ok_or(wrong(2, "a tree size in decimal digits"))?;
+            .filter(|size| *size <= EntryIndex::MAX.0)
+            .ok_or(wrong(2, "a tree size below 2^53 in decimal digits"))?;
         let root = lines
             .next()
             .and_then(|line| STANDARD.decode(line).ok())

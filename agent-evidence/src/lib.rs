@@ -11,13 +11,19 @@
 //! | [`note`], [`checkpoint`], [`epoch`] | C2SP signed notes and checkpoints; the statement that begins an epoch |
 //! | [`verify`], [`trust`] | from a whole log and a trust file to a report |
 //!
+//! The feature `cli` adds `command`, the one module that reads files, and the program `affiant-verify`.
+//!
 //! Every input is untrusted: it may have been made by whoever the evidence is about.
 
 #![forbid(unsafe_code)]
 
 pub mod chain;
 pub mod checkpoint;
+#[cfg(feature = "cli")]
+pub mod command;
 pub mod epoch;
+#[cfg(any(test, feature = "fixture"))]
+pub mod fixture;
 pub mod note;
 pub mod record;
 pub mod tiles;

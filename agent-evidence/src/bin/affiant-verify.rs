@@ -1,2 +1,59 @@
-//! The command `affiant-verify`.
-fn main() {}
+//! `affiant-verify`: checks a log offline against a trust file and prints the verdict.
+
+#![forbid(unsafe_code)]
+
+use std::io::{self, Write as _};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use agent_evidence::command::{COULD_NOT_CHECK, verify_directory};
+use agent_evidence::verify::Options;
+use clap::Parser;
+
+/// Verifies an Affiant log, offline.
+///
+/// Exit codes: 0 every claim that the trust file requires is proved; 1 findings; 2 could not check, or no trust file
+/// (self-consistent, signer not established).
+#[derive(Parser)]
+#[command(name = "affiant-verify", version, after_help = "Example:\n  affiant-verify /var/lib/affiant/log --trust host.trust.toml")]
+struct Arguments {
+    /// The log's directory: with `checkpoint` and `tile/`.
+    path: PathBuf,
+    /// What is known of the log from elsewhere.
+    #[arg(long, value_name = "FILE")]
+    trust: Option<PathBuf>,
+    /// Losses that the kernel side counted are findings too.
+    #[arg(long)]
+    strict: bool,
+    /// Print the report as JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+fn main() -> ExitCode {
+    let arguments = match Arguments::try_parse() {
+        Ok(arguments) => arguments,
+        Err(error) => {
+            // Usage text goes where clap sends it; a reader that has gone away is not an error of ours.
+            let _printed = error.print();
+            return if error.use_stderr() { ExitCode::from(COULD_NOT_CHECK) } else { ExitCode::SUCCESS };
+        }
+    };
+    let options = Options { strict: arguments.strict };
+    let (text, code) = match verify_directory(&arguments.path, arguments.trust.as_deref(), options) {
+        Ok(report) => {
+            let text = if arguments.json { report.to_json() } else { report.to_string() };
+            (text, report.verdict.exit_code())
+        }
+        Err(error) => {
+            let _printed = writeln!(io::stderr(), "affiant-verify: {}", error.in_full());
+            return ExitCode::from(COULD_NOT_CHECK);
+        }
+    };
+    if let Err(error) = io::stdout().write_all(text.as_bytes()) {
+        // A verdict that nobody could read is no verdict.
+        let _printed = writeln!(io::stderr(), "affiant-verify: cannot print the report: {error}");
+        return ExitCode::from(COULD_NOT_CHECK);
+    }
+    ExitCode::from(code)
+}

@@ -208,7 +208,7 @@ object! {
         code: Option<u32> = "code",
         /// The signal that ended its command.
         signal: Option<u32> = "signal",
-        /// Entries of the session before this one, by kind.
+        /// Entries of the session made from kernel events, by kind; kinds without any are not listed.
         acts: List<'a, KindCount> = "acts",
         /// Entries of the session before this one.
         entries: u64 = "entries",

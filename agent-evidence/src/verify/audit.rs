@@ -338,7 +338,7 @@ impl Audit {
         }
         session.next = seen.map_or(session.next, |number| number.0).saturating_add(1);
         session.hash = chain::step(session.hash, leaf);
-        *session.counts.entry(record.body().kind()).or_default() += 1;
+        session.count(record.body().kind());
     }
 
     fn issued(
@@ -368,7 +368,7 @@ impl Audit {
             identity: shortened(issued.identity.display()),
             next: 1,
             hash: chain::session_start(leaf),
-            counts: HashMap::from([(Kind::Issued, 1)]),
+            counts: HashMap::new(),
             ended: None,
             wrong: false,
         };
@@ -670,6 +670,12 @@ impl Audit {
 }
 
 impl Session {
+    fn count(&mut self, kind: Kind) {
+        if kind.is_kernel_event() {
+            *self.counts.entry(kind).or_default() += 1;
+        }
+    }
+
     fn check_revoked(
         &mut self,
         index: EntryIndex,
@@ -691,7 +697,7 @@ impl Session {
         let stated: HashMap<Kind, u64> = revoked.acts.iter().map(|act| (act.kind, act.count)).collect();
         if stated != self.counts || stated.len() != revoked.acts.len() {
             bad = true;
-            wrong("count of entries by kind");
+            wrong("count of acts by kind");
         }
         if revoked.hash != self.hash {
             bad = true;

@@ -108,6 +108,10 @@ pub fn verify(source: &mut impl Source, trust: Option<&Trust>, options: Options)
     let bundles = checkpoint.size.0.div_ceil(TILE_WIDTH as u64);
     for number in 0..bundles {
         walk.bundle(source, number)?;
+        // A forged size must not keep the verifier busy with what is not there.
+        if !walk.tree_complete {
+            break;
+        }
     }
     walk.edge(source)?;
     Ok(conclude(walk, checkpoint, &note, trust))

@@ -1,0 +1,141 @@
+//! `affiant-verify` as a function, for the program itself and for `affiant verify`. The only file of this crate that
+//! reads files, and only behind the feature `cli`.
+//!
+//! The directory is untrusted: whatever is in it is read with a limit, and only regular files are.
+
+use std::fs::{self, File};
+use std::io::{self, Read as _};
+use std::path::{Path, PathBuf};
+
+use crate::trust::{TRUST_BYTES_MAX, Trust};
+use crate::verify::{Options, Report, Source, SourceError, VerifyError, verify};
+
+/// Exit code when nothing could be checked.
+pub const COULD_NOT_CHECK: u8 = 2;
+
+/// Why there is no report.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum CommandError {
+    /// The log's directory is not there, or not a directory.
+    #[error("{path} is not a directory with a log")]
+    NoDirectory {
+        /// The directory.
+        path: PathBuf,
+        /// What the system says.
+        #[source]
+        source: io::Error,
+    },
+    /// The trust file could not be read.
+    #[error("cannot read the trust file {path}")]
+    TrustFile {
+        /// The file.
+        path: PathBuf,
+        /// What the system says.
+        #[source]
+        source: io::Error,
+    },
+    /// The trust file is not one.
+    #[error("cannot use the trust file {path}")]
+    Trust {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        #[source]
+        source: crate::trust::TrustError,
+    },
+    /// The directory holds nothing that could be checked.
+    #[error("cannot check {path}")]
+    Verify {
+        /// The directory.
+        path: PathBuf,
+        /// Why not.
+        #[source]
+        source: VerifyError,
+    },
+}
+
+impl CommandError {
+    /// The error with its causes, in one line.
+    #[must_use]
+    pub fn in_full(&self) -> String {
+        let mut text = self.to_string();
+        let mut cause = std::error::Error::source(self);
+        while let Some(error) = cause {
+            text.push_str(": ");
+            text.push_str(&error.to_string());
+            cause = error.source();
+        }
+        text
+    }
+}
+
+/// A log in a directory.
+#[derive(Debug)]
+pub struct Directory {
+    path: PathBuf,
+}
+
+impl Directory {
+    /// The log in this directory.
+    ///
+    /// # Errors
+    /// [`CommandError::NoDirectory`].
+    pub fn open(path: &Path) -> Result<Self, CommandError> {
+        let failed = |source| CommandError::NoDirectory { path: path.to_owned(), source };
+        if !fs::metadata(path).map_err(failed)?.is_dir() {
+            return Err(failed(io::Error::from(io::ErrorKind::NotADirectory)));
+        }
+        Ok(Self { path: path.to_owned() })
+    }
+}
+
+impl Source for Directory {
+    fn read(&mut self, path: &str, bytes_max: usize) -> Result<Option<Vec<u8>>, SourceError> {
+        let failed = |reason: String| SourceError { path: path.to_owned(), reason };
+        match read_regular(&self.path.join(path), bytes_max) {
+            Ok(bytes) => Ok(Some(bytes)),
+            Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => Ok(None),
+            Err(error) => Err(failed(error.to_string())),
+        }
+    }
+}
+
+/// Reads a regular file of at most `bytes_max` bytes. A pipe or device in its place is refused, not waited for.
+fn read_regular(path: &Path, bytes_max: usize) -> io::Result<Vec<u8>> {
+    let metadata = fs::metadata(path)?;
+    if !metadata.is_file() {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file"));
+    }
+    let limit = u64::try_from(bytes_max).unwrap_or(u64::MAX);
+    let too_long = || io::Error::new(io::ErrorKind::FileTooLarge, format!("longer than {bytes_max} bytes"));
+    if metadata.len() > limit {
+        return Err(too_long());
+    }
+    let mut bytes = Vec::with_capacity(usize::try_from(metadata.len()).unwrap_or(0));
+    File::open(path)?.take(limit + 1).read_to_end(&mut bytes)?;
+    if bytes.len() > bytes_max { Err(too_long()) } else { Ok(bytes) }
+}
+
+/// Reads a trust file.
+///
+/// # Errors
+/// [`CommandError::TrustFile`], [`CommandError::Trust`].
+pub fn read_trust(path: &Path) -> Result<Trust, CommandError> {
+    let unreadable = |source| CommandError::TrustFile { path: path.to_owned(), source };
+    let bytes = read_regular(path, TRUST_BYTES_MAX).map_err(unreadable)?;
+    let text = String::from_utf8(bytes)
+        .map_err(|error| unreadable(io::Error::new(io::ErrorKind::InvalidData, error.utf8_error().to_string())))?;
+    Trust::parse(&text).map_err(|source| CommandError::Trust { path: path.to_owned(), source })
+}
+
+/// Verifies the log in a directory, with a trust file or without.
+///
+/// # Errors
+/// [`CommandError`] when nothing could be checked; the exit code is then [`COULD_NOT_CHECK`].
+pub fn verify_directory(log: &Path, trust: Option<&Path>, options: Options) -> Result<Report, CommandError> {
+    let trust = trust.map(read_trust).transpose()?;
+    let mut source = Directory::open(log)?;
+    verify(&mut source, trust.as_ref(), options)
+        .map_err(|source| CommandError::Verify { path: log.to_owned(), source })
+}

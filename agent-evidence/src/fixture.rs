@@ -1,0 +1,403 @@
+//! Small logs made from fixed seeds, for tests, vectors and benchmarks. Real keys and real hashes; only the
+//! randomness is missing, so that the same calls give the same bytes.
+
+use std::collections::{BTreeMap, HashMap};
+
+use ed25519_dalek::{Signer as _, SigningKey};
+use sha2::{Digest as _, Sha256};
+
+use crate::chain;
+use crate::checkpoint::{Checkpoint, EPOCH_SUFFIX};
+use crate::epoch::EpochStatement;
+use crate::note::{KeyName, NoteError, NoteSigner, VerifierKey};
+use crate::record::{
+    Armed, Body, BootTime, Cadence, CgroupId, ChainHash, Class, ControlNumber, Counter, Digest, DisarmCause, Disarmed,
+    Draft, EntryIndex, Epoch, EpochNumber, Genesis, Heartbeat, Id128, KernelNumber, KeyTier, LeafHash, List, NotCovered,
+    Placement, ProcessCookie, PublicKey, SecureBoot, SessionNumber, SessionState, Signature, Succession, TreeSize,
+    Text, WallTime, Workload, WorkloadKind,
+};
+use crate::tiles::{self, TileKind, TilePath};
+use crate::tree::{NodeHash, TILE_WIDTH, TileView, Tree, leaf_hash};
+use crate::trust::{Head, Trust};
+use crate::verify::{Claim, Source, SourceError};
+
+/// Origin of the logs made here.
+pub const ORIGIN: &str = "affiant.example/vectors";
+
+/// The capture that the logs' kernel numbers are of.
+pub const CAPTURE: Id128 = Id128([0xca; 16]);
+
+/// Wall time of the first entry: 2026-01-01T00:00:00Z.
+const START_NS: u64 = 1_767_225_600_000_000_000;
+
+/// A signing key under a name.
+pub struct FixedSigner {
+    name: KeyName,
+    key: SigningKey,
+}
+
+impl FixedSigner {
+    /// The signer of this name whose seed is 32 times `seed`.
+    ///
+    /// # Errors
+    /// [`NoteError::Name`].
+    pub fn new(name: &str, seed: u8) -> Result<Self, NoteError> {
+        Ok(Self { name: KeyName::new(name)?, key: SigningKey::from_bytes(&[seed; 32]) })
+    }
+
+    /// Its public key.
+    #[must_use]
+    pub fn public_key(&self) -> PublicKey {
+        PublicKey(self.key.verifying_key().to_bytes())
+    }
+}
+
+impl NoteSigner for FixedSigner {
+    fn verifier(&self) -> VerifierKey {
+        VerifierKey::new(self.name.clone(), self.public_key())
+    }
+
+    fn sign(&self, message: &[u8]) -> Signature {
+        Signature(self.key.sign(message).to_bytes())
+    }
+}
+
+/// Files of a log by name: a [`Source`] in memory.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Files(pub BTreeMap<String, Vec<u8>>);
+
+impl Source for Files {
+    fn read(&mut self, path: &str, bytes_max: usize) -> Result<Option<Vec<u8>>, SourceError> {
+        match self.0.get(path) {
+            Some(bytes) if bytes.len() > bytes_max => {
+                Err(SourceError { path: path.to_owned(), reason: "too long".to_owned() })
+            }
+            found => Ok(found.cloned()),
+        }
+    }
+}
+
+/// Writes a log entry by entry, as an honest log would, and lets a test misplace single entries.
+pub struct Builder {
+    /// The log key.
+    pub log_key: FixedSigner,
+    /// The key of the current epoch.
+    pub epoch_key: FixedSigner,
+    /// Public key of the first epoch.
+    pub first_epoch_key: PublicKey,
+    epochs: u64,
+    /// Entries so far.
+    pub entries: Vec<Vec<u8>>,
+    previous: LeafHash,
+    control: u64,
+    sessions: HashMap<EntryIndex, (u64, ChainHash)>,
+    seqs: HashMap<(u32, Class), u64>,
+    time: u64,
+}
+
+impl Builder {
+    /// A log with `genesis` and its first epoch.
+    ///
+    /// # Errors
+    /// [`NoteError`], which the names used here do not cause.
+    pub fn new() -> Result<Self, NoteError> {
+        let mut log = Self::empty()?;
+        let genesis = log.genesis();
+        log.append(genesis);
+        log.first_epoch();
+        Ok(log)
+    }
+
+    /// A log without entries.
+    ///
+    /// # Errors
+    /// [`NoteError`], which the names used here do not cause.
+    pub fn empty() -> Result<Self, NoteError> {
+        let epoch_key = FixedSigner::new(&format!("{ORIGIN}{EPOCH_SUFFIX}"), 2)?;
+        Ok(Self {
+            log_key: FixedSigner::new(ORIGIN, 1)?,
+            first_epoch_key: epoch_key.public_key(),
+            epoch_key,
+            epochs: 0,
+            entries: Vec::new(),
+            previous: LeafHash([0; 32]),
+            control: 0,
+            sessions: HashMap::new(),
+            seqs: HashMap::new(),
+            time: 0,
+        })
+    }
+
+    /// The `genesis` body of these logs.
+    #[must_use]
+    pub fn genesis(&self) -> Body<'static> {
+        Body::Genesis(Genesis {
+            format: 1,
+            origin: ORIGIN.into(),
+            log_key: Text::from(self.log_key.verifier().to_string()),
+            key_tier: KeyTier::T0,
+            boot_id: "00000000-0000-4000-8000-000000000001".into(),
+            kernel: "6.18.0".into(),
+            machine: None,
+            predecessor: None,
+        })
+    }
+
+    /// Appends the first epoch, with the key that signs checkpoints.
+    pub fn first_epoch(&mut self) -> EntryIndex {
+        let epoch = self.epoch_statement(self.epoch_key.public_key(), Succession::First, None);
+        self.epochs += 1;
+        self.append(Body::Epoch(epoch))
+    }
+
+    /// Begins the next epoch under a new key.
+    ///
+    /// # Errors
+    /// [`NoteError`], which the names used here do not cause.
+    pub fn next_epoch(&mut self, seed: u8, how: Succession) -> Result<EntryIndex, NoteError> {
+        let next = FixedSigner::new(&format!("{ORIGIN}{EPOCH_SUFFIX}"), seed)?;
+        let previous = (how == Succession::Continued).then_some(&self.epoch_key);
+        let epoch = self.epoch_statement(next.public_key(), how, previous);
+        self.epoch_key = next;
+        self.epochs += 1;
+        Ok(self.append(Body::Epoch(epoch)))
+    }
+
+    /// An epoch entry for the next index, signed.
+    #[must_use]
+    pub fn epoch_statement(&self, key: PublicKey, how: Succession, previous: Option<&FixedSigner>) -> Epoch {
+        let mut epoch = Epoch {
+            number: EpochNumber(self.epochs),
+            public_key: key,
+            first_size: TreeSize(self.entries.len() as u64 + 1),
+            how,
+            sig_log: Signature([0; 64]),
+            sig_previous: None,
+        };
+        let digest = EpochStatement::of(ORIGIN, &epoch).digest();
+        epoch.sig_log = self.log_key.sign(&digest);
+        epoch.sig_previous = previous.map(|key| key.sign(&digest));
+        epoch
+    }
+
+    /// The `armed` body of these logs.
+    #[must_use]
+    pub fn armed() -> Body<'static> {
+        Body::Armed(Armed {
+            run: Id128([0xa1; 16]),
+            boot_id: "00000000-0000-4000-8000-000000000001".into(),
+            capture_id: CAPTURE,
+            resumed: false,
+            agent_version: "0.1.0".into(),
+            agent_digest: Digest([1; 32]),
+            object_digest: Digest([2; 32]),
+            offsets_digest: Digest([3; 32]),
+            config_digest: Digest([4; 32]),
+            kernel: "6.18.0".into(),
+            lockdown: "integrity".into(),
+            secure_boot: SecureBoot::Unknown,
+            hook_tier: "tracepoint".into(),
+            key_tier: KeyTier::T0,
+            cadence: Cadence { commit_ms: 50, seal_ms: 1000, heartbeat_ms: 10_000 },
+            hooks: List::default(),
+            not_covered: vec![NotCovered { what: "io_uring opens".into(), why: "no hook".into() }].into(),
+            scope: "sessions".into(),
+        })
+    }
+
+    /// A `workload` body.
+    #[must_use]
+    pub fn workload() -> Body<'static> {
+        Body::Workload(Workload {
+            sort: WorkloadKind::Host,
+            id: "spiffe://affiant.example/host".into(),
+            cgroup: CgroupId(1),
+            path: "/".into(),
+            how: "root cgroup".into(),
+            labels: List::default(),
+        })
+    }
+
+    /// The counters as the kernel side would state them now.
+    #[must_use]
+    pub fn counters(&self) -> Vec<Counter> {
+        let mut rows: Vec<_> = self
+            .seqs
+            .iter()
+            .map(|((cpu, class), next)| Counter { cpu: *cpu, class: *class, next: *next, dropped: 0, settled: *next })
+            .collect();
+        rows.sort_by_key(|row| (row.cpu, row.class));
+        rows
+    }
+
+    /// Where a session's chain stands.
+    #[must_use]
+    pub fn session(&self, session: EntryIndex) -> SessionState {
+        let (next, hash) = self.sessions.get(&session).copied().unwrap_or((1, ChainHash([0; 32])));
+        SessionState { session, number: SessionNumber(next - 1), hash }
+    }
+
+    /// A heartbeat that says the truth.
+    #[must_use]
+    pub fn heartbeat(&self, sessions: &[EntryIndex]) -> Heartbeat<'static> {
+        Heartbeat {
+            capture_id: CAPTURE,
+            counters: self.counters().into(),
+            sessions: sessions.iter().map(|session| self.session(*session)).collect::<Vec<_>>().into(),
+            hooks_ok: true,
+            hooks_digest: Digest([5; 32]),
+        }
+    }
+
+    /// A `disarmed` that says the truth.
+    #[must_use]
+    pub fn disarmed(&self) -> Disarmed<'static> {
+        Disarmed {
+            cause: DisarmCause::Operator,
+            capture_id: CAPTURE,
+            counters: self.counters().into(),
+            sessions: List::default(),
+        }
+    }
+
+    /// The next kernel number of this counter.
+    pub fn number(&mut self, cpu: u32, class: Class) -> KernelNumber {
+        let next = self.seqs.entry((cpu, class)).or_default();
+        *next += 1;
+        KernelNumber { cpu, class, seq: *next - 1 }
+    }
+
+    /// A draft of this body at the next tick of the clock.
+    pub fn draft<'a>(&mut self, body: Body<'a>) -> Draft<'a> {
+        self.time += 1_000_000;
+        Draft {
+            wall: WallTime(START_NS + self.time),
+            boot: BootTime(self.time),
+            kernel: None,
+            process: None,
+            workload: None,
+            session: None,
+            body,
+        }
+    }
+
+    /// Appends a body outside sessions.
+    pub fn append(&mut self, body: Body<'_>) -> EntryIndex {
+        let draft = self.draft(body);
+        self.append_draft(&draft, |_| {})
+    }
+
+    /// Appends a kernel event, in a session or not.
+    pub fn event(&mut self, body: Body<'_>, class: Class, session: Option<EntryIndex>) -> EntryIndex {
+        let kernel = Some(self.number(0, class));
+        let draft = Draft { kernel, process: Some(ProcessCookie(4_194_404)), session, ..self.draft(body) };
+        self.append_draft(&draft, |_| {})
+    }
+
+    /// Appends a draft, at the place an honest log would give it unless `misplace` changes that.
+    pub fn append_draft(&mut self, draft: &Draft<'_>, misplace: impl FnOnce(&mut Placement)) -> EntryIndex {
+        let index = EntryIndex(self.entries.len() as u64);
+        let session = if matches!(draft.body, Body::Issued(_)) { Some(index) } else { draft.session };
+        let next = session.map(|session| self.sessions.get(&session).map_or(0, |(next, _)| *next));
+        let random: [u8; 32] = Sha256::digest(index.0.to_be_bytes()).into();
+        let control = draft.body.kind().is_control();
+        let mut placement = Placement {
+            index,
+            session_number: next.map(SessionNumber),
+            control_number: control.then_some(ControlNumber(self.control)),
+            previous: self.previous,
+            random: *random.first_chunk().unwrap_or(&[0; 16]),
+        };
+        self.control += u64::from(control);
+        misplace(&mut placement);
+        let mut bytes = Vec::new();
+        draft.encode(&placement, &mut bytes);
+        let leaf = self.append_bytes(bytes);
+        if let Some(session) = session {
+            let hash = match self.sessions.get(&session) {
+                Some((_, hash)) => chain::step(*hash, leaf),
+                None => chain::session_start(leaf),
+            };
+            self.sessions.insert(session, (next.unwrap_or(0) + 1, hash));
+        }
+        index
+    }
+
+    /// Appends bytes as an entry.
+    pub fn append_bytes(&mut self, bytes: Vec<u8>) -> LeafHash {
+        self.previous = leaf_hash(&bytes);
+        self.entries.push(bytes);
+        self.previous
+    }
+
+    /// The tree over the entries so far.
+    #[must_use]
+    pub fn tree(&self) -> Tree {
+        let mut tree = Tree::new();
+        for entry in &self.entries {
+            tree.append(leaf_hash(entry), |_| {});
+        }
+        tree
+    }
+
+    /// The checkpoint over the entries so far, unsigned.
+    ///
+    /// # Errors
+    /// [`NoteError`], which the names used here do not cause.
+    pub fn checkpoint(&self) -> Result<Checkpoint, NoteError> {
+        let tree = self.tree();
+        Ok(Checkpoint { origin: KeyName::new(ORIGIN)?, size: tree.size(), root: tree.root() })
+    }
+
+    /// Every file of the log.
+    ///
+    /// # Errors
+    /// [`NoteError`], which the names used here do not cause.
+    pub fn files(&self) -> Result<Files, NoteError> {
+        let mut files = BTreeMap::new();
+        let mut tree = Tree::new();
+        let mut store = |tile: TileView<'_>| {
+            let width = u16::try_from(tile.hashes.len()).unwrap_or(u16::MAX);
+            let path = TilePath { kind: TileKind::Hashes { level: tile.level }, number: tile.number, width };
+            files.insert(path.path(), flat(tile.hashes));
+        };
+        for entry in &self.entries {
+            tree.append(leaf_hash(entry), &mut store);
+        }
+        for tile in tree.partial_tiles() {
+            store(tile);
+        }
+        for (number, chunk) in self.entries.chunks(TILE_WIDTH).enumerate() {
+            let mut bundle = Vec::new();
+            for entry in chunk {
+                tiles::push_entry(&mut bundle, entry);
+            }
+            let width = u16::try_from(chunk.len()).unwrap_or(u16::MAX);
+            files.insert(TilePath { kind: TileKind::Entries, number: number as u64, width }.path(), bundle);
+        }
+        let note = self.checkpoint()?.sign(&[&self.log_key, &self.epoch_key]);
+        files.insert("checkpoint".to_owned(), note.into_bytes());
+        Ok(Files(files))
+    }
+
+    /// What a verifier would know who had seen the log as it is now.
+    ///
+    /// # Errors
+    /// [`NoteError`], which the names used here do not cause.
+    pub fn trust(&self) -> Result<Trust, NoteError> {
+        let checkpoint = self.checkpoint()?;
+        Ok(Trust {
+            origin: checkpoint.origin,
+            log_key: self.log_key.verifier(),
+            genesis: self.entries.first().map_or(LeafHash([0; 32]), |entry| leaf_hash(entry)),
+            first_epoch_key: self.first_epoch_key,
+            minimum_tier: KeyTier::T0,
+            required: vec![Claim::Integrity, Claim::Authenticity, Claim::Continuity, Claim::Coverage, Claim::Sessions],
+            heads: vec![Head { size: checkpoint.size, root: checkpoint.root }],
+        })
+    }
+}
+
+fn flat(hashes: &[NodeHash]) -> Vec<u8> {
+    hashes.concat()
+}
