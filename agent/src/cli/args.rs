@@ -1,1 +1,386 @@
-//! x
+//! The command line: every command, option and its help.
+//!
+//! Owns the words a user types. clap's own exit code for a mistake (2) is mapped to 64 in
+//! [`parse`], because 2 is the verifier's "could not check".
+#![forbid(unsafe_code)]
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
+
+use crate::cli::duration;
+use crate::cli::exit::{self, Exit};
+
+/// What the host's AI workloads did, sworn to: kernel events in, signed evidence out.
+#[derive(Debug, Parser)]
+#[command(name = "affiant", version, arg_required_else_help = true, max_term_width = 100)]
+pub struct Arguments {
+    /// Configuration file [default: /etc/affiant/affiant.toml, or the built-in defaults without it].
+    #[arg(long, global = true, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// State directory, instead of the configured one.
+    #[arg(long, global = true, value_name = "DIR")]
+    pub state: Option<PathBuf>,
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run the agent in the foreground.
+    #[command(after_help = "Example:\n  affiant daemon --config /etc/affiant/affiant.toml\n\n\
+        SIGTERM drains and seals. Exit: 0; 64 bad configuration; 69 the kernel or a TPM lacks something; \
+        70 evidence fault.")]
+    Daemon {
+        /// Trace more: -v for debug, -vv for everything.
+        #[arg(short, long, action = clap::ArgAction::Count)]
+        verbose: u8,
+    },
+    /// Say what this kernel, TPM and container runtime allow.
+    #[command(after_help = "Example:\n  affiant doctor --json\n\nExit: 0 usable, 69 not.")]
+    Doctor {
+        /// Print facts as JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Say how the daemon is: tiers, hooks, log, losses, lag per sink.
+    #[command(after_help = "Example:\n  affiant status --json | jq .sinks\n\nExit: 0; 69 no daemon.")]
+    Status {
+        /// Print facts as JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Run a command in a session of its own.
+    #[command(after_help = "Example:\n  affiant run --task 'nightly scoring' --ttl 2h -- python score.py\n\n\
+        Exit: the command's own; 69 no daemon, 77 refused, 127 not found, 126 not executable, \
+        128+n ended by signal n, 64 usage.")]
+    Run(RunArguments),
+    /// List, show and revoke sessions.
+    #[command(subcommand)]
+    Session(SessionCommand),
+    /// Print entries as they are sealed.
+    #[command(after_help = "Examples:\n  affiant tail -f\n  affiant tail --kind connect --since 10m\n  \
+        affiant tail -o json | jq .body   (the stored bytes, one entry per line)")]
+    Tail(TailArguments),
+    /// Print what one session did: its process tree and acts, in order.
+    #[command(after_help = "Example:\n  affiant timeline 0f3a6c1e2b4d5f60")]
+    Timeline(TimelineArguments),
+    /// Say which session and identity the kernel gives this process.
+    #[command(after_help = "Example:\n  affiant whoami --json\n\nExit: 0 in a session; 1 in none; 69 no daemon.")]
+    Whoami {
+        /// Print facts as JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Verify a log (the same as affiant-verify).
+    #[command(after_help = "Example:\n  affiant verify /var/lib/affiant/log --trust trust.toml\n\n\
+        Exit: 0 every claim the trust file requires is proved; 1 findings; 2 could not check, or no trust file.")]
+    Verify(VerifyArguments),
+    /// Write and read trust files.
+    #[command(subcommand)]
+    Trust(TrustCommand),
+    /// Work on configuration files.
+    #[command(subcommand)]
+    Config(ConfigCommand),
+    /// Print a completion script for a shell.
+    #[command(after_help = "Example:\n  affiant completions bash > /etc/bash_completion.d/affiant")]
+    Completions {
+        /// The shell.
+        shell: clap_complete::Shell,
+    },
+    /// Joins a session and becomes the command: started by `affiant run`.
+    #[command(hide = true)]
+    SessionExec {
+        /// The control socket.
+        #[arg(long)]
+        socket: PathBuf,
+        /// The command and its arguments.
+        #[arg(last = true, required = true)]
+        command: Vec<OsString>,
+    },
+}
+
+/// What `run` takes.
+#[derive(Debug, Args)]
+pub struct RunArguments {
+    /// Identity to run under, as a SPIFFE ID that the configuration allows you.
+    #[arg(long, value_name = "URI")]
+    pub identity: Option<String>,
+    /// What it is for, in your words; recorded as a claim.
+    #[arg(long, value_name = "TEXT")]
+    pub task: Option<String>,
+    /// Longest time the session may last, as 90s, 30m, 1h or 2d.
+    #[arg(long, value_name = "TIME", value_parser = duration::parse_ns)]
+    pub ttl: Option<u64>,
+    /// A label, recorded as a claim; may be given again.
+    #[arg(long = "label", value_name = "KEY=VALUE", value_parser = parse_label)]
+    pub labels: Vec<(String, String)>,
+    /// The command and its arguments.
+    #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true, value_name = "CMD")]
+    pub command: Vec<OsString>,
+}
+
+/// What `session` does.
+#[derive(Debug, Subcommand)]
+pub enum SessionCommand {
+    /// List the sessions you may see.
+    #[command(after_help = "Example:\n  affiant session list")]
+    List {
+        /// Print facts as JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Show one session.
+    #[command(after_help = "Example:\n  affiant session show 0f3a6c1e2b4d5f60")]
+    Show {
+        /// The session's id.
+        id: String,
+        /// Print facts as JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// End a session's credential now.
+    #[command(after_help = "Example:\n  affiant session revoke 0f3a6c1e2b4d5f60")]
+    Revoke {
+        /// The session's id.
+        id: String,
+    },
+}
+
+/// How `tail` prints.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum TailOutput {
+    /// One readable line per entry.
+    Compact,
+    /// The stored bytes, one entry per line.
+    Json,
+}
+
+/// What `tail` takes.
+#[derive(Debug, Args)]
+pub struct TailArguments {
+    /// Go on as entries are sealed.
+    #[arg(short, long)]
+    pub follow: bool,
+    /// How to print.
+    #[arg(short, long, value_enum, default_value = "compact")]
+    pub output: TailOutput,
+    /// Only this session's entries, by its id.
+    #[arg(long, value_name = "ID")]
+    pub session: Option<String>,
+    /// Only entries of this kind; may be given again.
+    #[arg(long = "kind", value_name = "KIND", value_parser = parse_kind)]
+    pub kinds: Vec<agent_evidence::record::Kind>,
+    /// Only entries since then: a time ago (10m), a UTC time (2026-11-23T20:00:00Z) or an index (#1200).
+    #[arg(long, value_name = "T", value_parser = parse_since)]
+    pub since: Option<Since>,
+}
+
+/// From where `tail` prints.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Since {
+    /// So many nanoseconds ago.
+    AgoNs(u64),
+    /// A wall time in nanoseconds since 1970.
+    WallNs(u64),
+    /// An entry.
+    Index(u64),
+}
+
+/// How `timeline` prints.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum TimelineOutput {
+    /// For people.
+    Text,
+    /// The stored bytes of the session's entries and of the losses in its time, one per line.
+    Json,
+}
+
+/// What `timeline` takes.
+#[derive(Debug, Args)]
+pub struct TimelineArguments {
+    /// The session's id.
+    pub session: String,
+    /// How to print.
+    #[arg(short, long, value_enum, default_value = "text")]
+    pub output: TimelineOutput,
+    /// Show every act: nothing is folded.
+    #[arg(long)]
+    pub all: bool,
+}
+
+/// What `verify` takes.
+#[derive(Debug, Args)]
+pub struct VerifyArguments {
+    /// The log directory [default: the configured one].
+    pub path: Option<PathBuf>,
+    /// The trust file.
+    #[arg(long, value_name = "FILE")]
+    pub trust: Option<PathBuf>,
+    /// Take accounted losses for findings.
+    #[arg(long)]
+    pub strict: bool,
+    /// Print the verdict as JSON.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// What `trust` does.
+#[derive(Debug, Subcommand)]
+pub enum TrustCommand {
+    /// Write a trust file that pins a log as it is now.
+    #[command(after_help = "Example:\n  affiant trust init -o /media/auditor/trust.toml\n\n\
+        Do it before anything happens, and keep the file where whoever could change the log cannot.")]
+    Init {
+        /// The file to write; it must not exist. Without it: standard output.
+        #[arg(short, long, value_name = "FILE")]
+        output: Option<PathBuf>,
+        /// The log directory [default: the configured one].
+        #[arg(long, value_name = "DIR")]
+        log: Option<PathBuf>,
+    },
+    /// Show a trust file.
+    #[command(after_help = "Example:\n  affiant trust show trust.toml")]
+    Show {
+        /// The trust file.
+        file: PathBuf,
+        /// Print facts as JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Remember the log's head as it is now.
+    #[command(after_help = "Example:\n  affiant trust add-head trust.toml")]
+    AddHead {
+        /// The trust file; it is replaced.
+        file: PathBuf,
+        /// The log directory [default: the configured one].
+        #[arg(long, value_name = "DIR")]
+        log: Option<PathBuf>,
+    },
+}
+
+/// What `config` does.
+#[derive(Debug, Subcommand)]
+pub enum ConfigCommand {
+    /// Validate a file and print the effective configuration.
+    #[command(after_help = "Example:\n  affiant config check /etc/affiant/affiant.toml\n\nExit: 0; 64 with key and line.")]
+    Check {
+        /// The file.
+        file: PathBuf,
+        /// Print facts as JSON.
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+fn parse_label(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((key, value)) if !key.is_empty() => Ok((key.to_owned(), value.to_owned())),
+        _ => Err(format!("{text:?} is not a label; expected KEY=VALUE")),
+    }
+}
+
+fn parse_kind(text: &str) -> Result<agent_evidence::record::Kind, String> {
+    use agent_evidence::record::Kind;
+    Kind::ALL.iter().copied().find(|kind| kind.as_str() == text).ok_or_else(|| {
+        let known: Vec<&str> = Kind::ALL.iter().map(|kind| kind.as_str()).collect();
+        format!("no kind {text:?}; known are {}", known.join(", "))
+    })
+}
+
+fn parse_since(text: &str) -> Result<Since, String> {
+    if let Some(index) = text.strip_prefix('#') {
+        return index.parse().map(Since::Index).map_err(|_not_a_number| format!("{text:?} is not an index; expected #1200"));
+    }
+    if let Some(wall_ns) = crate::cli::clock::parse_utc(text) {
+        return Ok(Since::WallNs(wall_ns));
+    }
+    duration::parse_ns(text).map(Since::AgoNs).map_err(|_not_a_length| {
+        format!("{text:?} is not a time; expected a time ago (10m), a UTC time (2026-11-23T20:00:00Z) or an index (#1200)")
+    })
+}
+
+/// Parses the command line.
+///
+/// # Errors
+/// A mistake, with code 64. Help and version are printed and end with code 0.
+pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Arguments, Exit> {
+    Arguments::try_parse_from(arguments).map_err(|error| {
+        if error.use_stderr() {
+            let rendered = error.render().to_string();
+            let message = rendered.trim_end().trim_start_matches("error: ").to_owned();
+            Exit::new(exit::USAGE, message)
+        } else {
+            let mut out = crate::cli::output::Output::open();
+            match out.bytes(error.render().to_string().as_bytes()).and_then(|()| out.flush()) {
+                Ok(()) => Exit { code: 0, message: None },
+                Err(exit) => exit,
+            }
+        }
+    })
+}
+
+/// The command line as clap knows it, for completions.
+#[must_use]
+pub fn command() -> clap::Command {
+    Arguments::command()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parsed(line: &str) -> Result<Arguments, Exit> {
+        parse(line.split(' ').map(OsString::from))
+    }
+
+    #[test]
+    fn the_definition_is_consistent() {
+        command().debug_assert();
+    }
+
+    #[test]
+    fn every_command_has_help_with_an_example() {
+        let mut pending = vec![command()];
+        while let Some(command) = pending.pop() {
+            let subcommands: Vec<clap::Command> = command.get_subcommands().cloned().collect();
+            if subcommands.is_empty() && !command.is_hide_set() {
+                let help = command.get_after_help().map(ToString::to_string).unwrap_or_default();
+                assert!(help.contains("Example"), "{} has no example", command.get_name());
+            }
+            pending.extend(subcommands);
+        }
+    }
+
+    #[test]
+    fn mistakes_end_with_64() {
+        for line in ["affiant nonsense", "affiant run --ttl soon -- x", "affiant run", "affiant tail --kind nothing"] {
+            assert_eq!(parsed(line).err().map(|exit| exit.code), Some(64), "{line}");
+        }
+    }
+
+    #[test]
+    fn the_commands_own_options_stay_its_own() {
+        let Command::Run(run) = parsed("affiant run --task x ls -l --config y").unwrap().command else { panic!() };
+        assert_eq!(run.command, ["ls", "-l", "--config", "y"]);
+        let Command::Run(run) = parsed("affiant run -- --odd").unwrap().command else { panic!() };
+        assert_eq!(run.command, ["--odd"]);
+    }
+
+    #[test]
+    fn global_options_may_stand_after_the_command() {
+        let parsed = parsed("affiant trust --config /c init -o /t").unwrap();
+        assert_eq!(parsed.config, Some("/c".into()));
+    }
+
+    #[test]
+    fn since_is_a_time_ago_a_time_or_an_index() {
+        assert_eq!(parse_since("10m"), Ok(Since::AgoNs(600_000_000_000)));
+        assert_eq!(parse_since("#7"), Ok(Since::Index(7)));
+        assert_eq!(parse_since("1970-01-01T00:00:01Z"), Ok(Since::WallNs(1_000_000_000)));
+        assert!(parse_since("yesterday").unwrap_err().contains("expected a time ago"));
+    }
+}

@@ -1,7 +1,14 @@
 //! The commands: each reads its arguments, asks the daemon or the sealed log, and prints.
 
 pub mod args;
+pub mod clock;
+pub mod config;
 pub mod duration;
 pub mod exit;
 pub mod output;
 pub mod run;
+pub mod session;
+pub mod status;
+pub mod tail;
+pub mod timeline;
+pub mod view;

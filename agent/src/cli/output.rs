@@ -10,6 +10,30 @@ use serde::Serialize;
 
 use crate::cli::exit::Exit;
 
+/// Where lines go: standard output, or a buffer in tests.
+pub trait Lines {
+    /// Prints one line.
+    ///
+    /// # Errors
+    /// When it cannot be written; a reader that went away ends the command quietly.
+    fn line(&mut self, line: &str) -> Result<(), Exit>;
+}
+
+impl Lines for Output {
+    fn line(&mut self, line: &str) -> Result<(), Exit> {
+        self.bytes(line.as_bytes())?;
+        self.bytes(b"\n")
+    }
+}
+
+impl Lines for Vec<u8> {
+    fn line(&mut self, line: &str) -> Result<(), Exit> {
+        self.extend_from_slice(line.as_bytes());
+        self.push(b'\n');
+        Ok(())
+    }
+}
+
 /// Standard output: locked once, buffered, flushed by [`Output::finish`].
 #[derive(Debug)]
 pub struct Output {
@@ -23,19 +47,10 @@ impl Output {
         Self { out: BufWriter::new(io::stdout().lock()) }
     }
 
-    /// Prints one line.
-    ///
-    /// # Errors
-    /// When it cannot be written; a reader that went away ends the command quietly.
-    pub fn line(&mut self, line: &str) -> Result<(), Exit> {
-        self.bytes(line.as_bytes())?;
-        self.bytes(b"\n")
-    }
-
     /// Prints bytes as they are.
     ///
     /// # Errors
-    /// As [`Output::line`].
+    /// As [`Lines::line`].
     pub fn bytes(&mut self, bytes: &[u8]) -> Result<(), Exit> {
         Ok(self.out.write_all(bytes)?)
     }
@@ -43,7 +58,7 @@ impl Output {
     /// Prints a value as JSON, indented.
     ///
     /// # Errors
-    /// As [`Output::line`].
+    /// As [`Lines::line`].
     pub fn json(&mut self, value: &impl Serialize) -> Result<(), Exit> {
         serde_json::to_writer_pretty(&mut self.out, value).map_err(io::Error::from)?;
         self.bytes(b"\n")
@@ -52,7 +67,7 @@ impl Output {
     /// Makes what was printed so far visible.
     ///
     /// # Errors
-    /// As [`Output::line`].
+    /// As [`Lines::line`].
     pub fn flush(&mut self) -> Result<(), Exit> {
         Ok(self.out.flush()?)
     }

@@ -249,18 +249,17 @@ impl<'r, 't> Event<'r, 't> {
         if let Some(local) = local {
             self.put("src_endpoint", endpoint(local));
         }
-        let (protocol_name, protocol_num) = match proto {
-            Transport::Tcp => ("tcp", 6),
-            Transport::Udp => ("udp", 17),
-        };
+        let protocol_num = protocol_number(proto);
         let mut info = json!({
             "direction_id": 2,
             "direction": "Outbound",
-            "protocol_name": protocol_name,
-            "protocol_num": protocol_num,
+            "protocol_name": proto.as_str(),
             "protocol_ver_id": if remote.is_ipv4() { 4 } else { 6 },
             "uid": socket.to_string(),
         });
+        if let (Some(info), Some(number)) = (info.as_object_mut(), protocol_num) {
+            info.insert("protocol_num".into(), number.into());
+        }
         if let Some(info) = info.as_object_mut()
             && unmapped_ip(remote.ip()).is_loopback()
         {
@@ -552,6 +551,18 @@ fn network_activity(errno: Option<u32>) -> Activity {
         Some(ECONNREFUSED) => activity(5, "Refuse"),
         Some(_) => activity(4, "Fail"),
         None => activity(0, "Unknown"),
+    }
+}
+
+/// IANA protocol numbers. A word that stands for several protocols has none.
+fn protocol_number(proto: Transport) -> Option<u32> {
+    match proto {
+        Transport::Icmp => Some(1),
+        Transport::Tcp => Some(6),
+        Transport::Udp => Some(17),
+        Transport::Icmp6 => Some(58),
+        Transport::Sctp => Some(132),
+        Transport::Mptcp | Transport::Other => None,
     }
 }
 

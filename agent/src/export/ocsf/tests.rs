@@ -194,7 +194,7 @@ pub(crate) fn issued() -> Body<'static> {
         uid: 1000,
         gid: 1000,
         ttl: Some(Nanoseconds(3_600_000_000_000)),
-        by: Requester { process: ProcessCookie(60), uid: 1000, gid: 1000 },
+        by: Requester { process: Some(ProcessCookie(60)), tgid: 60, uid: 1000, gid: 1000 },
         claims: IssuedClaims { task: Some("train".into()), labels: Vec::new().into() },
     })
 }

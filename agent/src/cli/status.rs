@@ -1,0 +1,69 @@
+//! `affiant status`: what the daemon says of itself, losses and faults in capitals.
+#![forbid(unsafe_code)]
+
+use std::path::Path;
+
+use crate::cli::duration::show_ns;
+use crate::cli::exit::Exit;
+use crate::cli::output::{Lines as _, Output, printable};
+use crate::session::client::{Client, ClientError};
+use crate::session::protocol::{Reply, Request, Status};
+
+/// Prints what the daemon says of itself.
+///
+/// # Errors
+/// No daemon, or standard output is gone.
+pub fn status(socket: &Path, json: bool, out: &mut Output) -> Result<u8, Exit> {
+    let status = match Client::connect(socket)?.ask(&Request::Status {})? {
+        Reply::Status(status) => status,
+        _ => return Err(ClientError::Mismatch.into()),
+    };
+    if json {
+        out.json(&status)?;
+        return Ok(0);
+    }
+    print_status(&status, out)?;
+    Ok(0)
+}
+
+fn print_status(status: &Status, out: &mut Output) -> Result<(), Exit> {
+    out.line(&format!(
+        "affiant {}, process {}, armed for {}{}",
+        status.version,
+        status.pid,
+        show_ns(status.uptime_ns),
+        if status.resumed { ", took over the capture of an earlier run" } else { "" }
+    ))?;
+    out.line(&format!("trust     {}", printable(&status.trust_tier)))?;
+    out.line(&format!("hooks     tier {}", status.hook_tier))?;
+    for hook in &status.hooks {
+        out.line(&format!("          {:<14} {}", hook.event, hook.hook))?;
+    }
+    for missing in &status.not_covered {
+        out.line(&format!("  NOT COVERED  {}: {}", printable(&missing.what), printable(&missing.why)))?;
+    }
+    out.line(&format!("log       {}", printable(&status.origin)))?;
+    out.line(&format!(
+        "          {} entries durable, {} sealed, epoch {}",
+        status.entries, status.sealed, status.epoch
+    ))?;
+    if let Some(size) = status.log_size {
+        out.line(&format!("          {size} bytes"))?;
+    }
+    out.line(&format!("sessions  {} open", status.sessions))?;
+    for class in &status.classes {
+        let loss = if class.dropped == 0 { String::new() } else { format!("  LOST {}", class.dropped) };
+        out.line(&format!("events    {:<8} {} numbered{loss}", class.class, class.generated))?;
+    }
+    for sink in &status.sinks {
+        let fault = sink.fault.as_ref().map(|fault| format!("  FAULT {}", printable(fault))).unwrap_or_default();
+        out.line(&format!(
+            "sink      {:<10} {} entries behind, {} sent, {} without an event, {} failures{fault}",
+            sink.name, sink.lag_entries, sink.sent, sink.filtered, sink.failures
+        ))?;
+    }
+    if status.sinks.is_empty() {
+        out.line("sink      none configured")?;
+    }
+    Ok(())
+}

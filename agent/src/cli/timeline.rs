@@ -1,0 +1,318 @@
+//! `affiant timeline`: what one session did, as a process tree with its acts in order.
+//!
+//! Owns the selection of entries and their shape as a tree; `timeline/render.rs` owns the page.
+//! Folding happens in the view only: the entries are all in the log, and `--all` shows each.
+#![forbid(unsafe_code)]
+
+mod fold;
+mod render;
+
+use std::collections::HashMap;
+
+use agent_evidence::record::{self, Body, Record};
+
+use crate::cli::args::{TimelineArguments, TimelineOutput};
+use crate::cli::exit::Exit;
+use crate::cli::output::Output;
+use crate::cli::view;
+use crate::export::sealed::{SealedError, SealedLog};
+
+/// Most acts held in memory; a session with more is shown up to here, and says so. Each costs a
+/// few hundred bytes.
+const ACTS_MAX: usize = 2_000_000;
+
+/// Prints a session's timeline.
+///
+/// # Errors
+/// No readable log, no such session (code 1), or standard output is gone.
+pub fn timeline(log: &SealedLog, wish: &TimelineArguments, out: &mut Output) -> Result<u8, Exit> {
+    let head = log.head().map_err(crate::cli::tail::unreadable)?;
+    let bounds = find(log, head.size, &wish.session)?;
+    let Some(bounds) = bounds else {
+        return Err(Exit::new(1, format!("no session {} is in the sealed log", wish.session)));
+    };
+    let end = bounds.last.map_or(head.size, |last| last + 1);
+    if wish.output == TimelineOutput::Json {
+        log.each(bounds.issued..end, head.size, |_, bytes| {
+            let mine = record::decode(bytes).is_ok_and(|record| belongs(&record, bounds.issued) || is_loss(&record));
+            if mine {
+                out.bytes(bytes)?;
+                out.bytes(b"\n")?;
+            }
+            Ok::<(), Exit>(())
+        })?;
+        return Ok(0);
+    }
+    let mut tree = Tree::default();
+    log.each(bounds.issued..end, head.size, |_, bytes| {
+        if let Ok(record) = record::decode(bytes) {
+            tree.take(&record, bounds.issued);
+        }
+        Ok::<(), Exit>(())
+    })?;
+    render::page(&tree, wish.all, out)?;
+    Ok(0)
+}
+
+/// Where a session stands in the log.
+struct Bounds {
+    /// Index of its `issued` entry.
+    issued: u64,
+    /// Index of its `revoked` entry, when it has ended.
+    last: Option<u64>,
+}
+
+fn find(log: &SealedLog, size: u64, id: &str) -> Result<Option<Bounds>, SealedError> {
+    let mut scratch = Vec::new();
+    let mut bounds: Option<Bounds> = None;
+    log.each(0..size, size, |index, bytes| {
+        // Decoding every entry of a long log costs; the kind stands in the first bytes.
+        if !has_kind(bytes, b"issued") && !has_kind(bytes, b"revoked") {
+            return Ok::<(), SealedError>(());
+        }
+        if let Ok(record) = record::decode_with(bytes, &mut scratch) {
+            match record.body() {
+                Body::Issued(issued) if issued.id.as_bytes() == id.as_bytes() => {
+                    bounds = Some(Bounds { issued: index, last: None });
+                }
+                Body::Revoked(_) => {
+                    if let (Some(bounds), Some(issued)) = (&mut bounds, record.draft.session)
+                        && bounds.issued == issued.0
+                    {
+                        bounds.last = Some(index);
+                    }
+                }
+                _ => {}
+            }
+        }
+        Ok(())
+    })?;
+    Ok(bounds)
+}
+
+/// Whether an entry's `kind` member has this word. Only a hint: the record is decoded afterwards.
+fn has_kind(bytes: &[u8], kind: &[u8]) -> bool {
+    const BEFORE: &[u8] = b"\"kind\":\"";
+    let window = bytes.get(..64).unwrap_or(bytes);
+    window
+        .windows(BEFORE.len())
+        .position(|at| at == BEFORE)
+        .and_then(|at| bytes.get(at + BEFORE.len()..))
+        .is_some_and(|rest| rest.starts_with(kind) && rest.get(kind.len()) == Some(&b'"'))
+}
+
+fn belongs(record: &Record<'_>, issued: u64) -> bool {
+    record.index().0 == issued || record.draft.session.is_some_and(|session| session.0 == issued)
+}
+
+fn is_loss(record: &Record<'_>) -> bool {
+    matches!(record.body(), Body::Gap(_))
+}
+
+/// A session as it is shown.
+#[derive(Debug, Default)]
+struct Tree {
+    /// Lines of the head: a name and a value.
+    head: Vec<(&'static str, String)>,
+    /// Boot time of the `issued` entry: times are shown from here.
+    start_ns: u64,
+    /// Losses in the session's time: when, and what.
+    losses: Vec<(u64, String)>,
+    /// How it ended; none: it is open.
+    end: Option<String>,
+    processes: Vec<Process>,
+    by_cookie: HashMap<u64, usize>,
+    acts: usize,
+    /// Acts beyond [`ACTS_MAX`].
+    not_shown: u64,
+}
+
+/// One process, from its first entry to its last.
+#[derive(Debug)]
+struct Process {
+    tgid: u32,
+    /// The process that forked it, when that is in the session too.
+    parent: Option<usize>,
+    first_ns: u64,
+    /// Program images in order; the first may be what it inherited.
+    steps: Vec<Step>,
+    /// How it ended, and when.
+    ended: Option<(u64, String)>,
+}
+
+/// Something a process did.
+#[derive(Debug)]
+struct Step {
+    at_ns: u64,
+    what: What,
+}
+
+#[derive(Debug)]
+enum What {
+    /// It began to run a program: the command line, and where, as whom.
+    Image { line: String, detail: String },
+    /// It forked this process.
+    Child(usize),
+    /// It opened a file.
+    Open(fold::Opened),
+    /// It connected, and which line says how that went.
+    Connect { socket: u64, line: String, result: String },
+    /// Anything else, in words.
+    Other(String),
+}
+
+impl Tree {
+    fn take(&mut self, record: &Record<'_>, issued: u64) {
+        let at_ns = record.draft.boot.0;
+        if let Body::Gap(gap) = record.body() {
+            self.losses.push((gap.to.map_or(at_ns, |to| to.0), view::loss(gap)));
+            return;
+        }
+        if !belongs(record, issued) {
+            return;
+        }
+        if self.acts >= ACTS_MAX {
+            self.not_shown += 1;
+            return;
+        }
+        self.acts += 1;
+        match record.body() {
+            Body::Issued(body) => self.head_of(record, body),
+            Body::Revoked(revoked) => {
+                let how = view::ending(revoked.code, revoked.signal)
+                    .map(|how| format!("; the command {how}"))
+                    .unwrap_or_default();
+                self.end = Some(format!(
+                    "{} UTC, entry {}: {}{how}",
+                    crate::cli::clock::show_utc(record.draft.wall.0),
+                    record.index().0,
+                    view::revoke_cause(revoked.cause)
+                ));
+            }
+            Body::Fork(fork) => {
+                let Some(parent) = self.process(record, fork.tgid) else { return };
+                let child = self.insert(fork.child.0, fork.child_tgid, at_ns, Some(parent));
+                self.step(parent, at_ns, What::Child(child));
+            }
+            Body::Exec(exec) => {
+                let Some(process) = self.process(record, exec.tgid) else { return };
+                let cwd = exec.cwd.as_ref().map(|cwd| format!("in {}, ", view::text(cwd))).unwrap_or_default();
+                let path = exec.path.as_ref().map(view::text).unwrap_or_else(|| "(path not known)".to_owned());
+                let elevated = if exec.euid == exec.uid { String::new() } else { format!(" ACTING AS uid {}", exec.euid) };
+                let deleted = if exec.nlink == 0 { ", FILE DELETED" } else { "" };
+                self.step(
+                    process,
+                    at_ns,
+                    What::Image {
+                        line: view::exec_line(exec),
+                        detail: format!("{path}, {cwd}uid {}{elevated}{deleted}", exec.uid),
+                    },
+                );
+            }
+            Body::Exit(exit) => {
+                let Some(process) = self.process(record, exit.tgid) else { return };
+                let how = view::ending(exit.code, exit.signal).unwrap_or_else(|| "ended".to_owned());
+                if let Some(process) = self.processes.get_mut(process) {
+                    process.ended = Some((at_ns, how));
+                }
+            }
+            Body::Open(open) => {
+                let Some(process) = self.process(record, open.tgid) else { return };
+                self.step(process, at_ns, What::Open(fold::Opened::of(open)));
+            }
+            Body::Connect(connect) => {
+                let Some(process) = self.process(record, connect.tgid) else { return };
+                self.step(
+                    process,
+                    at_ns,
+                    What::Connect {
+                        socket: connect.socket.0,
+                        line: format!("{} {}", connect.remote, connect.proto.as_str()),
+                        result: view::connect_result(connect.errno),
+                    },
+                );
+            }
+            Body::ConnectDone(done) => self.decide(record, done.tgid, done.socket.0, done.errno, done.remote),
+            Body::Cgroup(_) => {
+                if let Some(process) = self.process(record, 0) {
+                    self.step(process, at_ns, What::Other(view::describe(record)));
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn head_of(&mut self, record: &Record<'_>, issued: &record::Issued<'_>) {
+        self.start_ns = record.draft.boot.0;
+        self.head.push(("session", view::text(&issued.id)));
+        self.head.push(("identity", view::text(&issued.identity)));
+        if let Some(task) = &issued.claims.task {
+            self.head.push(("task", format!("{}   (the requester's words)", view::text(task))));
+        }
+        let labels: Vec<String> = issued
+            .claims
+            .labels
+            .iter()
+            .map(|label| format!("{}={}", view::text(&label.name), view::text(&label.value)))
+            .collect();
+        if !labels.is_empty() {
+            self.head.push(("labels", format!("{}   (the requester's words)", labels.join(" "))));
+        }
+        let ttl = issued.ttl.map(|ttl| format!(", for at most {}", crate::cli::duration::show_ns(ttl.0)));
+        self.head.push((
+            "issued",
+            format!(
+                "{} UTC, entry {}, to uid {}{}",
+                crate::cli::clock::show_utc(record.draft.wall.0),
+                record.index().0,
+                issued.uid,
+                ttl.unwrap_or_default()
+            ),
+        ));
+    }
+
+    /// The connect that a `connect_done` decides gets its result; without one it is its own line.
+    fn decide(&mut self, record: &Record<'_>, tgid: u32, socket: u64, errno: Option<u32>, remote: std::net::SocketAddr) {
+        let Some(process) = self.process(record, tgid) else { return };
+        let decided = view::connect_result(errno);
+        let pending = self.processes.get_mut(process).and_then(|process| {
+            process.steps.iter_mut().rev().find_map(|step| match &mut step.what {
+                What::Connect { socket: own, result, .. } if *own == socket => Some(result),
+                _ => None,
+            })
+        });
+        match pending {
+            Some(result) => *result = decided,
+            None => self.step(
+                process,
+                record.draft.boot.0,
+                What::Connect { socket, line: remote.to_string(), result: decided },
+            ),
+        }
+    }
+
+    /// The process of a record; one that was not seen to begin stands at the root.
+    fn process(&mut self, record: &Record<'_>, tgid: u32) -> Option<usize> {
+        let cookie = record.draft.process?.0;
+        Some(match self.by_cookie.get(&cookie) {
+            Some(&known) => known,
+            None => self.insert(cookie, tgid, record.draft.boot.0, None),
+        })
+    }
+
+    fn insert(&mut self, cookie: u64, tgid: u32, first_ns: u64, parent: Option<usize>) -> usize {
+        let at = self.processes.len();
+        self.processes.push(Process { tgid, parent, first_ns, steps: Vec::new(), ended: None });
+        self.by_cookie.insert(cookie, at);
+        at
+    }
+
+    fn step(&mut self, process: usize, at_ns: u64, what: What) {
+        if let Some(process) = self.processes.get_mut(process) {
+            process.steps.push(Step { at_ns, what });
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

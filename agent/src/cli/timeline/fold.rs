@@ -1,0 +1,221 @@
+//! Which opens a person wants to see one by one, and how the rest are counted.
+//!
+//! A view's judgement, not evidence: reads of installed software and of the system's own files are
+//! folded unless they look like secrets; opens that found nothing are counted; many files of one
+//! directory become one line. Nothing that wrote, was refused, or is in doubt is folded.
+#![forbid(unsafe_code)]
+
+use std::collections::BTreeMap;
+
+use agent_evidence::record::Open;
+
+use crate::cli::view;
+use crate::export::ocsf::errno_name;
+
+const ENOENT: u32 = 2;
+
+/// Directories of installed software and of the system's own files.
+const SYSTEM: [&str; 9] = ["/usr/", "/lib/", "/lib64/", "/bin/", "/sbin/", "/etc/", "/proc/", "/sys/", "/dev/"];
+
+/// Directories inside a path that hold installed packages.
+const PACKAGES: [&str; 5] = ["/site-packages/", "/dist-packages/", "/node_modules/", "/__pycache__/", "/lib/python3"];
+
+/// Parts of a path that make a file worth a line of its own, outside of installed software.
+const SENSITIVE: [&str; 17] = [
+    "shadow", "sudoers", "/etc/ssh/", "/etc/kubernetes", "/etc/ssl/private", "secret", "token", "credential", "password",
+    "/.ssh/", "/.aws/", "/.env", "id_rsa", "id_ed25519", ".pem", ".key", "/.kube/",
+];
+
+/// More distinct files of one directory than this become one line.
+const FILES_PER_DIRECTORY_MAX: usize = 8;
+
+/// One open as the view needs it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Opened {
+    /// The path, or what was asked for in quotes when it failed.
+    shown: String,
+    /// `read`, `write`, ...
+    access: &'static str,
+    /// Why it failed.
+    errno: Option<u32>,
+    /// Doubts about the path, empty when there are none.
+    doubts: String,
+}
+
+impl Opened {
+    pub(super) fn of(open: &Open<'_>) -> Self {
+        let errno = open.errno.filter(|&errno| errno != 0);
+        let shown = match &open.path {
+            Some(path) if errno.is_none() => view::text(path),
+            _ => view::asked(open),
+        };
+        let unresolved = open.path.is_none() && errno.is_none();
+        Self {
+            shown,
+            access: view::access(open.oflags, open.marks),
+            errno,
+            doubts: if unresolved || !open.marks.is_empty() { view::doubts(open) } else { String::new() },
+        }
+    }
+
+    /// The line for this open by itself.
+    pub(super) fn line(&self) -> String {
+        match self.errno {
+            None => format!("{:<9} {}{}", self.access, self.shown, self.doubts),
+            Some(errno) => format!("{:<9} {}  {}", format!("no {}", self.access), self.shown, errno_name(errno)),
+        }
+    }
+
+    fn is_plain_read(&self) -> bool {
+        matches!(self.access, "read" | "look at") && self.errno.is_none() && self.doubts.is_empty()
+    }
+
+    fn fold(&self) -> Fold {
+        if self.errno == Some(ENOENT) {
+            return Fold::NotFound;
+        }
+        let scratch = self.shown.contains("/__pycache__/")
+            || ["/dev/null", "/dev/tty"].contains(&self.shown.as_str())
+            || self.shown.starts_with("/dev/pts/");
+        if scratch && self.errno.is_none() {
+            return Fold::System;
+        }
+        if !self.is_plain_read() {
+            return Fold::Show;
+        }
+        let path = self.shown.as_str();
+        if PACKAGES.iter().any(|package| path.contains(package)) {
+            return Fold::System;
+        }
+        let installed = ["/usr/", "/lib/", "/lib64/", "/bin/", "/sbin/"].iter().any(|dir| path.starts_with(dir));
+        let foreign_memory = path.starts_with("/proc/") && ["/mem", "/environ"].iter().any(|end| path.ends_with(end));
+        if foreign_memory || (!installed && is_sensitive(path)) {
+            return Fold::Show;
+        }
+        if SYSTEM.iter().any(|dir| path.starts_with(dir)) { Fold::System } else { Fold::Show }
+    }
+}
+
+fn is_sensitive(path: &str) -> bool {
+    let lower = path.to_lowercase();
+    SENSITIVE.iter().any(|part| lower.contains(part))
+}
+
+enum Fold {
+    Show,
+    System,
+    NotFound,
+}
+
+/// The opens of one program image, ready to print.
+#[derive(Debug, Default)]
+pub(super) struct Folded {
+    /// What was left out, in words; at most one line each.
+    pub(super) summaries: Vec<String>,
+    /// Lines to show, by the position of their first open among those given.
+    pub(super) lines: BTreeMap<usize, String>,
+}
+
+/// Folds the opens of one image, given in order.
+pub(super) fn fold<'a>(opens: impl Iterator<Item = &'a Opened>) -> Folded {
+    let mut system: BTreeMap<&str, usize> = BTreeMap::new();
+    let mut system_count = 0;
+    let mut not_found = 0;
+    // What is shown: first position and count per distinct open.
+    let mut shown: Vec<(usize, &Opened, usize)> = Vec::new();
+    let mut known: BTreeMap<(&str, &str, Option<u32>, &str), usize> = BTreeMap::new();
+    for (position, open) in opens.enumerate() {
+        match open.fold() {
+            Fold::System => {
+                system_count += 1;
+                *system.entry(top(&open.shown)).or_default() += 1;
+            }
+            Fold::NotFound => not_found += 1,
+            Fold::Show => {
+                let key = (open.shown.as_str(), open.access, open.errno, open.doubts.as_str());
+                match known.get(&key).and_then(|&at| shown.get_mut(at)) {
+                    Some((_, _, count)) => *count += 1,
+                    None => {
+                        known.insert(key, shown.len());
+                        shown.push((position, open, 1));
+                    }
+                }
+            }
+        }
+    }
+    let mut folded = Folded::default();
+    if system_count > 0 {
+        let mut places: Vec<(&str, usize)> = system.into_iter().collect();
+        places.sort_by_key(|&(_, count)| std::cmp::Reverse(count));
+        let named: Vec<String> = places.iter().take(4).map(|(place, count)| format!("{place} {count}")).collect();
+        let more = if places.len() > 4 { ", ..." } else { "" };
+        folded
+            .summaries
+            .push(format!("{system_count} reads of installed software and system files ({}{more})", named.join(", ")));
+    }
+    if not_found > 0 {
+        folded.summaries.push(format!("{not_found} opens found no file"));
+    }
+    group(&shown, &mut folded.lines);
+    folded
+}
+
+/// Lines for what is shown, with many files of one directory on one line.
+fn group(shown: &[(usize, &Opened, usize)], lines: &mut BTreeMap<usize, String>) {
+    let mut directories: BTreeMap<(&str, &str), usize> = BTreeMap::new();
+    for (_, open, _) in shown {
+        *directories.entry(directory_of(open)).or_default() += 1;
+    }
+    let mut done: BTreeMap<(&str, &str), ()> = BTreeMap::new();
+    for (position, open, count) in shown {
+        let times = if *count > 1 { format!("  x{count}") } else { String::new() };
+        let directory = directory_of(open);
+        let files = directories.get(&directory).copied().unwrap_or_default();
+        let foldable = open.errno.is_none() && open.doubts.is_empty() && !is_sensitive(&open.shown);
+        if !foldable || files <= FILES_PER_DIRECTORY_MAX {
+            lines.insert(*position, format!("{}{times}", open.line()));
+        } else if done.insert(directory, ()).is_none() {
+            let members: Vec<&&Opened> = shown
+                .iter()
+                .map(|(_, other, _)| other)
+                .filter(|other| {
+                    directory_of(other) == directory
+                        && other.errno.is_none()
+                        && other.doubts.is_empty()
+                        && !is_sensitive(&other.shown)
+                })
+                .collect();
+            let some: Vec<&str> = members.iter().take(3).map(|other| base(&other.shown)).collect();
+            lines.insert(
+                *position,
+                format!("{:<9} {} files in {}/ ({}, ...)", open.access, members.len(), directory.1, some.join(", ")),
+            );
+        }
+    }
+}
+
+fn directory_of(open: &Opened) -> (&str, &str) {
+    (open.access, open.shown.rsplit_once('/').map_or("", |(directory, _)| directory))
+}
+
+fn base(path: &str) -> &str {
+    path.rsplit_once('/').map_or(path, |(_, name)| name)
+}
+
+/// The first two components of a path, or where its packages lie.
+fn top(path: &str) -> &str {
+    for package in PACKAGES {
+        if let Some(at) = path.find(package)
+            && !path.starts_with("/usr/")
+        {
+            return path.get(..at + package.len() - 1).unwrap_or(path);
+        }
+    }
+    let mut slashes = path.match_indices('/').map(|(at, _)| at).skip(1);
+    let first = slashes.next();
+    match (first, slashes.next()) {
+        (Some(_), Some(second)) if path.starts_with("/usr/") => path.get(..second).unwrap_or(path),
+        (Some(first), _) => path.get(..first).unwrap_or(path),
+        (None, _) => path,
+    }
+}

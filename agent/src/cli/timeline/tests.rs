@@ -1,0 +1,134 @@
+//! Pages of small sessions, whole.
+
+use agent_evidence::record::{ActMarks, Body, ProcessCookie, decode};
+
+use super::*;
+use crate::export::ocsf::tests as records;
+
+fn page(log: &records::Writer, issued: u64, all: bool) -> String {
+    let mut tree = Tree::default();
+    for bytes in &log.entries {
+        tree.take(&decode(bytes).unwrap(), issued);
+    }
+    let mut lines = Vec::new();
+    render::page(&tree, all, &mut lines).unwrap();
+    String::from_utf8(lines).unwrap()
+}
+
+fn session(bodies: Vec<(ProcessCookie, Body<'_>)>) -> (records::Writer, u64) {
+    let mut log = records::Writer::default();
+    let issued = log.push(None, records::issued());
+    for (process, body) in bodies {
+        log.push_in(Some(process), None, Some(issued), body);
+    }
+    (log, issued)
+}
+
+const CHILD: ProcessCookie = ProcessCookie(78);
+
+#[test]
+fn a_child_stands_below_its_parent_with_its_acts_and_its_end() {
+    let (log, issued) = session(vec![
+        (records::SHELL, records::exec(b"/bin/sh", b"sh\0-c\0x y\0")),
+        (records::SHELL, records::fork()),
+        (CHILD, records::exec(b"/usr/bin/wc", b"wc\0-l\0")),
+        (CHILD, records::open(Some(b"/data/in.csv"), None, ActMarks::NONE)),
+        (CHILD, records::exit(Some(0), None)),
+        (records::SHELL, records::connect("127.0.0.1:8080", Some(115))),
+        (records::SHELL, records::connect_done("127.0.0.1:8080", Some(111))),
+        (records::SHELL, records::exit(None, Some(9))),
+    ]);
+    let page = page(&log, issued, false);
+    let tree: Vec<&str> = page.lines().skip_while(|line| !line.is_empty()).skip(1).collect();
+    assert_eq!(
+        tree,
+        [
+            "   +0.001s    4242  sh -c 'x y'   -> was ended by signal 9 (KILL) after 0.007s",
+            "                      . /bin/sh, in /home/user, uid 1000 ACTING AS uid 0",
+            "   +0.003s    4243      wc -l   -> exited with 0 after 0.003s",
+            "                          . /usr/bin/wc, in /home/user, uid 1000 ACTING AS uid 0",
+            "   +0.004s                  write     /data/in.csv",
+            "   +0.006s              connect   127.0.0.1:8080 tcp  REFUSED",
+        ]
+    );
+}
+
+#[test]
+fn reads_of_the_system_are_counted_and_shown_on_demand() {
+    let mut log = records::Writer::default();
+    let issued = log.push(None, records::issued());
+    log.push_in(Some(records::SHELL), None, Some(issued), records::exec(b"/bin/sh", b"sh\0"));
+    for n in 0..5 {
+        let path = format!("/usr/lib/lib{n}.so");
+        log.push_in(Some(records::SHELL), None, Some(issued), read(path.as_bytes()));
+    }
+    log.push_in(Some(records::SHELL), None, Some(issued), records::open(None, Some(2), ActMarks::NONE));
+    log.push_in(Some(records::SHELL), None, Some(issued), read(b"/etc/shadow"));
+    log.push_in(Some(records::SHELL), None, Some(issued), read(b"/work/data.csv"));
+    log.push_in(Some(records::SHELL), None, Some(issued), read(b"/work/data.csv"));
+    let folded = page(&log, issued, false);
+    assert!(folded.contains("5 reads of installed software and system files (/usr/lib 5)"), "{folded}");
+    assert!(folded.contains("1 opens found no file"), "{folded}");
+    assert!(folded.contains("read      /etc/shadow\n"), "{folded}");
+    assert!(folded.contains("read      /work/data.csv  x2\n"), "{folded}");
+    assert!(!folded.contains("lib3.so"), "{folded}");
+    let whole = page(&log, issued, true);
+    assert!(whole.contains("/usr/lib/lib3.so") && whole.contains("ENOENT"), "{whole}");
+}
+
+fn read(path: &[u8]) -> Body<'_> {
+    let Body::Open(mut open) = records::open(Some(path), None, ActMarks::NONE) else { panic!() };
+    open.oflags = 0;
+    Body::Open(open)
+}
+
+#[test]
+fn many_files_of_one_directory_are_one_line_unless_they_look_secret() {
+    let paths: Vec<String> = (0..12).map(|n| format!("/work/parts/{n}.csv")).collect();
+    let mut bodies: Vec<_> = paths.iter().map(|path| (records::SHELL, read(path.as_bytes()))).collect();
+    bodies.push((records::SHELL, read(b"/work/parts/api-token.txt")));
+    let (log, issued) = session(bodies);
+    let page = page(&log, issued, false);
+    assert!(page.contains("read      12 files in /work/parts/ (0.csv, 1.csv, 2.csv, ...)"), "{page}");
+    assert!(page.contains("read      /work/parts/api-token.txt"), "{page}");
+}
+
+#[test]
+fn hostile_names_cannot_act_on_the_terminal() {
+    let (log, issued) = session(vec![
+        (records::SHELL, records::exec(b"/tmp/\x1b[2Jx", b"\x1b]0;owned\x07\0a\nb\0")),
+        (records::SHELL, read(b"/tmp/\xe2\x80\xaegnp.sh")),
+    ]);
+    let page = page(&log, issued, false);
+    assert!(!page.contains('\u{1b}') && !page.contains('\u{7}') && !page.contains('\u{202e}'), "{page:?}");
+    assert!(page.contains("\\u{202e}gnp.sh"), "{page}");
+}
+
+#[test]
+fn a_loss_in_the_sessions_time_is_loud() {
+    use agent_evidence::record::{BootTime, Class, Gap, GapCause, Id128, NumberRange};
+    let (mut log, issued) = session(vec![(records::SHELL, records::exec(b"/bin/sh", b"sh\0"))]);
+    log.push(
+        None,
+        Body::Gap(Gap {
+            cause: GapCause::RingFull,
+            capture_id: Id128([1; 16]),
+            ranges: vec![NumberRange { cpu: 0, class: Class::File, first: 3, last: 9 }].into(),
+            count: 7,
+            shares: Vec::new().into(),
+            from: Some(BootTime(5_000_000_000_000)),
+            to: Some(BootTime(5_000_500_000_000)),
+        }),
+    );
+    let page = page(&log, issued, false);
+    assert!(page.contains("!!!!!!!!  +0.500s LOST 7 events (file): the ring was full, within 0.500s"), "{page}");
+    assert!(!page.contains("none recorded"), "{page}");
+}
+
+#[test]
+fn the_kind_of_an_entry_is_found_without_decoding() {
+    let (log, _) = session(vec![(records::SHELL, records::exec(b"/bin/sh", b"sh\0"))]);
+    assert!(has_kind(&log.entries[0], b"issued"));
+    assert!(!has_kind(&log.entries[0], b"issue"));
+    assert!(has_kind(&log.entries[1], b"exec"));
+}

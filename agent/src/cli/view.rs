@@ -1,0 +1,256 @@
+//! One line for one record, as a person would want to read it.
+//!
+//! Owns wording only. Whatever a workload could have chosen passes through the escaping of
+//! `output`, and is marked as its claim where it is one.
+#![forbid(unsafe_code)]
+
+use agent_evidence::record::{
+    ActMarks, Body, CgroupOp, Connect, Exec, Gap, GapCause, Open, Record, RevokeCause, Text, TextList,
+};
+
+use crate::cli::duration::show_ns;
+use crate::cli::output::{printable_bytes, shell_word};
+use crate::export::ocsf::errno_name;
+
+/// What the record says, without its time and index.
+#[must_use]
+pub fn describe(record: &Record<'_>) -> String {
+    match record.body() {
+        Body::Genesis(genesis) => format!("the log {} begins, key tier {}", text(&genesis.origin), genesis.key_tier.as_str()),
+        Body::Epoch(epoch) => format!("key epoch {} begins ({})", epoch.number.0, epoch.how.as_str()),
+        Body::Armed(armed) => format!(
+            "armed: hook tier {}, key tier {}, kernel {}{}{}",
+            text(&armed.hook_tier),
+            armed.key_tier.as_str(),
+            text(&armed.kernel),
+            if armed.resumed { ", capture taken over" } else { "" },
+            match armed.not_covered.iter().count() {
+                0 => String::new(),
+                count => format!(", {count} kinds of acts not covered"),
+            }
+        ),
+        Body::Heartbeat(beat) => format!(
+            "heartbeat: {} counters, {} open sessions{}",
+            beat.counters.iter().count(),
+            beat.sessions.iter().count(),
+            if beat.hooks_ok { "" } else { ", HOOKS CHANGED" }
+        ),
+        Body::Disarmed(disarmed) => format!("disarmed ({})", disarmed.cause.as_str()),
+        Body::Gap(gap) => loss(gap),
+        Body::Recovered(recovered) => format!(
+            "recovered after a {} stop: {} entries found, {} replayed, {} torn bytes",
+            recovered.cause.as_str(),
+            recovered.size.0,
+            recovered.replayed,
+            recovered.torn_bytes
+        ),
+        Body::Scope(scope) => format!("scope: {}", text(&scope.text)),
+        Body::Unknown(unknown) => format!("unknown workload in cgroup {}: {}", unknown.cgroup.0, text(&unknown.reason)),
+        Body::Identified(identified) => {
+            format!("the workload of entry {} is the one of entry {}", identified.of.0, identified.workload.0)
+        }
+        Body::Workload(workload) => {
+            format!("workload {} {} ({})", workload.sort.as_str(), text(&workload.id), text(&workload.how))
+        }
+        Body::Process(process) => {
+            format!("{} was alive: {}", process.tgid, process.path.as_ref().map_or_else(unknown_path, text))
+        }
+        Body::Issued(issued) => format!(
+            "session {} issued to uid {} as {}{}",
+            text(&issued.id),
+            issued.uid,
+            text(&issued.identity),
+            issued.claims.task.as_ref().map(|task| format!(", for {:?} by its own word", text(task))).unwrap_or_default()
+        ),
+        Body::Revoked(revoked) => format!(
+            "session {} ended: {}{}; {} entries",
+            text(&revoked.id),
+            revoke_cause(revoked.cause),
+            ending(revoked.code, revoked.signal).map(|how| format!(", its command {how}")).unwrap_or_default(),
+            revoked.entries
+        ),
+        Body::Fork(fork) => format!("{} forked {}", fork.tgid, fork.child_tgid),
+        Body::Exec(exec) => format!("{} runs {}", exec.tgid, exec_line(exec)),
+        Body::Exit(exit) => {
+            format!("{} {}", exit.tgid, ending(exit.code, exit.signal).unwrap_or_else(|| "ended".to_owned()))
+        }
+        Body::Connect(connect) => format!("{} {}", connect.tgid, connect_line(connect)),
+        Body::ConnectDone(done) => {
+            format!("{} connection to {} {}", done.tgid, done.remote, connect_result(done.errno))
+        }
+        Body::Open(open) => format!("{} {}", open.tgid, open_line(open)),
+        Body::Cgroup(cgroup) => {
+            let path = cgroup.path.as_ref().map_or_else(|| cgroup.id.0.to_string(), text);
+            match cgroup.op {
+                CgroupOp::Create => format!("{} created cgroup {path}", cgroup.tgid),
+                CgroupOp::Remove => format!("{} removed cgroup {path}", cgroup.tgid),
+                CgroupOp::Move => format!(
+                    "{} moved {} to cgroup {path}",
+                    cgroup.tgid,
+                    cgroup.moved_tgid.map_or_else(|| "a process".to_owned(), |tgid| tgid.to_string())
+                ),
+            }
+        }
+    }
+}
+
+/// Bytes of a record as text that is safe on a terminal.
+#[must_use]
+pub fn text(text: &Text<'_>) -> String {
+    printable_bytes(text.as_bytes())
+}
+
+fn unknown_path() -> String {
+    "(path not known)".to_owned()
+}
+
+/// A command line as a shell would read it, with a path in front where argv hides it.
+#[must_use]
+pub fn exec_line(exec: &Exec<'_>) -> String {
+    let path = exec.path.as_ref().map_or_else(unknown_path, text);
+    let arguments = command_line(&exec.argv);
+    let cut = if exec.marks.contains(ActMarks::ARGV_TRUNCATED) { " ..." } else { "" };
+    let shown = match arguments {
+        Some(arguments) => arguments,
+        None => return format!("{path} (arguments not known)"),
+    };
+    let base = path.rsplit('/').next().unwrap_or(&path);
+    let word = shown.split(' ').next().unwrap_or_default();
+    // `python x.py` with /usr/bin/python is plain; anything else must show what really ran.
+    if word == path || word == base {
+        format!("{shown}{cut}")
+    } else {
+        format!("{shown}{cut}  [{path}]")
+    }
+}
+
+fn command_line(argv: &TextList<'_>) -> Option<String> {
+    let words: Vec<String> = argv.iter().map(|word| shell_word(word.as_bytes())).collect();
+    (!words.is_empty()).then(|| words.join(" "))
+}
+
+/// How a process or command ended.
+#[must_use]
+pub fn ending(code: Option<u32>, signal: Option<u32>) -> Option<String> {
+    match (code, signal) {
+        (_, Some(signal)) => Some(format!("was ended by signal {signal}{}", signal_name(signal))),
+        (Some(code), None) => Some(format!("exited with {code}")),
+        (None, None) => None,
+    }
+}
+
+fn signal_name(signal: u32) -> &'static str {
+    match signal {
+        1 => " (HUP)",
+        2 => " (INT)",
+        3 => " (QUIT)",
+        6 => " (ABRT)",
+        9 => " (KILL)",
+        11 => " (SEGV)",
+        13 => " (PIPE)",
+        14 => " (ALRM)",
+        15 => " (TERM)",
+        _ => "",
+    }
+}
+
+/// Why a session ended.
+#[must_use]
+pub fn revoke_cause(cause: RevokeCause) -> &'static str {
+    match cause {
+        RevokeCause::Exit => "its command ended and no descendant was left",
+        RevokeCause::Expiry => "its time was up",
+        RevokeCause::Operator => "it was revoked",
+        RevokeCause::HostStop => "the host stopped",
+    }
+}
+
+fn connect_line(connect: &Connect<'_>) -> String {
+    format!("connects to {} ({}) {}", connect.remote, connect.proto.as_str(), connect_result(connect.errno))
+}
+
+/// The result of a connect.
+#[must_use]
+pub fn connect_result(errno: Option<u32>) -> String {
+    match errno {
+        Some(0) => "connected".to_owned(),
+        Some(115) => "in progress".to_owned(),
+        Some(111) => "REFUSED".to_owned(),
+        Some(errno) => format!("FAILED {}", errno_name(errno)),
+        None => "(result not observed)".to_owned(),
+    }
+}
+
+/// What an open asked for: the words of a file's access.
+#[must_use]
+pub fn access(oflags: u32, marks: ActMarks) -> &'static str {
+    const O_PATH: u32 = 0o10_000_000;
+    const O_TRUNC: u32 = 0o1000;
+    if marks.contains(ActMarks::CREATED) {
+        return "create";
+    }
+    if oflags & O_PATH != 0 {
+        return "look at";
+    }
+    match oflags & 0o3 {
+        0 => "read",
+        _ if oflags & O_TRUNC != 0 => "overwrite",
+        1 => "write",
+        _ => "update",
+    }
+}
+
+fn open_line(open: &Open<'_>) -> String {
+    let what = access(open.oflags, open.marks);
+    match (&open.path, open.errno) {
+        (Some(path), None) => format!("opens to {what} {}{}", text(path), doubts(open)),
+        (_, errno) => format!(
+            "FAILED to open {} to {what}: {}",
+            asked(open),
+            errno.map_or_else(|| "reason not known".to_owned(), errno_name)
+        ),
+    }
+}
+
+/// The path that the caller asked for: its claim.
+#[must_use]
+pub fn asked(open: &Open<'_>) -> String {
+    open.claims.asked.as_ref().map_or_else(|| "a path not known".to_owned(), |asked| format!("\"{}\"", text(asked)))
+}
+
+/// What makes the path of an open less than certain.
+#[must_use]
+pub fn doubts(open: &Open<'_>) -> String {
+    let mut doubts = Vec::new();
+    for (mark, words) in [
+        (ActMarks::RACY, "racy"),
+        (ActMarks::DIFFERS, "not what was asked for"),
+        (ActMarks::PATH_PARTIAL, "only the end of the path"),
+        (ActMarks::PATH_UNREADABLE, "path partly unreadable"),
+        (ActMarks::UNRESOLVED, "not resolved"),
+    ] {
+        if open.marks.contains(mark) {
+            doubts.push(words);
+        }
+    }
+    if doubts.is_empty() { String::new() } else { format!("  ({})", doubts.join(", ")) }
+}
+
+/// A loss, loudly.
+#[must_use]
+pub fn loss(gap: &Gap<'_>) -> String {
+    let why = match gap.cause {
+        GapCause::RingFull => "the ring was full",
+        GapCause::Decode => "messages could not be read",
+        GapCause::Unexplained => "NOT ACCOUNTED FOR",
+        GapCause::NotObserved => "nobody was there to read",
+    };
+    let mut classes: Vec<&str> = gap.ranges.iter().map(|range| range.class.name()).collect();
+    classes.sort_unstable();
+    classes.dedup();
+    let span = match (gap.from, gap.to) {
+        (Some(from), Some(to)) => format!(", within {}", show_ns(to.0.saturating_sub(from.0))),
+        _ => String::new(),
+    };
+    format!("LOST {} events ({}): {why}{span}", gap.count, classes.join(", "))
+}
