@@ -1,8 +1,729 @@
-//! The tamper-evident log.
+//! The tamper-evident log: drafts in, durable entries and signed checkpoints out.
+//!
+//! Owns the state directory: `log/` (a C2SP tiles directory that anyone may serve or copy), `wal/` (entries until
+//! their bundles are durable), `head` (the newest checkpoint, durable before it is shown), `tmp/`, `reserve` and
+//! `lock`. One [`Log`] per state directory and one owner of the [`Log`]: there is no lock around it, the lock file
+//! keeps a second process out.
+//!
+//! The commit ladder, and what a crash at each step leaves:
+//! 1. [`Log::append`]: in memory. A crash forgets it; nobody was told.
+//! 2. [`Log::commit`]: one write and one fdatasync in `wal/`. From here on nothing is lost: recovery replays it.
+//!    Full bundles and tiles are then put in place, without a sync of their own: they can be made again.
+//! 3. [`Log::seal`]: commit, partial bundle and tiles in place, checkpoint signed by the log key and the epoch
+//!    key, durable in `head`, then visible in `log/checkpoint`, then partial files of full tiles removed.
+//! 4. Later, in the background: everything is synced, and segments of the write-ahead log that are no longer
+//!    needed are used again.
+//!
+//! Time is an argument everywhere: [`Log::due`] says what is due, the owner does it.
+//!
+//! Trust: workloads cannot reach the state directory. Whoever can write it can destroy it but not change what a
+//! checkpoint covers unnoticed; recovery checks what it reads and never repairs, see [`recover`](EvidenceFault).
 
+mod chains;
 pub mod disk;
 pub mod durable;
+mod head;
+mod limits;
+mod peek;
 pub mod reader;
+mod recover;
 #[cfg(test)]
 pub(crate) mod simdisk;
-pub mod wal;
+#[cfg(test)]
+mod tests;
+mod tiling;
+mod wal;
+
+use std::ops::ControlFlow;
+use std::path::Path;
+
+use agent_evidence::checkpoint::Checkpoint;
+use agent_evidence::note::VerifierKey;
+use agent_evidence::record::{
+    Body, BootTime, ControlNumber, Draft, ENTRY_BYTES_MAX, EntryIndex, EpochNumber, Genesis, Kind, LeafHash,
+    Nanoseconds, Placement, Predecessor, SessionNumber, SessionState, Text, TreeSize, WallTime,
+};
+
+use crate::sign::epoch::{EpochKey, NAME_SUFFIX, Previous};
+use crate::sign::{self, Line, SignError, Signer};
+
+use chains::{Chains, NotOpen};
+use disk::{Disk, OsDisk};
+use durable::{Durable, DurableError};
+use tiling::Tiling;
+use wal::Wal;
+
+pub use head::{Head, HeadFault};
+pub use limits::Limits;
+pub use reader::{ReadError, Reader};
+pub use recover::{EvidenceFault, Recovery};
+pub use wal::{WalError, WalFault};
+
+/// Name of the lock file.
+const LOCK: &str = "lock";
+/// Random bytes fetched at once: 256 entries' worth, so that the system call costs an entry next to nothing.
+const RANDOM_BLOCK: usize = 4096;
+
+/// Both clocks at one moment, read by the caller.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Now {
+    /// UTC by the host's clock: a claim.
+    pub wall: WallTime,
+    /// Since boot.
+    pub boot: BootTime,
+}
+
+/// What the genesis entry says besides the log's own name and key.
+#[derive(Debug, Clone)]
+pub struct Birth<'a> {
+    /// The kernel's boot id.
+    pub boot_id: Text<'a>,
+    /// Kernel release, as `uname -r`.
+    pub kernel: Text<'a>,
+    /// SHA-256 of `/etc/machine-id`.
+    pub machine: Option<agent_evidence::record::Digest>,
+    /// The log that this one continues.
+    pub predecessor: Option<Predecessor<'a>>,
+}
+
+/// Why the log refused or failed.
+#[derive(Debug, thiserror::Error)]
+pub enum LogError {
+    /// The state directory cannot be opened.
+    #[error("cannot open the state directory {path}")]
+    State {
+        /// Which.
+        path: std::path::PathBuf,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+    /// Another process has the log open.
+    #[error("another process owns this state directory")]
+    Locked,
+    /// There is no log; it is created by [`Log::create`] only.
+    #[error("the state directory holds no log")]
+    NotCreated,
+    /// There is a log already.
+    #[error("the state directory holds a log already")]
+    AlreadyCreated,
+    /// The disk is full. Nothing acknowledged is lost; what is pending stays pending. Records of the control chain
+    /// and `revoked` are still taken while the reserve lasts.
+    #[error("the disk is full: free space on the file system of the state directory")]
+    Full(#[source] Option<DurableError>),
+    /// The disk failed: evidence fault, never retried.
+    #[error(transparent)]
+    Disk(DurableError),
+    /// The store contradicts itself: evidence fault.
+    #[error(transparent)]
+    Fault(#[from] EvidenceFault),
+    /// The pending buffer is full: commit, then append again.
+    #[error("{bytes} bytes are pending, at most {max}: commit first")]
+    PendingFull {
+        /// Bytes pending.
+        bytes: usize,
+        /// The limit.
+        max: usize,
+    },
+    /// A draft names a session that is not open.
+    #[error("no session is open with the issued entry {0:?}")]
+    SessionNotOpen(EntryIndex),
+    /// Too many sessions are open.
+    #[error("{max} sessions are open, the limit")]
+    SessionsFull {
+        /// The limit.
+        max: usize,
+    },
+    /// The encoder gave an entry that is too long: a fault of this program, the entry is not appended.
+    #[error("an entry of {bytes} bytes, at most {ENTRY_BYTES_MAX}")]
+    EntryTooLong {
+        /// Its length.
+        bytes: usize,
+    },
+    /// The log has as many entries as an index can name.
+    #[error("the log has {0} entries, the most it can have: begin a successor")]
+    Exhausted(u64),
+    /// A key could not sign or be made. Entries stay durable, and unsigned until it can.
+    #[error(transparent)]
+    Sign(#[from] SignError),
+    /// The system gave no random bytes.
+    #[error("no random bytes for an entry: {0}")]
+    Random(getrandom::Error),
+}
+
+impl LogError {
+    /// Whether the evidence itself is in danger: the agent stops with exit code 70 and does not go on by itself.
+    #[must_use]
+    pub fn is_evidence_fault(&self) -> bool {
+        matches!(self, Self::Fault(_) | Self::Disk(_) | Self::Exhausted(_))
+    }
+}
+
+impl From<DurableError> for LogError {
+    fn from(error: DurableError) -> Self {
+        match error {
+            DurableError::Full { .. } => Self::Full(Some(error)),
+            DurableError::Fatal { .. } | DurableError::Poisoned { .. } => Self::Disk(error),
+        }
+    }
+}
+
+/// Where an appended entry stands. Not durable yet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Appended {
+    /// Its index.
+    pub index: EntryIndex,
+    /// Its leaf hash.
+    pub leaf: LeafHash,
+    /// Its number in its session's chain.
+    pub session_number: Option<SessionNumber>,
+    /// Its number in the control chain.
+    pub control_number: Option<ControlNumber>,
+}
+
+/// What is durable.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[must_use]
+pub struct Committed {
+    /// Entries below this size are durable: the rings' positions may advance past them.
+    pub size: TreeSize,
+    /// The disk is full and the reserve is being used: write the last records, seal and stop, or free space and
+    /// call [`Log::regain_reserve`].
+    pub full: bool,
+}
+
+/// A checkpoint that is durable and visible.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Sealed {
+    /// What it says.
+    pub checkpoint: Checkpoint,
+    /// The epoch whose key signed it.
+    pub epoch: EpochNumber,
+    /// By how much the host's wall clock went back since the checkpoint before, if it did. Noted, not fatal:
+    /// wall time is a claim.
+    pub wall_went_back: Option<Nanoseconds>,
+    /// Whether this call made it; `false` when there was nothing new.
+    pub new: bool,
+}
+
+/// What the owner of the log should do now, and when to ask again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Due {
+    /// [`Log::commit`] is due.
+    pub commit: bool,
+    /// [`Log::seal`] is due.
+    pub seal: bool,
+    /// [`Log::rotate_epoch`] is due.
+    pub rotate_epoch: bool,
+    /// When the next of them will be due, if nothing is appended until then.
+    pub next: BootTime,
+}
+
+/// The log. See the module's document for what each step promises.
+pub struct Log<D: Disk = OsDisk> {
+    disk: Durable<D>,
+    limits: Limits,
+    origin: String,
+    log_key: Box<dyn Signer>,
+    log_verifier: VerifierKey,
+    epoch: EpochKey,
+    wal: Wal<D>,
+    tiling: Tiling,
+    /// How many entries are durable.
+    durable: u64,
+    /// Where in the tiling's tail the first pending entry begins.
+    pending_from: usize,
+    chains: Chains,
+    previous: LeafHash,
+    random: RandomBlock,
+    head: Option<Head>,
+    /// Full bundles and tiles below this index are durable.
+    synced: u64,
+    /// What a running sync of the file system will have made durable.
+    syncing: Option<u64>,
+    pending_since: Option<BootTime>,
+    unsealed_since: Option<BootTime>,
+    _lock: D::Lock,
+}
+
+impl Log<OsDisk> {
+    /// Creates a log in a state directory that exists and holds none: genesis, first epoch, first checkpoint, all
+    /// durable when it returns. The key must be the one [`Log::open`] will be given.
+    ///
+    /// # Errors
+    /// [`LogError::AlreadyCreated`], [`LogError::Locked`], [`LogError::Sign`], and what the disk answers.
+    pub fn create(
+        state: &Path,
+        limits: Limits,
+        origin: &str,
+        log_key: Box<dyn Signer>,
+        birth: &Birth<'_>,
+        now: Now,
+    ) -> Result<Self, LogError> {
+        Self::create_on(open_state(state)?, limits, origin, log_key, birth, now)
+    }
+
+    /// Opens the log of a state directory and recovers it. A new epoch is begun: its entry is appended, and
+    /// durable with the next commit. The caller appends `recovered` from the [`Recovery`].
+    ///
+    /// # Errors
+    /// [`LogError::NotCreated`], [`LogError::Locked`], [`LogError::Fault`], [`LogError::Sign`], and what the disk
+    /// answers.
+    pub fn open(
+        state: &Path,
+        limits: Limits,
+        origin: &str,
+        log_key: Box<dyn Signer>,
+        now: Now,
+    ) -> Result<(Self, Recovery), LogError> {
+        Self::open_on(open_state(state)?, limits, origin, log_key, now)
+    }
+}
+
+fn open_state(state: &Path) -> Result<OsDisk, LogError> {
+    OsDisk::open(state).map_err(|source| LogError::State { path: state.to_owned(), source })
+}
+
+impl<D: Disk> Log<D> {
+    /// As [`Log::create`], on any disk.
+    ///
+    /// # Errors
+    /// As [`Log::create`].
+    pub fn create_on(
+        disk: D,
+        limits: Limits,
+        origin: &str,
+        log_key: Box<dyn Signer>,
+        birth: &Birth<'_>,
+        now: Now,
+    ) -> Result<Self, LogError> {
+        let log_verifier = sign::verifier(origin, log_key.public_key())?;
+        let mut disk = Durable::new(disk);
+        let lock = lock(&mut disk)?;
+        disk.ensure_dir(tiling::DIR)?;
+        disk.ensure_dir(wal::DIR)?;
+        disk.prepare_temp()?;
+        disk.sync_dir("")?;
+        disk.take_reserve(limits.reserve_bytes)?;
+        if recover::recover(&mut disk, &limits, &log_verifier)?.is_some() {
+            return Err(LogError::AlreadyCreated);
+        }
+        // What a creation that did not come to its end may have left: no whole group, or it would be a log.
+        let (wal, _) = Wal::recover(&mut disk, limits.segment_bytes, |_, _, _| Ok::<(), LogError>(()))?;
+        // The genesis is entry 0 and the epoch's entry 1, so the smallest tree with both has size 2.
+        let (epoch, entry) = EpochKey::begin(origin, &Previous::None, TreeSize(2), now.boot, log_key.as_ref())?;
+        let mut log = Self {
+            disk,
+            limits,
+            origin: origin.to_owned(),
+            log_verifier,
+            epoch,
+            wal,
+            tiling: Tiling::new(),
+            durable: 0,
+            pending_from: 0,
+            chains: Chains::default(),
+            previous: LeafHash([0; 32]),
+            random: RandomBlock::default(),
+            head: None,
+            synced: 0,
+            syncing: None,
+            pending_since: None,
+            unsealed_since: None,
+            log_key,
+            _lock: lock,
+        };
+        let vkey = log.log_verifier.to_string();
+        let genesis = Genesis {
+            format: 1,
+            origin: Text::new(origin.as_bytes()),
+            log_key: Text::new(vkey.as_bytes()),
+            key_tier: log.log_key.tier(),
+            boot_id: birth.boot_id.borrow(),
+            kernel: birth.kernel.borrow(),
+            machine: birth.machine,
+            predecessor: birth.predecessor.clone(),
+        };
+        log.append(&agent_draft(now, Body::Genesis(genesis)))?;
+        log.append(&agent_draft(now, Body::Epoch(entry)))?;
+        log.seal(now)?;
+        Ok(log)
+    }
+
+    /// As [`Log::open`], on any disk.
+    ///
+    /// # Errors
+    /// As [`Log::open`].
+    pub fn open_on(
+        disk: D,
+        limits: Limits,
+        origin: &str,
+        log_key: Box<dyn Signer>,
+        now: Now,
+    ) -> Result<(Self, Recovery), LogError> {
+        let log_verifier = sign::verifier(origin, log_key.public_key())?;
+        let mut disk = Durable::new(disk);
+        let lock = lock(&mut disk)?;
+        disk.prepare_temp()?;
+        disk.take_reserve(limits.reserve_bytes)?;
+        let state = recover::recover(&mut disk, &limits, &log_verifier)?.ok_or(LogError::NotCreated)?;
+        if let Some(head) = &state.head {
+            // Read back from a rename whose sync may have failed; durable for certain now.
+            head::publish(&mut disk, &head.note)?;
+        }
+        let size = state.tiling.size();
+        let previous = state.epoch.as_ref().map_or(Previous::None, |epoch| Previous::Lost(epoch.number));
+        let (epoch, entry) =
+            EpochKey::begin(origin, &previous, TreeSize(size + 1), now.boot, log_key.as_ref())?;
+        let mut log = Self {
+            disk,
+            limits,
+            origin: origin.to_owned(),
+            log_verifier,
+            epoch,
+            wal: state.wal,
+            pending_from: state.tiling.tail().len(),
+            tiling: state.tiling,
+            durable: size,
+            chains: state.chains,
+            previous: state.previous,
+            random: RandomBlock::default(),
+            head: state.head,
+            synced: 0,
+            syncing: None,
+            pending_since: None,
+            unsealed_since: None,
+            log_key,
+            _lock: lock,
+        };
+        log.append(&agent_draft(now, Body::Epoch(entry)))?;
+        Ok((log, state.recovery))
+    }
+
+    /// Gives a draft its place and encodes it into the pending buffer. Not durable before [`Log::commit`].
+    ///
+    /// # Errors
+    /// [`LogError::PendingFull`], [`LogError::Full`], [`LogError::SessionNotOpen`], [`LogError::SessionsFull`]:
+    /// nothing was appended, the log goes on. [`LogError::Disk`] after a failure of the disk.
+    pub fn append(&mut self, draft: &Draft<'_>) -> Result<Appended, LogError> {
+        self.may_append(draft)?;
+        let numbers = self.chains.numbers(draft).map_err(|NotOpen(session)| LogError::SessionNotOpen(session))?;
+        let placement = Placement {
+            index: EntryIndex(self.tiling.size()),
+            session_number: numbers.session,
+            control_number: numbers.control,
+            previous: self.previous,
+            random: self.random.take()?,
+        };
+        let pushed = self.tiling.push(|out| draft.encode(&placement, out));
+        let leaf = pushed.map_err(|bytes| LogError::EntryTooLong { bytes })?;
+        self.previous = leaf;
+        self.chains.step(draft, numbers, placement.index, leaf);
+        Ok(Appended {
+            index: placement.index,
+            leaf,
+            session_number: numbers.session,
+            control_number: numbers.control,
+        })
+    }
+
+    fn may_append(&self, draft: &Draft<'_>) -> Result<(), LogError> {
+        if let Some(first) = self.disk.poisoned() {
+            return Err(LogError::Disk(DurableError::Poisoned { first: first.to_owned() }));
+        }
+        let kind = draft.body.kind();
+        if !self.disk.reserve_held() && !kind.is_control() && kind != Kind::Revoked {
+            return Err(LogError::Full(None));
+        }
+        let bytes = self.pending_bytes();
+        if bytes + ENTRY_BYTES_MAX + 2 > self.limits.pending_bytes_max {
+            return Err(LogError::PendingFull { bytes, max: self.limits.pending_bytes_max });
+        }
+        if kind == Kind::Issued && self.chains.open_sessions() >= self.limits.sessions_max {
+            return Err(LogError::SessionsFull { max: self.limits.sessions_max });
+        }
+        if self.tiling.size() >= EntryIndex::MAX.0 {
+            return Err(LogError::Exhausted(self.tiling.size()));
+        }
+        Ok(())
+    }
+
+    /// Makes everything appended durable: acknowledged when it returns `Ok`.
+    ///
+    /// # Errors
+    /// [`LogError::Full`]: nothing of what is pending is durable, all of it stays pending; free space and call
+    /// again. [`LogError::Disk`]: it is not known what is durable; stop.
+    pub fn commit(&mut self) -> Result<Committed, LogError> {
+        let size = self.tiling.size();
+        let body = self.tiling.tail().get(self.pending_from..).unwrap_or_default();
+        if !body.is_empty() {
+            // Bounded by the pending buffer.
+            let count = u32::try_from(size - self.durable).unwrap_or(u32::MAX);
+            self.wal.append(&mut self.disk, self.durable, count, body)?;
+            self.durable = size;
+            self.pending_from = self.tiling.tail().len();
+            self.pending_since = None;
+        }
+        match self.write_full() {
+            // The entries are durable where they are; the bundles are written when there is space again.
+            Ok(()) | Err(DurableError::Full { .. }) => {}
+            Err(error) => return Err(error.into()),
+        }
+        self.recycle()?;
+        Ok(Committed { size: TreeSize(size), full: !self.disk.reserve_held() })
+    }
+
+    /// Makes everything appended durable and covers it with a signed checkpoint, which is durable, then visible
+    /// when this returns `Ok`. With nothing new it gives the checkpoint that there is.
+    ///
+    /// # Errors
+    /// [`LogError::Full`], [`LogError::Sign`]: what was appended may be durable and is not sealed; call again.
+    /// [`LogError::Disk`]: stop.
+    pub fn seal(&mut self, now: Now) -> Result<Sealed, LogError> {
+        let _durable = self.commit()?;
+        let size = TreeSize(self.tiling.size());
+        if let Some(head) = self.head.as_ref().filter(|head| head.checkpoint.size == size) {
+            let checkpoint = head.checkpoint.clone();
+            return Ok(Sealed { checkpoint, epoch: self.epoch.number(), wall_went_back: None, new: false });
+        }
+        self.write_full()?;
+        self.tiling.write_partials(&mut self.disk)?;
+        let origin = self.log_verifier.name().clone();
+        let checkpoint = Checkpoint { origin, size, root: self.tiling.root() };
+        let note = self.sign(&checkpoint)?;
+        head::publish(&mut self.disk, &note)?;
+        let signed_before = self.head.as_ref().and_then(|head| head.signed);
+        let wall_went_back = signed_before
+            .and_then(|before| before.0.checked_sub(now.wall.0))
+            .filter(|back| *back > 0)
+            .map(Nanoseconds);
+        self.head = Some(Head { checkpoint: checkpoint.clone(), note, signed: Some(now.wall) });
+        self.unsealed_since = None;
+        self.tiling.remove_partials(&mut self.disk, size)?;
+        self.recycle()?;
+        Ok(Sealed { checkpoint, epoch: self.epoch.number(), wall_went_back, new: true })
+    }
+
+    /// Ends the epoch and begins the next: everything is sealed under the present key, then an `epoch` entry
+    /// signed by it and by the log key is appended. The old key is erased.
+    ///
+    /// # Errors
+    /// As [`Log::seal`] and [`Log::append`]; the epoch then goes on.
+    pub fn rotate_epoch(&mut self, now: Now) -> Result<Appended, LogError> {
+        self.seal(now)?;
+        let first_size = TreeSize(self.tiling.size() + 1);
+        let previous = Previous::Held(&self.epoch);
+        let (epoch, entry) =
+            EpochKey::begin(&self.origin, &previous, first_size, now.boot, self.log_key.as_ref())?;
+        let appended = self.append(&agent_draft(now, Body::Epoch(entry)))?;
+        self.epoch = epoch;
+        Ok(appended)
+    }
+
+    /// What is due at this moment. Call it after each batch: the intervals count from the first call that sees
+    /// something pending.
+    pub fn due(&mut self, now: BootTime) -> Due {
+        let limits = &self.limits;
+        let bytes = self.pending_bytes();
+        let unsealed = self.tiling.size() - self.sealed_size().0;
+        let commit_at = deadline(&mut self.pending_since, bytes > 0, now, limits.commit_interval);
+        let seal_at = deadline(&mut self.unsealed_since, unsealed > 0, now, limits.seal_interval);
+        let rotate_at = Some(BootTime(self.epoch.began().0.saturating_add(limits.epoch_length.0)));
+        let reached = |at: Option<BootTime>| at.is_some_and(|at| at <= now);
+        let next = [commit_at, seal_at, rotate_at].into_iter().flatten().min();
+        Due {
+            commit: reached(commit_at) || bytes >= limits.commit_bytes,
+            seal: reached(seal_at) || unsealed >= limits.seal_entries,
+            rotate_epoch: reached(rotate_at),
+            next: next.unwrap_or(now),
+        }
+    }
+
+    /// Tries to set the reserve aside again after space was freed; `true` when the log takes every kind again.
+    ///
+    /// # Errors
+    /// [`LogError::Disk`].
+    pub fn regain_reserve(&mut self) -> Result<bool, LogError> {
+        Ok(self.disk.take_reserve(self.limits.reserve_bytes)?)
+    }
+
+    /// Calls `each` for the entries from `from` on, in order, until it breaks: those of the store and those only
+    /// appended so far. Reads one bundle at a time.
+    ///
+    /// # Errors
+    /// [`LogError::Fault`] when a bundle is missing or not whole; [`LogError::Disk`].
+    pub fn entries_from(
+        &mut self,
+        from: EntryIndex,
+        mut each: impl FnMut(EntryIndex, &[u8]) -> ControlFlow<()>,
+    ) -> Result<(), LogError> {
+        recover::entries_from(&mut self.disk, &self.tiling, from.0, |index, entry| Ok(each(EntryIndex(index), entry)))
+    }
+
+    /// Calls `each` for the entries from the newest backwards, until it breaks.
+    ///
+    /// # Errors
+    /// As [`Log::entries_from`].
+    pub fn entries_back(
+        &mut self,
+        mut each: impl FnMut(EntryIndex, &[u8]) -> ControlFlow<()>,
+    ) -> Result<(), LogError> {
+        recover::entries_back(&mut self.disk, &self.tiling, |index, entry| Ok(each(EntryIndex(index), entry)))
+    }
+
+    /// How many entries were appended, durable or not.
+    #[must_use]
+    pub fn size(&self) -> TreeSize {
+        TreeSize(self.tiling.size())
+    }
+
+    /// How many entries are durable.
+    #[must_use]
+    pub fn durable_size(&self) -> TreeSize {
+        TreeSize(self.durable)
+    }
+
+    /// How many entries the newest checkpoint covers.
+    #[must_use]
+    pub fn sealed_size(&self) -> TreeSize {
+        head::size(self.head.as_ref())
+    }
+
+    /// The newest checkpoint.
+    #[must_use]
+    pub fn head(&self) -> Option<&Head> {
+        self.head.as_ref()
+    }
+
+    /// Bytes that a commit would write now.
+    #[must_use]
+    pub fn pending_bytes(&self) -> usize {
+        self.tiling.tail().len() - self.pending_from
+    }
+
+    /// Whether only control records and `revoked` are taken, because the disk is full.
+    #[must_use]
+    pub fn is_full(&self) -> bool {
+        !self.disk.reserve_held()
+    }
+
+    /// Where every open session stands, in order of issuance: what a heartbeat repeats. Rows that do not fit one
+    /// entry go into several heartbeats with the same boot time and nothing of the control chain between them.
+    #[must_use]
+    pub fn sessions(&self) -> Vec<SessionState> {
+        self.chains.sessions()
+    }
+
+    /// Where one session stands; `None` when it is not open.
+    #[must_use]
+    pub fn session(&self, issued: EntryIndex) -> Option<SessionState> {
+        self.chains.session(issued)
+    }
+
+    /// The log's name.
+    #[must_use]
+    pub fn origin(&self) -> &str {
+        &self.origin
+    }
+
+    /// The log key as a C2SP verifier key.
+    #[must_use]
+    pub fn verifier(&self) -> &VerifierKey {
+        &self.log_verifier
+    }
+
+    /// The epoch in force.
+    #[must_use]
+    pub fn epoch(&self) -> EpochNumber {
+        self.epoch.number()
+    }
+
+    /// Where the log key lives.
+    #[must_use]
+    pub fn key_tier(&self) -> agent_evidence::record::KeyTier {
+        self.log_key.tier()
+    }
+
+    fn sign(&self, checkpoint: &Checkpoint) -> Result<Vec<u8>, LogError> {
+        let text = checkpoint.text();
+        let by_log = Line::new(self.log_verifier.clone(), self.log_key.sign(text.as_bytes())?);
+        let epoch_name = format!("{}{NAME_SUFFIX}", self.origin);
+        let epoch_verifier = sign::verifier(&epoch_name, self.epoch.public_key())?;
+        let by_epoch = Line::new(epoch_verifier, self.epoch.sign(text.as_bytes()));
+        Ok(checkpoint.sign(&[&by_log, &by_epoch]).into_bytes())
+    }
+
+    fn write_full(&mut self) -> Result<(), DurableError> {
+        let before = self.tiling.tail().len();
+        let outcome = self.tiling.write_full(&mut self.disk);
+        self.pending_from -= before - self.tiling.tail().len();
+        outcome
+    }
+
+    /// Lets the file system catch up in the background, and gives up segments of the write-ahead log that are
+    /// durable elsewhere.
+    fn recycle(&mut self) -> Result<(), LogError> {
+        if let Some(until) = self.syncing {
+            // Bounds the space of the write-ahead log when the disk cannot follow.
+            let wait = self.wal.segments() > self.limits.segments_max;
+            if self.disk.finish_sync_all(wait)? {
+                self.synced = until;
+                self.syncing = None;
+                self.wal.recycle(&mut self.disk, self.synced)?;
+            }
+        }
+        // Recovery begins at a full bundle that a durable checkpoint covers and needs all of it on disk.
+        let whole = self.sealed_size().0 & !(agent_evidence::tree::TILE_WIDTH as u64 - 1);
+        let whole = whole.min(self.tiling.first());
+        if self.syncing.is_none() && self.wal.oldest_end().is_some_and(|end| end <= whole) {
+            self.disk.start_sync_all()?;
+            self.syncing = Some(whole);
+        }
+        Ok(())
+    }
+}
+
+/// When something that waits since `since` is due; `since` begins when there is something.
+fn deadline(since: &mut Option<BootTime>, waits: bool, now: BootTime, interval: Nanoseconds) -> Option<BootTime> {
+    if !waits {
+        *since = None;
+        return None;
+    }
+    // A clock that went back must not put off what is due.
+    let from = since.map_or(now, |since| since.min(now));
+    *since = Some(from);
+    Some(BootTime(from.0.saturating_add(interval.0)))
+}
+
+fn lock<D: Disk>(disk: &mut Durable<D>) -> Result<D::Lock, LogError> {
+    disk.lock(LOCK).map_err(|error| match error {
+        DurableError::Fatal { source, .. } if source.kind() == std::io::ErrorKind::WouldBlock => LogError::Locked,
+        error => error.into(),
+    })
+}
+
+/// A draft of something that the agent itself says.
+fn agent_draft(now: Now, body: Body<'_>) -> Draft<'_> {
+    Draft { wall: now.wall, boot: now.boot, kernel: None, process: None, workload: None, session: None, body }
+}
+
+/// Random bytes, fetched in blocks.
+#[derive(Default)]
+struct RandomBlock {
+    bytes: Vec<u8>,
+    used: usize,
+}
+
+impl RandomBlock {
+    fn take(&mut self) -> Result<[u8; 16], LogError> {
+        if self.used + 16 > self.bytes.len() {
+            self.bytes.resize(RANDOM_BLOCK, 0);
+            getrandom::fill(&mut self.bytes).map_err(LogError::Random)?;
+            self.used = 0;
+        }
+        let mut random = [0; 16];
+        random.copy_from_slice(&self.bytes[self.used..self.used + 16]);
+        self.used += 16;
+        Ok(random)
+    }
+}

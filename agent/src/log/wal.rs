@@ -144,11 +144,13 @@ impl<D: Disk> Wal<D> {
         let mut wal = Self { segments: VecDeque::new(), current: None, has_spare: false, segment_bytes };
         let mut tail: Option<Tail> = None;
         let mut torn: Option<Torn> = None;
+        let mut last: Option<LastGroup> = None;
         for (path, first) in wal.list(disk)? {
             let Some(bytes) = disk.read(&path).map_err(WalError::from)? else { continue };
             let expected = tail.map_or(first, |tail| tail.next);
             let mut found = Scan { path: &path, bytes: &bytes, position: 0, next: first };
             let mut whole = false;
+            let mut start = 0;
             while let Some((index, body)) = found.group().map_err(WalError::from)? {
                 if let Some(torn) = &torn {
                     return Err(WalError::from(torn.fault()).into());
@@ -157,6 +159,7 @@ impl<D: Disk> Wal<D> {
                     return Err(WalError::from(WalFault::Gap { segment: path.clone(), expected }).into());
                 }
                 whole = true;
+                start = found.position - HEADER - body.len();
                 group(disk, index, body)?;
                 let tail = tail.get_or_insert(Tail { first: index, next: index, torn_bytes: 0 });
                 tail.next = found.next;
@@ -169,6 +172,8 @@ impl<D: Disk> Wal<D> {
                 torn = Some(Torn { path: path.clone(), offset, index: found.next, bytes: torn_bytes });
             }
             if whole {
+                let bytes = bytes[start..found.position].to_vec();
+                last = Some(LastGroup { path: path.clone(), offset: start as u64, bytes });
                 wal.segments.push_back(Segment { first, next: found.next });
             } else if torn.is_none() {
                 // Begun, never written to, so the last one, or the writer would have gone on with it.
@@ -186,6 +191,13 @@ impl<D: Disk> Wal<D> {
             if let Some(tail) = &mut tail {
                 tail.torn_bytes = torn.bytes;
             }
+        }
+        if let Some(last) = last {
+            // A group whose fsync failed reads back whole from the page cache and is on no disk. The group before
+            // was durable when this one was begun, so only this one is in doubt: written again, it is not.
+            let mut file = disk.open(&last.path).map_err(WalError::from)?;
+            let parts: [&[u8]; 2] = [&last.bytes, &TRAILER];
+            disk.write_durably(&last.path, &mut file, last.offset, &parts).map_err(WalError::from)?;
         }
         disk.sync_dir(DIR).map_err(WalError::from)?;
         Ok((wal, tail))
@@ -215,9 +227,10 @@ impl<D: Disk> Wal<D> {
         written
     }
 
-    /// Whether the segment being written is full, so that the next group begins another.
-    pub(super) fn is_full(&self) -> bool {
-        self.current.as_ref().is_some_and(|current| current.offset >= self.segment_bytes)
+    /// Index after the last entry of the oldest segment, if there is a newer one: what would have to be durable
+    /// elsewhere for [`recycle`](Self::recycle) to give up a segment.
+    pub(super) fn oldest_end(&self) -> Option<u64> {
+        self.segments.front().filter(|_| self.segments.len() > 1).map(|segment| segment.next)
     }
 
     /// How many segments there are.
@@ -300,6 +313,12 @@ fn header(first: u64, count: u32, body: &[u8]) -> [u8; HEADER] {
 
 fn body_crc(body: &[u8]) -> u32 {
     crc32c::crc32c_append(crc32c::crc32c(body), &TRAILER)
+}
+
+struct LastGroup {
+    path: String,
+    offset: u64,
+    bytes: Vec<u8>,
 }
 
 struct Torn {

@@ -1,0 +1,741 @@
+//! The log as a whole: what survives, what is refused, and a fault at every single operation.
+
+use std::ops::ControlFlow;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use agent_evidence::chain;
+use agent_evidence::checkpoint::Checkpoint;
+use agent_evidence::record::{
+    self, ActMarks, BootTime, CgroupId, ChainHash, CommClaims, Disarmed, DisarmCause, Exit, Heartbeat, Id128, Identified, Issued,
+    IssuedClaims, List, ProcessCookie, RecoveryCause, Requester, RevokeCause, Revoked, Succession,
+};
+use agent_evidence::tiles::{TileKind, TilePath, width_in};
+use agent_evidence::tree::{Tree, leaf_hash};
+
+use super::disk::DiskOp;
+use super::simdisk::{Dice, Fault, SimDisk, Survival};
+use super::*;
+use crate::sign::software::SoftwareKey;
+
+const ORIGIN: &str = "example.org/host";
+
+/// Small enough that a short script fills bundles, rotates segments and reuses them.
+fn limits() -> Limits {
+    Limits {
+        commit_bytes: 4 << 10,
+        pending_bytes_max: 512 << 10,
+        seal_entries: 10_000,
+        segment_bytes: 24 << 10,
+        segments_max: 8,
+        reserve_bytes: 4096,
+        sessions_max: 4,
+        ..Limits::default()
+    }
+}
+
+fn key() -> Box<dyn Signer> {
+    Box::new(SoftwareKey::from_seed(&[9; 32]))
+}
+
+fn now(tick: u64) -> Now {
+    Now { wall: WallTime(1_000_000_000 + tick), boot: BootTime(tick) }
+}
+
+fn birth() -> Birth<'static> {
+    Birth {
+        boot_id: Text::new(b"d9b2d63d-a233-4123-847a-7090b38f3c5e"),
+        kernel: Text::new(b"6.12.0"),
+        machine: None,
+        predecessor: None,
+    }
+}
+
+fn create(sim: &SimDisk) -> Result<Log<SimDisk>, LogError> {
+    Log::create_on(sim.clone(), limits(), ORIGIN, key(), &birth(), now(0))
+}
+
+fn open(sim: &SimDisk) -> Result<(Log<SimDisk>, Recovery), LogError> {
+    Log::open_on(sim.clone(), limits(), ORIGIN, key(), now(1))
+}
+
+fn draft(session: Option<EntryIndex>, body: Body<'_>) -> Draft<'_> {
+    Draft { session, ..agent_draft(now(5), body) }
+}
+
+/// A short record of the control chain.
+fn gap(of: u64) -> Body<'static> {
+    Body::Identified(Identified { of: EntryIndex(of), workload: EntryIndex(of) })
+}
+
+fn issued() -> Body<'static> {
+    Body::Issued(Issued {
+        id: Text::new(b"s"),
+        identity: Text::new(b"spiffe://example.org/s"),
+        cgroup: CgroupId(4),
+        uid: 0,
+        gid: 0,
+        ttl: None,
+        by: Requester { process: ProcessCookie(4), uid: 0, gid: 0 },
+        claims: IssuedClaims { task: None, labels: List::default() },
+    })
+}
+
+fn revoked() -> Body<'static> {
+    Body::Revoked(Revoked {
+        id: Text::new(b"s"),
+        cause: RevokeCause::Exit,
+        code: Some(0),
+        signal: None,
+        acts: List::default(),
+        entries: 1,
+        hash: ChainHash([0; 32]),
+    })
+}
+
+fn heartbeat(sessions: Vec<SessionState>) -> Body<'static> {
+    Body::Heartbeat(Heartbeat {
+        capture_id: Id128([1; 16]),
+        counters: List::default(),
+        sessions: sessions.into(),
+        hooks_ok: true,
+        hooks_digest: record::Digest([0; 32]),
+    })
+}
+
+fn disarmed(sessions: Vec<SessionState>) -> Body<'static> {
+    Body::Disarmed(Disarmed {
+        cause: DisarmCause::Operator,
+        capture_id: Id128([1; 16]),
+        counters: List::default(),
+        sessions: sessions.into(),
+    })
+}
+
+fn exit() -> Body<'static> {
+    let claims = CommClaims { comm: Text::new(b"worker") };
+    Body::Exit(Exit { tgid: 7, code: Some(0), signal: None, uid: 1000, marks: ActMarks::default(), claims })
+}
+
+fn all<D: Disk>(log: &mut Log<D>) -> Vec<Vec<u8>> {
+    let mut entries = Vec::new();
+    log.entries_from(EntryIndex(0), |_, entry| {
+        entries.push(entry.to_vec());
+        ControlFlow::Continue(())
+    })
+    .expect("readable");
+    entries
+}
+
+/// What a public C2SP reader can check in the directory: every tile and bundle that the visible checkpoint needs is
+/// there, of the right size, and they lead to its root. Gives the entries.
+fn check_directory(sim: &SimDisk) -> Vec<Vec<u8>> {
+    let bytes = sim.read("log/checkpoint").expect("a checkpoint");
+    let (checkpoint, note) = Checkpoint::parse(&bytes).expect("a signed checkpoint");
+    let log_key = sign::verifier(ORIGIN, key().public_key()).expect("a key");
+    assert_eq!(note.signed_by(&log_key), Ok(true));
+    let size = checkpoint.size;
+    let mut entries: Vec<Vec<u8>> = Vec::new();
+    let mut tree = Tree::new();
+    let mut tiles: Vec<(TilePath, Vec<u8>)> = Vec::new();
+    for number in 0..size.0.div_ceil(256) {
+        let path = TilePath { kind: TileKind::Entries, number, width: width_in(size, 0, number) };
+        let bundle = sim.read(&format!("log/{}", path.path())).unwrap_or_else(|_| panic!("{} is missing", path.path()));
+        let bundle = agent_evidence::tiles::entries(&bundle, path.width).expect("a whole bundle");
+        for entry in bundle {
+            let mut full = Vec::new();
+            tree.append(leaf_hash(entry), |view| {
+                let path = TilePath { kind: TileKind::Hashes { level: view.level }, number: view.number, width: 256 };
+                full.push((path, view.hashes.as_flattened().to_vec()));
+            });
+            tiles.append(&mut full);
+            entries.push(entry.to_vec());
+        }
+    }
+    assert_eq!(tree.root(), checkpoint.root, "the entries lead to the root that was signed");
+    for view in tree.partial_tiles() {
+        let width = u16::try_from(view.hashes.len()).expect("partial");
+        let path = TilePath { kind: TileKind::Hashes { level: view.level }, number: view.number, width };
+        tiles.push((path, view.hashes.as_flattened().to_vec()));
+    }
+    for (path, hashes) in tiles {
+        let stored = sim.read(&format!("log/{}", path.path())).unwrap_or_else(|_| panic!("{} is missing", path.path()));
+        assert_eq!(stored, hashes, "{}", path.path());
+    }
+    check_chains(&entries);
+    entries
+}
+
+/// Indexes, previous hashes, session and control numbers, epochs.
+fn check_chains(entries: &[Vec<u8>]) {
+    let mut previous = LeafHash([0; 32]);
+    let mut control = 0;
+    let mut epochs = 0;
+    let mut sessions = std::collections::HashMap::new();
+    for (index, entry) in entries.iter().enumerate() {
+        let record = record::decode(entry).expect("a record");
+        let placement = record.placement;
+        assert_eq!(placement.index.0, index as u64);
+        assert_eq!(placement.previous, previous);
+        previous = leaf_hash(entry);
+        if let Some(number) = placement.control_number {
+            assert_eq!(number.0, control);
+            control += 1;
+        }
+        if let Body::Epoch(epoch) = &record.draft.body {
+            assert_eq!(epoch.number.0, epochs);
+            assert_eq!(epoch.first_size.0, index as u64 + 1);
+            epochs += 1;
+        }
+        match (&record.draft.body, record.draft.session) {
+            (Body::Issued(_), Some(session)) => {
+                assert_eq!(session.0, index as u64);
+                sessions.insert(session, (0, chain::session_start(previous)));
+            }
+            (body, Some(session)) => {
+                let (number, hash) = sessions.get_mut(&session).expect("an open session");
+                if let Body::Revoked(revoked) = body
+                    && revoked.hash != ChainHash([0; 32])
+                {
+                    assert_eq!(revoked.hash, *hash, "the running hash survived");
+                }
+                *number += 1;
+                *hash = chain::step(*hash, previous);
+                assert_eq!(placement.session_number, Some(SessionNumber(*number)));
+            }
+            (body, None) => assert!(!matches!(body, Body::Revoked(_))),
+        }
+    }
+}
+
+/// What one run was told, so that it can be demanded afterwards.
+#[derive(Default)]
+struct Told {
+    /// Every entry appended, in order of index; later ones replace those that a crash forgot.
+    appended: Vec<Vec<u8>>,
+    acknowledged: u64,
+    sealed: u64,
+}
+
+impl Told {
+    fn append(&mut self, log: &mut Log<SimDisk>, draft: &Draft<'_>) -> Result<Appended, LogError> {
+        let appended = log.append(draft)?;
+        Ok(appended)
+    }
+
+    fn note(&mut self, log: &mut Log<SimDisk>) {
+        // From memory: reading the disk would be an operation more.
+        let from = log.tiling.first();
+        self.appended.truncate(usize::try_from(from).expect("small"));
+        for entry in wal::Entries(log.tiling.tail()) {
+            self.appended.push(entry.expect("whole").to_vec());
+        }
+    }
+
+    fn commit(&mut self, log: &mut Log<SimDisk>) -> Result<Committed, LogError> {
+        self.note(log);
+        let committed = log.commit()?;
+        self.acknowledged = self.acknowledged.max(committed.size.0);
+        Ok(committed)
+    }
+
+    fn seal(&mut self, log: &mut Log<SimDisk>, at: Now) -> Result<Sealed, LogError> {
+        self.note(log);
+        let sealed = log.seal(at)?;
+        self.sealed = sealed.checkpoint.size.0;
+        self.acknowledged = self.acknowledged.max(self.sealed);
+        Ok(sealed)
+    }
+}
+
+/// Genesis, sessions, commits, seals, full bundles, rotation of segments and of the epoch, and a reopening.
+fn script(sim: &SimDisk, told: &mut Told) -> Result<(), LogError> {
+    let mut log = create(sim)?;
+    told.acknowledged = log.durable_size().0;
+    told.sealed = log.sealed_size().0;
+    run(&mut log, told)?;
+    drop(log);
+    let (mut log, recovery) = open(sim)?;
+    assert_eq!(recovery.size.0, told.acknowledged);
+    assert_eq!(recovery.cause, RecoveryCause::Clean);
+    log.append(&draft(None, Body::Recovered(recovery.record())))?;
+    told.seal(&mut log, now(90))?;
+    run(&mut log, told)
+}
+
+fn run(log: &mut Log<SimDisk>, told: &mut Told) -> Result<(), LogError> {
+    let session = told.append(log, &draft(None, issued()))?.index;
+    for group in 0..9 {
+        for _ in 0..40 {
+            told.append(log, &draft(Some(session), exit()))?;
+        }
+        told.commit(log)?;
+        if group % 3 == 2 {
+            told.seal(log, now(group))?;
+        }
+    }
+    let states = log.sessions();
+    told.append(log, &draft(None, heartbeat(states)))?;
+    for _ in 0..10 {
+        told.append(log, &draft(None, gap(1)))?;
+    }
+    told.note(log);
+    log.rotate_epoch(now(50))?;
+    told.seal(log, now(51))?;
+    let hash = log.session(session).map_or(ChainHash([0; 32]), |state| state.hash);
+    let Body::Revoked(mut body) = revoked() else { unreachable!() };
+    body.hash = hash;
+    told.append(log, &draft(Some(session), Body::Revoked(body)))?;
+    let states = log.sessions();
+    told.append(log, &draft(None, disarmed(states)))?;
+    told.seal(log, now(60))?;
+    Ok(())
+}
+
+/// After whatever happened: the log opens or was never created, nothing that was acknowledged is missing, and it
+/// can be gone on with.
+fn check_after(sim: &SimDisk, told: &Told) {
+    let (mut log, recovery) = match open(sim) {
+        Ok(opened) => opened,
+        Err(LogError::NotCreated) if told.acknowledged == 0 => {
+            let log = create(sim).expect("creation is tried again");
+            drop(log);
+            check_directory(sim);
+            return;
+        }
+        Err(error) => panic!("false fault: {error:?}"),
+    };
+    assert!(recovery.size.0 >= told.acknowledged, "{} < {}", recovery.size.0, told.acknowledged);
+    assert!(recovery.sealed.0 >= told.sealed, "a checkpoint that was shown is gone");
+    let entries = all(&mut log);
+    for (index, entry) in told.appended.iter().take(usize::try_from(told.acknowledged).expect("small")).enumerate() {
+        assert_eq!(entries.get(index), Some(entry), "acknowledged entry {index}");
+    }
+    log.append(&draft(None, Body::Recovered(recovery.record()))).expect("append");
+    let sealed = log.seal(now(100)).expect("seal");
+    let size = log.size();
+    assert_eq!(sealed.checkpoint.size, size);
+    drop(log);
+    assert_eq!(check_directory(sim).len() as u64, size.0);
+    let temporary: Vec<String> = sim.files("tmp/");
+    assert!(temporary.is_empty(), "left over: {temporary:?}");
+}
+
+#[test]
+fn a_scripted_run_passes_every_check_a_public_reader_can_make() {
+    let sim = SimDisk::default();
+    let mut told = Told::default();
+    script(&sim, &mut told).expect("nothing fails");
+    let entries = check_directory(&sim);
+    assert_eq!(entries.len() as u64, told.sealed);
+    assert!(sim.trace().iter().any(|(_, path)| path == "wal/spare"), "a segment was recycled");
+    assert!(entries.len() > 600, "several bundles");
+    let kept = sim.files("wal/").len();
+    assert!(kept <= 4, "the write-ahead log is short: {kept} segments");
+    check_after(&sim.after_power_cut(Survival::None), &told);
+}
+
+#[test]
+fn every_operation_may_fail_and_nothing_acknowledged_is_lost() {
+    let plain = SimDisk::default();
+    script(&plain, &mut Told::default()).expect("nothing fails");
+    let operations = plain.operations();
+    let mut cases = 0;
+    for at in 0..operations {
+        for fault in [Fault::Failed, Fault::FailedButPersisted, Fault::Torn, Fault::NoSpace, Fault::CrashAfter] {
+            let sim = SimDisk::default();
+            sim.set_fault(at, fault);
+            let mut told = Told::default();
+            let outcome = script(&sim, &mut told);
+            let what = sim.trace().get(usize::try_from(at).expect("small")).cloned();
+            let survivals =
+                [None, Some(Survival::None), Some(Survival::All), Some(Survival::Some(at * 31 + 7))];
+            for survival in survivals {
+                let checked = catch_unwind(AssertUnwindSafe(|| {
+                    let after = match survival {
+                        None => sim.after_kill(),
+                        Some(survival) => sim.after_power_cut(survival),
+                    };
+                    check_after(&after, &told);
+                }));
+                assert!(
+                    checked.is_ok(),
+                    "operation {at} ({what:?}) {fault:?}, then {survival:?} (None is a kill); run ended {outcome:?}"
+                );
+                cases += 1;
+            }
+        }
+    }
+    println!("{operations} operations, {cases} cases");
+}
+
+#[test]
+fn random_runs_with_random_faults_lose_nothing() {
+    let seed = u64::from(std::process::id()) << 20 | 0x5eed;
+    println!("seed {seed:#x}");
+    let mut dice = Dice(seed);
+    for round in 0..150 {
+        let case = dice.next() | 1;
+        let checked = catch_unwind(AssertUnwindSafe(|| random_run(case)));
+        assert!(checked.is_ok(), "seed {seed:#x} round {round} case {case:#x}");
+    }
+}
+
+/// Several lives of one log, each ended by a fault, a kill or a power cut.
+fn random_run(case: u64) {
+    let mut dice = Dice(case);
+    let mut sim = SimDisk::default();
+    let mut told = Told::default();
+    for _life in 0..4 {
+        let base = sim.operations();
+        let fault = [Fault::Failed, Fault::FailedButPersisted, Fault::Torn, Fault::CrashAfter, Fault::NoSpace];
+        let fault = fault[usize::try_from(dice.below(5)).expect("small")];
+        if dice.below(3) > 0 {
+            sim.set_fault(base + dice.below(250), fault);
+        }
+        let _ended = random_life(&sim, &mut dice, &mut told);
+        sim = match dice.below(4) {
+            0 => sim.after_kill(),
+            1 => sim.after_power_cut(Survival::None),
+            2 => sim.after_power_cut(Survival::All),
+            _ => sim.after_power_cut(Survival::Some(dice.next())),
+        };
+    }
+    check_after(&sim, &told);
+}
+
+fn random_life(sim: &SimDisk, dice: &mut Dice, told: &mut Told) -> Result<(), LogError> {
+    let mut log = match open(sim) {
+        Ok((log, recovery)) => {
+            assert!(recovery.size.0 >= told.acknowledged);
+            log
+        }
+        Err(LogError::NotCreated) if told.acknowledged == 0 => create(sim)?,
+        Err(error @ LogError::Fault(_)) => panic!("false fault: {error:?}"),
+        Err(error) => return Err(error),
+    };
+    told.appended.clear();
+    let before = all(&mut log);
+    told.appended.extend(before);
+    for _ in 0..dice.below(60) {
+        match dice.below(12) {
+            0 if log.chains.open_sessions() < 4 => drop(told.append(&mut log, &draft(None, issued()))?),
+            1 => {
+                if let Some(state) = log.sessions().first() {
+                    told.append(&mut log, &draft(Some(state.session), revoked()))?;
+                }
+            }
+            2 => {
+                let states = log.sessions();
+                told.append(&mut log, &draft(None, heartbeat(states)))?;
+            }
+            3 => drop(told.seal(&mut log, now(dice.below(1000)))?),
+            4 => {
+                told.note(&mut log);
+                log.rotate_epoch(now(7))?;
+            }
+            5 | 6 => drop(told.commit(&mut log)?),
+            _ => {
+                let session = log.sessions().last().map(|state| state.session);
+                for _ in 0..dice.below(60) {
+                    told.append(&mut log, &draft(session, exit()))?;
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn only_one_process_owns_a_state_directory() {
+    let sim = SimDisk::default();
+    let log = create(&sim).expect("create");
+    assert!(matches!(open(&sim).err(), Some(LogError::Locked)));
+    drop(log);
+    open(&sim).expect("free again");
+}
+
+#[test]
+fn nothing_is_created_by_opening_and_nothing_is_overwritten_by_creating() {
+    let sim = SimDisk::default();
+    assert!(matches!(open(&sim).err(), Some(LogError::NotCreated)));
+    drop(create(&sim).expect("create"));
+    let before = sim.read("log/checkpoint").expect("checkpoint");
+    assert!(matches!(create(&sim).err(), Some(LogError::AlreadyCreated)));
+    assert_eq!(sim.read("log/checkpoint").expect("checkpoint"), before);
+}
+
+/// A log with entries in the tiles, in the write-ahead log only, and beyond the checkpoint.
+fn grown() -> SimDisk {
+    let sim = SimDisk::default();
+    let mut told = Told::default();
+    let mut log = create(&sim).expect("create");
+    run(&mut log, &mut told).expect("run");
+    run(&mut log, &mut told).expect("run");
+    for _ in 0..20 {
+        log.append(&draft(None, gap(3))).expect("append");
+    }
+    let _acknowledged = log.commit().expect("commit");
+    drop(log);
+    sim
+}
+
+fn fault(sim: &SimDisk) -> EvidenceFault {
+    match open(sim).err() {
+        Some(LogError::Fault(fault)) => fault,
+        other => panic!("expected a fault, got {other:?}"),
+    }
+}
+
+#[test]
+fn a_store_that_was_changed_is_refused_with_the_reason() {
+    let whole = grown();
+    drop(open(&whole.after_kill()).expect("unchanged, it opens"));
+
+    let sim = whole.after_kill();
+    for path in sim.files("wal/") {
+        sim.lose(&path);
+    }
+    assert!(matches!(fault(&sim), EvidenceFault::WalMissing { .. }));
+
+    let sim = whole.after_kill();
+    let segments = sim.files("wal/0");
+    for path in &segments[..segments.len() - 1] {
+        sim.lose(path);
+    }
+    let found = fault(&sim);
+    assert!(matches!(found, EvidenceFault::WalLate { .. } | EvidenceFault::Tile { .. }), "{found:?}");
+
+    let sim = whole.after_kill();
+    sim.lose(segments.last().expect("a segment"));
+    assert!(matches!(fault(&sim), EvidenceFault::Truncated { .. }));
+
+    let sim = whole.after_kill();
+    sim.lose("head");
+    assert!(matches!(fault(&sim), EvidenceFault::Head(HeadFault::Ahead { durable: 0, .. })));
+
+    let sim = whole.after_kill();
+    sim.lose("log/tile/0/000");
+    assert!(matches!(fault(&sim), EvidenceFault::Tile { .. }));
+
+    let sim = whole.after_kill();
+    sim.flip("log/tile/0/000", 100);
+    assert!(matches!(fault(&sim), EvidenceFault::Root { .. } | EvidenceFault::Leaf { .. }));
+
+    let sim = whole.after_kill();
+    let note = String::from_utf8(sim.read("head").expect("head")).expect("text");
+    let size: u64 = note.lines().nth(1).and_then(|line| line.parse().ok()).expect("size");
+    let changed = note.replacen(&format!("\n{size}\n"), &format!("\n{}\n", size - 1), 1);
+    sim.put("head", changed.as_bytes());
+    sim.lose("log/checkpoint");
+    assert!(matches!(fault(&sim), EvidenceFault::Forged(_)));
+
+    let sim = whole.after_kill();
+    let other = SoftwareKey::from_seed(&[10; 32]);
+    let opened = Log::open_on(sim, limits(), ORIGIN, Box::new(other), now(1));
+    assert!(matches!(opened.err(), Some(LogError::Fault(EvidenceFault::NotSigned))));
+
+    let sim = whole.after_kill();
+    let opened = Log::open_on(sim, limits(), "example.org/other", key(), now(1));
+    assert!(matches!(opened.err(), Some(LogError::Fault(EvidenceFault::Origin { .. }))));
+}
+
+#[test]
+fn an_older_head_put_back_is_noticed_as_a_rollback() {
+    let sim = SimDisk::default();
+    let mut log = create(&sim).expect("create");
+    let old = sim.read("head").expect("head");
+    log.append(&draft(None, gap(1))).expect("append");
+    log.seal(now(3)).expect("seal");
+    drop(log);
+    sim.put("head", &old);
+    assert!(matches!(fault(&sim), EvidenceFault::Head(HeadFault::Ahead { visible: 3, durable: 2 })));
+}
+
+#[test]
+fn a_full_disk_takes_the_last_records_from_the_reserve_and_acknowledges_nothing_it_cannot_keep() {
+    let sim = SimDisk::default();
+    let mut log = create(&sim).expect("create");
+    for _ in 0..30 {
+        log.append(&draft(None, exit())).expect("append");
+    }
+    // Full from here on; removing the reserve makes room.
+    sim.set_fault(sim.operations(), Fault::NoSpace);
+    let committed = log.commit().expect("the reserve made room");
+    assert!(committed.full);
+    assert!(log.is_full());
+    assert!(matches!(log.append(&draft(None, exit())).err(), Some(LogError::Full(None))));
+    log.append(&draft(None, gap(7))).expect("a gap is still taken");
+    log.append(&draft(None, disarmed(Vec::new()))).expect("and the end");
+    log.seal(now(9)).expect("and sealed");
+    assert!(log.regain_reserve().expect("space again"));
+    log.append(&draft(None, exit())).expect("every kind again");
+    drop(log);
+    assert_eq!(check_directory(&sim).len(), 34);
+}
+
+#[test]
+fn a_disk_that_stays_full_keeps_what_is_pending_until_there_is_space() {
+    let sim = SimDisk::default();
+    let mut log = create(&sim).expect("create");
+    for _ in 0..600 {
+        log.append(&draft(None, exit())).expect("append");
+    }
+    sim.set_no_space(true);
+    assert!(matches!(log.commit(), Err(LogError::Full(Some(_)))));
+    assert_eq!(log.durable_size(), TreeSize(2));
+    log.append(&draft(None, gap(1))).expect("pending");
+    assert!(matches!(log.seal(now(4)), Err(LogError::Full(Some(_)))));
+    sim.set_no_space(false);
+    log.seal(now(5)).expect("space again");
+    assert_eq!(log.sealed_size(), TreeSize(603));
+    drop(log);
+    assert_eq!(check_directory(&sim.after_power_cut(Survival::All)).len(), 603);
+    drop(open(&sim.after_power_cut(Survival::None)).expect("opens"));
+}
+
+#[test]
+fn partial_tiles_stay_until_the_full_one_is_covered_by_a_visible_checkpoint() {
+    let sim = SimDisk::default();
+    let mut log = create(&sim).expect("create");
+    for at in 0..5 {
+        for _ in 0..50 {
+            log.append(&draft(None, exit())).expect("append");
+        }
+        log.seal(now(at)).expect("seal");
+    }
+    let partials = sim.files("log/tile/entries/000.p/");
+    assert_eq!(partials.len(), 6, "one for each checkpoint: {partials:?}");
+    drop(log);
+    let (mut log, _) = open(&sim).expect("open");
+    for _ in 0..50 {
+        log.append(&draft(None, exit())).expect("append");
+    }
+    let _acknowledged = log.commit().expect("commit");
+    assert_eq!(sim.files("log/tile/entries/000.p/").len(), 6, "the full one is there, its checkpoint is not");
+    log.seal(now(9)).expect("seal");
+    let left: Vec<String> = sim.files("log/tile/").into_iter().filter(|path| path.contains("000.p/")).collect();
+    assert_eq!(left, ["log/tile/1/000.p/1"]);
+    check_directory(&sim);
+}
+
+#[test]
+fn sessions_go_on_after_a_restart_with_their_running_hash() {
+    let sim = SimDisk::default();
+    let mut log = create(&sim).expect("create");
+    let first = log.append(&draft(None, issued())).expect("append").index;
+    let second = log.append(&draft(None, issued())).expect("append").index;
+    let ended = log.append(&draft(None, issued())).expect("append").index;
+    for _ in 0..300 {
+        log.append(&draft(Some(first), exit())).expect("append");
+    }
+    let states = log.sessions();
+    // Two heartbeats of one moment, as when the rows do not fit one entry; an act falls between them.
+    log.append(&draft(None, heartbeat(states[..1].to_vec()))).expect("append");
+    log.append(&draft(Some(first), exit())).expect("append");
+    log.append(&draft(None, heartbeat(states[1..].to_vec()))).expect("append");
+    log.append(&draft(Some(second), exit())).expect("append");
+    log.append(&draft(Some(ended), revoked())).expect("append");
+    let third = log.append(&draft(None, issued())).expect("append").index;
+    let expected = log.sessions();
+    let _acknowledged = log.commit().expect("commit");
+    drop(log);
+    let (mut log, recovery) = open(&sim.after_power_cut(Survival::None)).expect("open");
+    assert_eq!(recovery.cause, RecoveryCause::Crash);
+    assert_eq!(log.sessions(), expected);
+    assert_eq!(expected.iter().map(|state| state.session).collect::<Vec<_>>(), [first, second, third]);
+    assert!(matches!(log.append(&draft(Some(ended), exit())).err(), Some(LogError::SessionNotOpen(_))));
+    let next = log.append(&draft(Some(first), exit())).expect("append");
+    assert_eq!(next.session_number, Some(SessionNumber(302)));
+}
+
+#[test]
+fn each_start_is_an_orphan_epoch_and_each_hour_a_continued_one() {
+    let sim = SimDisk::default();
+    let mut log = create(&sim).expect("create");
+    assert!(!log.due(BootTime(0)).rotate_epoch);
+    assert!(log.due(BootTime(3_600_000_000_000)).rotate_epoch);
+    log.rotate_epoch(now(3_600_000_000_000)).expect("rotate");
+    log.seal(now(3_600_000_000_001)).expect("seal");
+    drop(log);
+    let (mut log, _) = open(&sim).expect("open");
+    log.seal(now(2)).expect("seal");
+    let how: Vec<Succession> = all(&mut log)
+        .iter()
+        .filter_map(|entry| match record::decode(entry).expect("a record").draft.body {
+            Body::Epoch(epoch) => Some(epoch.how),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(how, [Succession::First, Succession::Continued, Succession::Orphan]);
+    let note = sim.read("log/checkpoint").expect("checkpoint");
+    let (_, note) = Checkpoint::parse(&note).expect("signed");
+    let names: Vec<&str> = note.signatures.iter().map(|line| line.name.as_str()).collect();
+    assert_eq!(names, [ORIGIN, "example.org/host/epoch"]);
+}
+
+#[test]
+fn what_is_due_follows_the_time_it_is_told() {
+    let sim = SimDisk::default();
+    let mut log = create(&sim).expect("create");
+    let idle = log.due(BootTime(10));
+    assert!(!idle.commit && !idle.seal);
+    log.append(&draft(None, gap(1))).expect("append");
+    let due = log.due(BootTime(1_000));
+    assert_eq!((due.commit, due.seal, due.next), (false, false, BootTime(50_001_000)));
+    assert!(log.due(BootTime(50_001_000)).commit);
+    assert!(log.due(BootTime(900)).next.0 <= 50_000_900, "a clock that went back puts nothing off");
+    let _acknowledged = log.commit().expect("commit");
+    let due = log.due(BootTime(60_000_000));
+    assert!(!due.commit && !due.seal);
+    assert!(log.due(BootTime(1_000_001_000)).seal);
+    log.seal(now(1)).expect("seal");
+    assert!(!log.due(BootTime(1_000_001_001)).seal);
+    while !log.due(BootTime(1_000_001_002)).commit {
+        log.append(&draft(None, exit())).expect("append");
+    }
+    assert!(log.pending_bytes() >= limits().commit_bytes, "by size, before its time");
+}
+
+#[test]
+fn a_wall_clock_that_goes_back_is_noted() {
+    let sim = SimDisk::default();
+    let mut log = create(&sim).expect("create");
+    log.append(&draft(None, gap(1))).expect("append");
+    log.seal(now(500)).expect("seal");
+    log.append(&draft(None, gap(1))).expect("append");
+    let sealed = log.seal(now(200)).expect("seal");
+    assert_eq!(sealed.wall_went_back, Some(Nanoseconds(300)));
+    assert!(!log.seal(now(200)).expect("again").new);
+}
+
+#[test]
+fn appends_are_refused_when_the_pending_buffer_is_full_and_taken_after_a_commit() {
+    let sim = SimDisk::default();
+    let mut log = create(&sim).expect("create");
+    let refused = loop {
+        if let Err(error) = log.append(&draft(None, exit())) {
+            break error;
+        }
+    };
+    assert!(matches!(refused, LogError::PendingFull { max, .. } if max == limits().pending_bytes_max));
+    let _acknowledged = log.commit().expect("commit");
+    log.append(&draft(None, exit())).expect("room again");
+    let open_many = (0..5).map(|_| log.append(&draft(None, issued()))).find_map(Result::err);
+    assert!(matches!(open_many, Some(LogError::SessionsFull { max: 4 })));
+}
+
+#[test]
+fn after_a_failed_sync_everything_is_refused() {
+    let sim = SimDisk::default();
+    let mut log = create(&sim).expect("create");
+    log.append(&draft(None, gap(1))).expect("append");
+    let sync = sim.operations() + 1;
+    sim.set_fault(sync, Fault::Failed);
+    let failure = log.commit().expect_err("the sync fails");
+    assert_eq!(sim.trace()[usize::try_from(sync).expect("small")].0, DiskOp::SyncData);
+    assert!(matches!(failure, LogError::Disk(DurableError::Fatal { op: DiskOp::SyncData, .. })));
+    assert!(failure.is_evidence_fault());
+    assert!(matches!(log.append(&draft(None, gap(1))).err(), Some(LogError::Disk(DurableError::Poisoned { .. }))));
+    assert!(matches!(log.commit().err(), Some(LogError::Disk(DurableError::Poisoned { .. }))));
+    assert!(matches!(log.seal(now(3)).err(), Some(LogError::Disk(DurableError::Poisoned { .. }))));
+}
