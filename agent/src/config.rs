@@ -150,12 +150,7 @@ pub struct LogConfig {
 
 impl Default for LogConfig {
     fn default() -> Self {
-        Self {
-            origin: None,
-            commit_ms: 50,
-            seal_ms: 1000,
-            epoch_s: 3600,
-        }
+        Self { origin: None, commit_ms: 50, seal_ms: 1000, epoch_s: 3600 }
     }
 }
 
@@ -192,13 +187,7 @@ pub struct Capture {
 
 impl Default for Capture {
     fn default() -> Self {
-        Self {
-            containers: true,
-            units: Vec::new(),
-            files: true,
-            network: true,
-            keep_on_stop: true,
-        }
+        Self { containers: true, units: Vec::new(), files: true, network: true, keep_on_stop: true }
     }
 }
 
@@ -232,10 +221,7 @@ pub struct OcsfFile {
 mod empty_is_none {
     use super::{Deserialize, Deserializer, Serialize, Serializer};
 
-    pub(super) fn serialize<T: Serialize, S: Serializer>(
-        value: &Option<T>,
-        serializer: S,
-    ) -> Result<S::Ok, S::Error> {
+    pub(super) fn serialize<T: Serialize, S: Serializer>(value: &Option<T>, serializer: S) -> Result<S::Ok, S::Error> {
         match value {
             Some(value) => value.serialize(serializer),
             None => serializer.serialize_str(""),
@@ -323,16 +309,10 @@ impl Config {
     /// # Errors
     /// Unreadable, too large, not TOML, an unknown key, a wrong type, or a value outside its limit.
     pub fn load(path: &Path) -> Result<Self, ConfigError> {
-        let read_error = |source| ConfigError::Read {
-            path: path.to_owned(),
-            source,
-        };
+        let read_error = |source| ConfigError::Read { path: path.to_owned(), source };
         let size = std::fs::metadata(path).map_err(read_error)?.len();
         if size > FILE_SIZE_MAX {
-            return Err(ConfigError::TooLarge {
-                path: path.to_owned(),
-                seen: size,
-            });
+            return Err(ConfigError::TooLarge { path: path.to_owned(), seen: size });
         }
         let text = std::fs::read_to_string(path).map_err(read_error)?;
         Self::parse(&text, path)
@@ -348,9 +328,7 @@ impl Config {
         match path {
             Some(path) => Self::load(path),
             None => match Self::load(Path::new(DEFAULT_PATH)) {
-                Err(ConfigError::Read { source, .. })
-                    if source.kind() == std::io::ErrorKind::NotFound =>
-                {
+                Err(ConfigError::Read { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => {
                     Ok(Self::default())
                 }
                 other => other,
@@ -366,10 +344,7 @@ impl Config {
         let config: Self = toml::from_str(text).map_err(|error| {
             let span = error.span();
             ConfigError::Syntax {
-                place: Place {
-                    path: path.to_owned(),
-                    line: span.as_ref().map_or(0, |span| line_of(text, span.start)),
-                },
+                place: Place { path: path.to_owned(), line: span.as_ref().map_or(0, |span| line_of(text, span.start)) },
                 key: span.and_then(|span| key_at(text, span.start)),
                 message: error.message().replace('\n', "; "),
             }
@@ -377,10 +352,7 @@ impl Config {
         match config.first_mistake() {
             None => Ok(config),
             Some(mistake) => Err(ConfigError::Value {
-                place: Place {
-                    path: path.to_owned(),
-                    line: line_of_key(text, mistake.key),
-                },
+                place: Place { path: path.to_owned(), line: line_of_key(text, mistake.key) },
                 key: mistake.key,
                 seen: mistake.seen,
                 expected: mistake.expected,
@@ -397,10 +369,7 @@ impl Config {
         match self.first_mistake() {
             None => Ok(self),
             Some(mistake) => Err(ConfigError::Value {
-                place: Place {
-                    path: PathBuf::from("--state"),
-                    line: 0,
-                },
+                place: Place { path: PathBuf::from("--state"), line: 0 },
                 key: mistake.key,
                 seen: mistake.seen,
                 expected: mistake.expected,
@@ -418,15 +387,7 @@ impl Config {
 
     /// The first value outside its limits, in the order of the file.
     fn first_mistake(&self) -> Option<Mistake> {
-        let Self {
-            paths,
-            run,
-            log,
-            heartbeat,
-            capture,
-            access,
-            export,
-        } = self;
+        let Self { paths, run, log, heartbeat, capture, access, export } = self;
         let day_s = 24 * 3600;
         [
             absolute("paths.state", Some(&paths.state)),
@@ -442,18 +403,13 @@ impl Config {
             within("run.ttl_max_s", run.ttl_max_s, 1..=183 * day_s),
             within("run.ttl_default_s", run.ttl_default_s, 0..=run.ttl_max_s),
             within("run.sessions_max", run.sessions_max.into(), 1..=65_536),
-            log.origin
-                .as_deref()
-                .and_then(|origin| origin_line("log.origin", origin)),
+            log.origin.as_deref().and_then(|origin| origin_line("log.origin", origin)),
             within("log.commit_ms", log.commit_ms, 1..=1000),
             within("log.seal_ms", log.seal_ms, log.commit_ms..=60_000),
             within("log.epoch_s", log.epoch_s, 60..=day_s),
             within("heartbeat.interval_s", heartbeat.interval_s, 1..=3600),
             texts("capture.units", &capture.units),
-            access
-                .reader_group
-                .as_deref()
-                .and_then(|group| text("access.reader_group", group)),
+            access.reader_group.as_deref().and_then(|group| text("access.reader_group", group)),
             absolute("export.ocsf_file.path", export.ocsf_file.path.as_deref()),
         ]
         .into_iter()
@@ -489,14 +445,11 @@ fn component(key: &'static str, seen: &str) -> Option<Mistake> {
     let good = !seen.is_empty()
         && seen.len() <= 64
         && !seen.starts_with('.')
-        && seen
-            .bytes()
-            .all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.'));
+        && seen.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.'));
     (!good).then(|| Mistake {
         key,
         seen: format!("{seen:?}"),
-        expected: "one directory name of letters, digits, '-', '_' and '.', at most 64 bytes"
-            .to_owned(),
+        expected: "one directory name of letters, digits, '-', '_' and '.', at most 64 bytes".to_owned(),
     })
 }
 
@@ -522,10 +475,7 @@ fn identity(key: &'static str, seen: &str) -> Option<Mistake> {
 /// The origin is the first line of a checkpoint and part of a key name: C2SP signed-note forbids
 /// white space and `+` in key names.
 fn origin_line(key: &'static str, seen: &str) -> Option<Mistake> {
-    let good = seen.len() <= 200
-        && seen
-            .chars()
-            .all(|c| !c.is_whitespace() && !c.is_control() && c != '+');
+    let good = seen.len() <= 200 && seen.chars().all(|c| !c.is_whitespace() && !c.is_control() && c != '+');
     (!good).then(|| Mistake {
         key,
         seen: format!("{seen:?}"),
@@ -620,9 +570,7 @@ mod tests {
     use super::*;
 
     fn refusal(text: &str) -> String {
-        Config::parse(text, Path::new("affiant.toml"))
-            .unwrap_err()
-            .to_string()
+        Config::parse(text, Path::new("affiant.toml")).unwrap_err().to_string()
     }
 
     #[test]
@@ -632,10 +580,7 @@ mod tests {
 
     #[test]
     fn an_empty_file_is_the_default() {
-        assert_eq!(
-            Config::parse("", Path::new("x")).unwrap(),
-            Config::default()
-        );
+        assert_eq!(Config::parse("", Path::new("x")).unwrap(), Config::default());
     }
 
     #[test]
@@ -674,17 +619,16 @@ mod tests {
     #[test]
     fn an_unknown_key_names_file_line_and_key() {
         let message = refusal("[log]\ncommit_ms = 10\ncomit_ms = 10\n");
-        assert!(
-            message.starts_with("affiant.toml line 3: log.comit_ms: unknown field `comit_ms`"),
-            "{message}"
-        );
+        assert!(message.starts_with("affiant.toml line 3: log.comit_ms: unknown field `comit_ms`"), "{message}");
     }
 
     #[test]
     fn a_wrong_type_names_the_key_and_what_was_expected() {
         let message = refusal("[export.ocsf_file]\npath = 7\n");
         assert!(
-            message.starts_with("affiant.toml line 2: export.ocsf_file.path: invalid type: integer `7`, expected a string"),
+            message.starts_with(
+                "affiant.toml line 2: export.ocsf_file.path: invalid type: integer `7`, expected a string"
+            ),
             "{message}"
         );
     }
@@ -702,18 +646,12 @@ mod tests {
             "affiant.toml line 2: paths.state is \"here\"; expected an absolute path"
         );
         let message = refusal("[paths]\ncgroup_name = \"../x\"\n");
-        assert!(
-            message.starts_with("affiant.toml line 2: paths.cgroup_name is"),
-            "{message}"
-        );
+        assert!(message.starts_with("affiant.toml line 2: paths.cgroup_name is"), "{message}");
     }
 
     #[test]
     fn a_state_directory_from_the_command_line_is_checked_too() {
         let error = Config::default().with_state("x".into()).unwrap_err();
-        assert_eq!(
-            error.to_string(),
-            "--state: paths.state is \"x\"; expected an absolute path"
-        );
+        assert_eq!(error.to_string(), "--state: paths.state is \"x\"; expected an absolute path");
     }
 }

@@ -1,2 +1,120 @@
-//! The `affiant` command.
-fn main() {}
+//! The `affiant` command: the command line in, an exit code out.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use agent::cli::args::{self, Arguments, Command, ConfigCommand, SessionCommand, TrustCommand};
+use agent::cli::exit::{self, Exit};
+use agent::cli::output::{Output, complain};
+use agent::cli::{config, doctor, run, session, status, tail, timeline, trust, verify};
+use agent::config::Config;
+use agent::export::sealed::SealedLog;
+use tracing_subscriber::EnvFilter;
+
+fn main() -> ExitCode {
+    let outcome = args::parse(std::env::args_os()).and_then(command);
+    match outcome {
+        Ok(code) => ExitCode::from(code),
+        Err(Exit { code, message }) => {
+            if let Some(message) = message {
+                complain(&message);
+            }
+            ExitCode::from(code)
+        }
+    }
+}
+
+fn command(arguments: Arguments) -> Result<u8, Exit> {
+    let Arguments { config: file, state, command } = arguments;
+    // These need no configuration, and must work where it is broken.
+    match command {
+        Command::SessionExec { socket, command } => return Err(run::session_exec(&socket, &command)),
+        Command::Completions { shell } => return completions(shell),
+        Command::Doctor { json } => return printed(|out| doctor::doctor(json, out)),
+        Command::Config(ConfigCommand::Check { file, json }) => {
+            return printed(|out| config::check(&file, json, out));
+        }
+        Command::Trust(TrustCommand::Show { file, json }) => return printed(|out| trust::show(&file, json, out)),
+        _ => {}
+    }
+    let mut settings = Config::load_or_default(file.as_deref())?;
+    if let Some(state) = state {
+        let state = std::path::absolute(&state)
+            .map_err(|error| Exit::new(exit::USAGE, format!("--state {}: {error}", state.display())))?;
+        settings = settings.with_state(state)?;
+    }
+    let socket = settings.paths.control_socket();
+    let log_directory = settings.paths.log();
+    let log = |chosen: Option<PathBuf>| chosen.unwrap_or_else(|| log_directory.clone());
+    match command {
+        Command::Daemon { verbose } => daemon(settings, verbose),
+        Command::Run(wish) => run::run(run::Wish {
+            socket,
+            identity: wish.identity,
+            task: wish.task,
+            ttl_ns: wish.ttl,
+            labels: wish.labels,
+            command: wish.command,
+        }),
+        Command::Status { json } => printed(|out| status::status(&socket, json, out)),
+        Command::Whoami { json } => printed(|out| session::whoami(&socket, json, out)),
+        Command::Session(SessionCommand::List { json }) => printed(|out| session::list(&socket, json, out)),
+        Command::Session(SessionCommand::Show { id, json }) => printed(|out| session::show(&socket, &id, json, out)),
+        Command::Session(SessionCommand::Revoke { id }) => printed(|out| session::revoke(&socket, &id, out)),
+        Command::Tail(wish) => printed(|out| tail::tail(&SealedLog::new(log_directory.clone()), &wish, out)),
+        Command::Timeline(wish) => {
+            printed(|out| timeline::timeline(&SealedLog::new(log_directory.clone()), &wish, out))
+        }
+        Command::Verify(mut wish) => {
+            let directory = log(wish.path.take());
+            printed(|out| verify::verify(&directory, &wish, out))
+        }
+        Command::Trust(TrustCommand::Init { output, log: directory }) => {
+            printed(|out| trust::init(&log(directory), output.as_deref(), out))
+        }
+        Command::Trust(TrustCommand::AddHead { file, log: directory }) => {
+            printed(|out| trust::add_head(&file, &log(directory), out))
+        }
+        Command::SessionExec { .. }
+        | Command::Completions { .. }
+        | Command::Doctor { .. }
+        | Command::Config(_)
+        | Command::Trust(TrustCommand::Show { .. }) => Err(Exit::new(exit::SOFTWARE, "a command was dispatched twice")),
+    }
+}
+
+/// Runs a command that prints, and makes what it printed visible also when it fails.
+fn printed(command: impl FnOnce(&mut Output) -> Result<u8, Exit>) -> Result<u8, Exit> {
+    let mut out = Output::open();
+    let outcome = command(&mut out);
+    let flushed = out.flush();
+    let code = outcome?;
+    flushed?;
+    Ok(code)
+}
+
+fn daemon(settings: Config, verbose: u8) -> Result<u8, Exit> {
+    let filter = match verbose {
+        0 => "info",
+        1 => "info,agent=debug",
+        _ => "trace",
+    };
+    tracing_subscriber::fmt()
+        .with_env_filter(EnvFilter::new(filter))
+        .with_writer(std::io::stderr)
+        .with_ansi(false)
+        .init();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| Exit::new(exit::UNAVAILABLE, format!("cannot start the runtime: {error}")))?;
+    runtime.block_on(agent::app::run_daemon(settings)).map_err(|error| Exit::new(error.exit_code(), error))?;
+    Ok(0)
+}
+
+fn completions(shell: clap_complete::Shell) -> Result<u8, Exit> {
+    let mut script = Vec::new();
+    let mut command = args::command();
+    clap_complete::generate(shell, &mut command, "affiant", &mut script);
+    printed(|out| out.bytes(&script).map(|()| 0))
+}

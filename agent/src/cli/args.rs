@@ -266,7 +266,9 @@ pub enum TrustCommand {
 #[derive(Debug, Subcommand)]
 pub enum ConfigCommand {
     /// Validate a file and print the effective configuration.
-    #[command(after_help = "Example:\n  affiant config check /etc/affiant/affiant.toml\n\nExit: 0; 64 with key and line.")]
+    #[command(
+        after_help = "Example:\n  affiant config check /etc/affiant/affiant.toml\n\nExit: 0; 64 with key and line."
+    )]
     Check {
         /// The file.
         file: PathBuf,
@@ -293,13 +295,18 @@ fn parse_kind(text: &str) -> Result<agent_evidence::record::Kind, String> {
 
 fn parse_since(text: &str) -> Result<Since, String> {
     if let Some(index) = text.strip_prefix('#') {
-        return index.parse().map(Since::Index).map_err(|_not_a_number| format!("{text:?} is not an index; expected #1200"));
+        return index
+            .parse()
+            .map(Since::Index)
+            .map_err(|_not_a_number| format!("{text:?} is not an index; expected #1200"));
     }
     if let Some(wall_ns) = crate::cli::clock::parse_utc(text) {
         return Ok(Since::WallNs(wall_ns));
     }
     duration::parse_ns(text).map(Since::AgoNs).map_err(|_not_a_length| {
-        format!("{text:?} is not a time; expected a time ago (10m), a UTC time (2026-11-23T20:00:00Z) or an index (#1200)")
+        format!(
+            "{text:?} is not a time; expected a time ago (10m), a UTC time (2026-11-23T20:00:00Z) or an index (#1200)"
+        )
     })
 }
 

@@ -11,7 +11,7 @@ use crate::config::Config;
 ///
 /// # Errors
 /// The file is refused, or standard output is gone.
-pub fn check_config(file: &Path, json: bool, out: &mut Output) -> Result<u8, Exit> {
+pub fn check(file: &Path, json: bool, out: &mut Output) -> Result<u8, Exit> {
     let config = Config::load(file)?;
     if json {
         out.json(&config)?;

@@ -3,6 +3,7 @@
 pub mod args;
 pub mod clock;
 pub mod config;
+pub mod doctor;
 pub mod duration;
 pub mod exit;
 pub mod output;
@@ -11,4 +12,6 @@ pub mod session;
 pub mod status;
 pub mod tail;
 pub mod timeline;
+pub mod trust;
+pub mod verify;
 pub mod view;

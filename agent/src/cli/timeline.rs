@@ -198,7 +198,8 @@ impl Tree {
                 let Some(process) = self.process(record, exec.tgid) else { return };
                 let cwd = exec.cwd.as_ref().map(|cwd| format!("in {}, ", view::text(cwd))).unwrap_or_default();
                 let path = exec.path.as_ref().map(view::text).unwrap_or_else(|| "(path not known)".to_owned());
-                let elevated = if exec.euid == exec.uid { String::new() } else { format!(" ACTING AS uid {}", exec.euid) };
+                let elevated =
+                    if exec.euid == exec.uid { String::new() } else { format!(" ACTING AS uid {}", exec.euid) };
                 let deleted = if exec.nlink == 0 { ", FILE DELETED" } else { "" };
                 self.step(
                     process,
@@ -272,7 +273,14 @@ impl Tree {
     }
 
     /// The connect that a `connect_done` decides gets its result; without one it is its own line.
-    fn decide(&mut self, record: &Record<'_>, tgid: u32, socket: u64, errno: Option<u32>, remote: std::net::SocketAddr) {
+    fn decide(
+        &mut self,
+        record: &Record<'_>,
+        tgid: u32,
+        socket: u64,
+        errno: Option<u32>,
+        remote: std::net::SocketAddr,
+    ) {
         let Some(process) = self.process(record, tgid) else { return };
         let decided = view::connect_result(errno);
         let pending = self.processes.get_mut(process).and_then(|process| {

@@ -16,7 +16,9 @@ use crate::export::ocsf::errno_name;
 #[must_use]
 pub fn describe(record: &Record<'_>) -> String {
     match record.body() {
-        Body::Genesis(genesis) => format!("the log {} begins, key tier {}", text(&genesis.origin), genesis.key_tier.as_str()),
+        Body::Genesis(genesis) => {
+            format!("the log {} begins, key tier {}", text(&genesis.origin), genesis.key_tier.as_str())
+        }
         Body::Epoch(epoch) => format!("key epoch {} begins ({})", epoch.number.0, epoch.how.as_str()),
         Body::Armed(armed) => format!(
             "armed: hook tier {}, key tier {}, kernel {}{}{}",
@@ -60,7 +62,12 @@ pub fn describe(record: &Record<'_>) -> String {
             text(&issued.id),
             issued.uid,
             text(&issued.identity),
-            issued.claims.task.as_ref().map(|task| format!(", for {:?} by its own word", text(task))).unwrap_or_default()
+            issued
+                .claims
+                .task
+                .as_ref()
+                .map(|task| format!(", for {:?} by its own word", text(task)))
+                .unwrap_or_default()
         ),
         Body::Revoked(revoked) => format!(
             "session {} ended: {}{}; {} entries",
@@ -117,11 +124,7 @@ pub fn exec_line(exec: &Exec<'_>) -> String {
     let base = path.rsplit('/').next().unwrap_or(&path);
     let word = shown.split(' ').next().unwrap_or_default();
     // `python x.py` with /usr/bin/python is plain; anything else must show what really ran.
-    if word == path || word == base {
-        format!("{shown}{cut}")
-    } else {
-        format!("{shown}{cut}  [{path}]")
-    }
+    if word == path || word == base { format!("{shown}{cut}") } else { format!("{shown}{cut}  [{path}]") }
 }
 
 fn command_line(argv: &TextList<'_>) -> Option<String> {

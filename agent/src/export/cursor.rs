@@ -78,10 +78,7 @@ impl Files for Disk {
     }
 
     fn rename(&mut self, from: &Path, to: &Path) -> io::Result<()> {
-        #[expect(
-            clippy::disallowed_methods,
-            reason = "the directory's fsync follows in `Cursor::advance`, the only caller"
-        )]
+        #[expect(clippy::disallowed_methods, reason = "the directory's fsync follows in `replace`, the only caller")]
         fs::rename(from, to)
     }
 
@@ -148,19 +145,31 @@ impl<F: Files> Cursor<F> {
     /// # Errors
     /// A step failed.
     pub fn advance(&mut self, position: Position) -> Result<(), CursorError> {
-        let temporary = self.path.with_extension("tmp");
         let text = format!("{HEADER}\n{}\n{}\n", position.origin, position.next);
-        let fail = |step, path: &Path| {
-            let path = path.to_owned();
-            move |source| CursorError::Io { step, path, source }
-        };
-        self.files.write_durable(&temporary, text.as_bytes()).map_err(fail("write", &temporary))?;
-        self.files.rename(&temporary, &self.path).map_err(fail("rename over", &self.path))?;
-        let directory = self.path.parent().unwrap_or(Path::new("/"));
-        self.files.sync_directory(directory).map_err(fail("make durable", directory))?;
+        replace(&mut self.files, &self.path, text.as_bytes())?;
         self.position = Some(position);
         Ok(())
     }
+}
+
+/// Replaces a file as a whole: written beside it, made durable, renamed over it, and the name made
+/// durable. After a fault or a crash the file is the old or the new, never a mixture.
+///
+/// # Errors
+/// A step failed.
+pub fn replace(files: &mut impl Files, path: &Path, bytes: &[u8]) -> Result<(), CursorError> {
+    let fail = |step, path: &Path| {
+        let path = path.to_owned();
+        move |source| CursorError::Io { step, path, source }
+    };
+    let temporary = path.with_extension("tmp");
+    files.write_durable(&temporary, bytes).map_err(fail("write", &temporary))?;
+    files.rename(&temporary, path).map_err(fail("rename over", path))?;
+    let directory = match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    };
+    files.sync_directory(directory).map_err(fail("make durable", directory))
 }
 
 fn parse(bytes: &[u8]) -> Option<Position> {

@@ -35,10 +35,7 @@ impl RunAuthorization {
         let allowed = peer.uid == 0
             || self.run.allow_uids.contains(&peer.uid)
             || self.run.allow_gids.contains(&peer.gid)
-            || peer
-                .groups
-                .iter()
-                .any(|gid| self.run.allow_gids.contains(gid));
+            || peer.groups.iter().any(|gid| self.run.allow_gids.contains(gid));
         if !allowed {
             return Err(refused(format!(
                 "uid {} may not open sessions; add it to run.allow_uids, or one of its groups to run.allow_gids",
@@ -49,21 +46,12 @@ impl RunAuthorization {
         match &wish.identity {
             None => wish.identity = Some(own(&self.run.identity_default)),
             Some(identity) => {
-                let named = self
-                    .run
-                    .allow_identities
-                    .iter()
-                    .any(|pattern| matches(&own(pattern), identity));
+                let named = self.run.allow_identities.iter().any(|pattern| matches(&own(pattern), identity));
                 if peer.uid != 0 && !named {
                     return Err(refused(format!(
                         "uid {} may not use identity {identity}; run.allow_identities allows {}",
                         peer.uid,
-                        self.run
-                            .allow_identities
-                            .iter()
-                            .map(|p| own(p))
-                            .collect::<Vec<_>>()
-                            .join(", ")
+                        self.run.allow_identities.iter().map(|p| own(p)).collect::<Vec<_>>().join(", ")
                     )));
                 }
             }
@@ -97,8 +85,7 @@ impl RunAuthorization {
     }
 
     fn is_reader(&self, peer: &Peer) -> bool {
-        self.reader_gid
-            .is_some_and(|gid| peer.gid == gid || peer.groups.contains(&gid))
+        self.reader_gid.is_some_and(|gid| peer.gid == gid || peer.groups.contains(&gid))
     }
 }
 
@@ -116,8 +103,7 @@ fn matches(pattern: &str, text: &str) -> bool {
     loop {
         match (patterns.next(), texts.next()) {
             (None, None) => return true,
-            (Some(pattern), Some(text)) if segment_matches(pattern.as_bytes(), text.as_bytes()) => {
-            }
+            (Some(pattern), Some(text)) if segment_matches(pattern.as_bytes(), text.as_bytes()) => {}
             _ => return false,
         }
     }
@@ -146,9 +132,7 @@ fn segment_matches(pattern: &[u8], text: &[u8]) -> bool {
             },
         }
     }
-    pattern
-        .get(p..)
-        .is_some_and(|rest| rest.iter().all(|&byte| byte == b'*'))
+    pattern.get(p..).is_some_and(|rest| rest.iter().all(|&byte| byte == b'*'))
 }
 
 #[cfg(test)]
@@ -156,23 +140,11 @@ mod tests {
     use super::*;
 
     fn peer(uid: u32) -> Peer {
-        Peer {
-            uid,
-            gid: uid,
-            groups: vec![uid, 27],
-            pid: 1,
-            start_ticks: 0,
-        }
+        Peer { uid, gid: uid, groups: vec![uid, 27], pid: 1, start_ticks: 0 }
     }
 
     fn wish(uid: u32, identity: Option<&str>, ttl_ns: Option<u64>) -> OpenSession {
-        OpenSession {
-            identity: identity.map(str::to_owned),
-            task: None,
-            ttl_ns,
-            labels: Vec::new(),
-            peer: peer(uid),
-        }
+        OpenSession { identity: identity.map(str::to_owned), task: None, ttl_ns, labels: Vec::new(), peer: peer(uid) }
     }
 
     fn rules(change: impl FnOnce(&mut config::Run)) -> RunAuthorization {
@@ -183,9 +155,7 @@ mod tests {
 
     #[test]
     fn root_may_ask_for_any_identity_and_others_for_none_by_default() {
-        let opened = rules(|_| {})
-            .open(wish(0, Some("spiffe://prod/billing"), None))
-            .unwrap();
+        let opened = rules(|_| {}).open(wish(0, Some("spiffe://prod/billing"), None)).unwrap();
         assert_eq!(opened.identity.as_deref(), Some("spiffe://prod/billing"));
         assert!(matches!(
             rules(|_| {}).open(wish(1000, None, None)),
@@ -195,43 +165,23 @@ mod tests {
 
     #[test]
     fn an_allowed_user_gets_its_own_identity_and_the_default_ttl() {
-        let opened = rules(|run| run.allow_uids = vec![1000])
-            .open(wish(1000, None, None))
-            .unwrap();
-        assert_eq!(
-            opened.identity.as_deref(),
-            Some("spiffe://local/user/1000/run")
-        );
+        let opened = rules(|run| run.allow_uids = vec![1000]).open(wish(1000, None, None)).unwrap();
+        assert_eq!(opened.identity.as_deref(), Some("spiffe://local/user/1000/run"));
         assert_eq!(opened.ttl_ns, Some(12 * 3600 * SECOND_NS));
     }
 
     #[test]
     fn a_member_of_an_allowed_group_may_open() {
-        assert!(
-            rules(|run| run.allow_gids = vec![27])
-                .open(wish(1000, None, None))
-                .is_ok()
-        );
+        assert!(rules(|run| run.allow_gids = vec![27]).open(wish(1000, None, None)).is_ok());
     }
 
     #[test]
     fn an_allowed_user_may_not_take_another_users_identity() {
         let rules = rules(|run| run.allow_uids = vec![1000]);
-        assert!(
-            rules
-                .open(wish(1000, Some("spiffe://local/user/1000/etl"), None))
-                .is_ok()
-        );
-        for identity in [
-            "spiffe://local/user/1001/etl",
-            "spiffe://local/user/1000/a/b",
-            "spiffe://local/user/1000",
-        ] {
+        assert!(rules.open(wish(1000, Some("spiffe://local/user/1000/etl"), None)).is_ok());
+        for identity in ["spiffe://local/user/1001/etl", "spiffe://local/user/1000/a/b", "spiffe://local/user/1000"] {
             assert!(
-                matches!(
-                    rules.open(wish(1000, Some(identity), None)),
-                    Err(SessionError::Refused { .. })
-                ),
+                matches!(rules.open(wish(1000, Some(identity), None)), Err(SessionError::Refused { .. })),
                 "{identity}"
             );
         }
@@ -241,24 +191,14 @@ mod tests {
     fn a_ttl_above_the_maximum_is_refused_even_for_root() {
         let rules = rules(|run| run.ttl_max_s = 60);
         assert!(rules.open(wish(0, None, Some(60 * SECOND_NS))).is_ok());
-        assert!(matches!(
-            rules.open(wish(0, None, Some(60 * SECOND_NS + 1))),
-            Err(SessionError::Refused { .. })
-        ));
+        assert!(matches!(rules.open(wish(0, None, Some(60 * SECOND_NS + 1))), Err(SessionError::Refused { .. })));
     }
 
     #[test]
     fn sessions_are_seen_by_owner_root_and_readers_and_revoked_by_owner_and_root() {
         let rules = rules(|_| {});
-        let reader = Peer {
-            groups: vec![500],
-            ..peer(7)
-        };
-        assert!(
-            rules.may_see(&peer(1000), 1000)
-                && rules.may_see(&peer(0), 1000)
-                && rules.may_see(&reader, 1000)
-        );
+        let reader = Peer { groups: vec![500], ..peer(7) };
+        assert!(rules.may_see(&peer(1000), 1000) && rules.may_see(&peer(0), 1000) && rules.may_see(&reader, 1000));
         assert!(!rules.may_see(&peer(7), 1000));
         assert!(rules.may_revoke(&peer(1000), 1000) && rules.may_revoke(&peer(0), 1000));
         assert!(!rules.may_revoke(&reader, 1000));

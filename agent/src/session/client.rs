@@ -58,20 +58,11 @@ impl Client {
     /// # Errors
     /// [`ClientError::NoDaemon`] when nothing listens.
     pub fn connect(path: &Path) -> Result<Self, ClientError> {
-        let no_daemon = |source| ClientError::NoDaemon {
-            path: path.to_owned(),
-            source,
-        };
+        let no_daemon = |source| ClientError::NoDaemon { path: path.to_owned(), source };
         let stream = UnixStream::connect(path).map_err(no_daemon)?;
-        stream
-            .set_read_timeout(Some(ANSWER_TIMEOUT))
-            .map_err(no_daemon)?;
-        stream
-            .set_write_timeout(Some(ANSWER_TIMEOUT))
-            .map_err(no_daemon)?;
-        Ok(Self {
-            stream: BufReader::new(stream),
-        })
+        stream.set_read_timeout(Some(ANSWER_TIMEOUT)).map_err(no_daemon)?;
+        stream.set_write_timeout(Some(ANSWER_TIMEOUT)).map_err(no_daemon)?;
+        Ok(Self { stream: BufReader::new(stream) })
     }
 
     /// Asks and waits for the answer.
@@ -82,15 +73,9 @@ impl Client {
         request.check()?;
         let mut line = serde_json::to_vec(request).map_err(ClientError::Unreadable)?;
         line.push(b'\n');
-        self.stream
-            .get_mut()
-            .write_all(&line)
-            .map_err(ClientError::Broken)?;
+        self.stream.get_mut().write_all(&line).map_err(ClientError::Broken)?;
         let mut answer = Vec::new();
-        (&mut self.stream)
-            .take(ANSWER_SIZE_MAX)
-            .read_until(b'\n', &mut answer)
-            .map_err(ClientError::Broken)?;
+        (&mut self.stream).take(ANSWER_SIZE_MAX).read_until(b'\n', &mut answer).map_err(ClientError::Broken)?;
         if answer.last() != Some(&b'\n') {
             return Err(ClientError::Closed);
         }

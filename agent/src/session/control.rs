@@ -89,8 +89,7 @@ pub fn bind(path: &Path) -> Result<UnixListener, ControlError> {
         Err(error) => return Err(fail("look at", path)(error)),
     }
     let listener = UnixListener::bind(path).map_err(fail("bind", path))?;
-    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o666))
-        .map_err(fail("set the mode of", path))?;
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o666)).map_err(fail("set the mode of", path))?;
     Ok(listener)
 }
 
@@ -160,19 +159,11 @@ struct Connection<S> {
 
 impl<S: SessionService> Connection<S> {
     fn new(stream: UnixStream, service: S, authorization: RunAuthorization) -> Self {
-        Self {
-            stream,
-            service,
-            authorization,
-        }
+        Self { stream, service, authorization }
     }
 
     async fn run(self) {
-        let Self {
-            stream,
-            service,
-            authorization,
-        } = self;
+        let Self { stream, service, authorization } = self;
         let peer = match Peer::of(&stream) {
             Ok(peer) => peer,
             Err(error) => {
@@ -181,12 +172,7 @@ impl<S: SessionService> Connection<S> {
             }
         };
         let (read, write) = stream.into_split();
-        let mut talk = Talk {
-            service,
-            authorization,
-            peer,
-            opened: None,
-        };
+        let mut talk = Talk { service, authorization, peer, opened: None };
         talk.run(BufReader::new(read), write).await;
         // The lifeline: `affiant run` says how the command ended before it closes.
         if let Some(id) = talk.opened {
@@ -245,24 +231,14 @@ impl<S: SessionService> Talk<S> {
 
     async fn try_answer(&mut self, request: Request) -> Result<Reply, SessionError> {
         match request {
-            Request::Open {
-                identity,
-                task,
-                ttl_ns,
-                labels,
-            } => {
+            Request::Open { identity, task, ttl_ns, labels } => {
                 if self.opened.is_some() {
                     return Err(SessionError::BadRequest {
                         why: "this connection has opened a session already".to_owned(),
                     });
                 }
-                let wish = self.authorization.open(OpenSession {
-                    identity,
-                    task,
-                    ttl_ns,
-                    labels,
-                    peer: self.peer.clone(),
-                })?;
+                let wish =
+                    self.authorization.open(OpenSession { identity, task, ttl_ns, labels, peer: self.peer.clone() })?;
                 let opened = self.service.open_session(wish).await?;
                 self.opened = Some(opened.id.clone());
                 Ok(Reply::Opened(opened))
@@ -276,9 +252,7 @@ impl<S: SessionService> Talk<S> {
                 if !own {
                     self.require_owner(&id).await?;
                 }
-                self.service
-                    .command_ended(&id, self.peer.clone(), status)
-                    .await?;
+                self.service.command_ended(&id, self.peer.clone(), status).await?;
                 if own {
                     self.opened = None;
                 }
@@ -306,9 +280,7 @@ impl<S: SessionService> Talk<S> {
         match sessions.iter().find(owner) {
             Some(session) if self.authorization.may_revoke(&self.peer, session.uid) => Ok(()),
             Some(session) if self.authorization.may_see(&self.peer, session.uid) => {
-                Err(SessionError::Refused {
-                    why: format!("session {id} belongs to uid {}", session.uid),
-                })
+                Err(SessionError::Refused { why: format!("session {id} belongs to uid {}", session.uid) })
             }
             _ => Err(SessionError::Unknown { id: id.to_owned() }),
         }
@@ -325,10 +297,7 @@ enum LineError {
 async fn read_line(read: &mut BufReader<OwnedReadHalf>) -> Result<Option<Vec<u8>>, LineError> {
     let mut line = Vec::new();
     let limit = u64::try_from(LINE_SIZE_MAX).unwrap_or(u64::MAX);
-    read.take(limit)
-        .read_until(b'\n', &mut line)
-        .await
-        .map_err(LineError::Io)?;
+    read.take(limit).read_until(b'\n', &mut line).await.map_err(LineError::Io)?;
     if line.pop_if(|last| *last == b'\n').is_some() {
         return Ok(Some(line));
     }
@@ -376,26 +345,13 @@ mod tests {
     impl SessionService for Fake {
         async fn open_session(&self, wish: OpenSession) -> Result<SessionOpened, SessionError> {
             self.note(format!("open {} {:?}", wish.identity.unwrap(), wish.ttl_ns));
-            Ok(SessionOpened {
-                id: "s1".into(),
-                join_token: "t1".into(),
-                entry: 5,
-            })
+            Ok(SessionOpened { id: "s1".into(), join_token: "t1".into(), entry: 5 })
         }
         async fn join_session(&self, token: &str, peer: Peer) -> Result<(), SessionError> {
             self.note(format!("join {token} same={}", peer.is_same_process()));
-            if token == "t1" {
-                Ok(())
-            } else {
-                Err(SessionError::BadToken {})
-            }
+            if token == "t1" { Ok(()) } else { Err(SessionError::BadToken {}) }
         }
-        async fn command_ended(
-            &self,
-            id: &str,
-            _: Peer,
-            status: CommandStatus,
-        ) -> Result<(), SessionError> {
+        async fn command_ended(&self, id: &str, _: Peer, status: CommandStatus) -> Result<(), SessionError> {
             self.note(format!("ended {id} {:?}", status.code));
             Ok(())
         }
@@ -471,21 +427,13 @@ mod tests {
             read
         })
         .unwrap();
-        let run = config::Run {
-            allow_uids: vec![me.peer_cred().unwrap().uid()],
-            ..config::Run::default()
-        };
+        let run = config::Run { allow_uids: vec![me.peer_cred().unwrap().uid()], ..config::Run::default() };
         let rules = RunAuthorization::new(run, None);
         let service = fake.clone();
         tokio::spawn(serve(listener, service, rules, async {
             let _ = stopped.await;
         }));
-        Daemon {
-            fake,
-            path,
-            _directory: directory,
-            _stop: stop,
-        }
+        Daemon { fake, path, _directory: directory, _stop: stop }
     }
 
     async fn ask(path: &Path, requests: Vec<Request>) -> Vec<Result<Reply, ClientError>> {
@@ -499,12 +447,7 @@ mod tests {
     }
 
     fn open() -> Request {
-        Request::Open {
-            identity: None,
-            task: None,
-            ttl_ns: Some(7),
-            labels: Vec::new(),
-        }
+        Request::Open { identity: None, task: None, ttl_ns: Some(7), labels: Vec::new() }
     }
 
     #[tokio::test]
@@ -515,13 +458,7 @@ mod tests {
             vec![
                 open(),
                 Request::Join { token: "t1".into() },
-                Request::Ended {
-                    id: "s1".into(),
-                    status: CommandStatus {
-                        code: Some(3),
-                        signal: None,
-                    },
-                },
+                Request::Ended { id: "s1".into(), status: CommandStatus { code: Some(3), signal: None } },
             ],
         )
         .await;
@@ -529,10 +466,7 @@ mod tests {
         assert!(matches!(&replies[1], Ok(Reply::Done {})));
         assert!(matches!(&replies[2], Ok(Reply::Done {})));
         let asked = daemon.fake.asked.lock().unwrap().clone();
-        assert_eq!(
-            asked[0],
-            format!("open spiffe://local/user/{}/run Some(7)", uid())
-        );
+        assert_eq!(asked[0], format!("open spiffe://local/user/{}/run Some(7)", uid()));
         assert_eq!(asked[1..], ["join t1 same=true", "ended s1 Some(3)"]);
     }
 
@@ -553,39 +487,23 @@ mod tests {
     async fn a_second_open_on_one_connection_is_a_bad_request() {
         let daemon = daemon();
         let replies = ask(&daemon.path, vec![open(), open()]).await;
-        assert!(matches!(
-            &replies[1],
-            Err(ClientError::Failed(SessionError::BadRequest { .. }))
-        ));
+        assert!(matches!(&replies[1], Err(ClientError::Failed(SessionError::BadRequest { .. }))));
     }
 
     #[tokio::test]
     async fn a_wrong_token_and_an_unknown_session_say_so() {
         let daemon = daemon();
-        let replies = ask(
-            &daemon.path,
-            vec![
-                Request::Join { token: "no".into() },
-                Request::Revoke { id: "s9".into() },
-            ],
-        )
-        .await;
-        assert!(matches!(
-            &replies[0],
-            Err(ClientError::Failed(SessionError::BadToken {}))
-        ));
-        assert!(
-            matches!(&replies[1], Err(ClientError::Failed(SessionError::Unknown { id })) if id == "s9")
-        );
+        let replies =
+            ask(&daemon.path, vec![Request::Join { token: "no".into() }, Request::Revoke { id: "s9".into() }]).await;
+        assert!(matches!(&replies[0], Err(ClientError::Failed(SessionError::BadToken {}))));
+        assert!(matches!(&replies[1], Err(ClientError::Failed(SessionError::Unknown { id })) if id == "s9"));
     }
 
     #[tokio::test]
     async fn whoami_is_answered_for_the_peer_and_no_other() {
         let daemon = daemon();
         let replies = ask(&daemon.path, vec![Request::Whoami {}]).await;
-        let Ok(Reply::Whoami(Some(whoami))) = &replies[0] else {
-            panic!("{replies:?}")
-        };
+        let Ok(Reply::Whoami(Some(whoami))) = &replies[0] else { panic!("{replies:?}") };
         assert_eq!(whoami.identity, format!("pid {}", std::process::id()));
     }
 
@@ -604,10 +522,7 @@ mod tests {
     #[tokio::test]
     async fn a_second_daemon_is_refused_and_a_stale_socket_is_replaced() {
         let daemon = daemon();
-        assert!(matches!(
-            bind(&daemon.path),
-            Err(ControlError::AlreadyServed(_))
-        ));
+        assert!(matches!(bind(&daemon.path), Err(ControlError::AlreadyServed(_))));
         let stale = daemon.path.with_file_name("stale.sock");
         drop(std::os::unix::net::UnixListener::bind(&stale).unwrap());
         assert!(bind(&stale).is_ok());

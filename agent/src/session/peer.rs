@@ -65,11 +65,7 @@ impl Peer {
             .ok_or(PeerError::NoPid)?;
         let status = ProcStatus::read(pid)?;
         if status.euid != credentials.uid() {
-            return Err(PeerError::OtherUser {
-                pid,
-                seen: status.euid,
-                expected: credentials.uid(),
-            });
+            return Err(PeerError::OtherUser { pid, seen: status.euid, expected: credentials.uid() });
         }
         Ok(Self {
             uid: credentials.uid(),
@@ -98,25 +94,14 @@ struct ProcStatus {
 impl ProcStatus {
     fn read(pid: u32) -> Result<Self, PeerError> {
         let path = PathBuf::from(format!("/proc/{pid}/status"));
-        let text = std::fs::read_to_string(&path).map_err(|source| PeerError::Proc {
-            path: path.clone(),
-            source,
-        })?;
+        let text = std::fs::read_to_string(&path).map_err(|source| PeerError::Proc { path: path.clone(), source })?;
         Self::parse(&text).map_err(|field| PeerError::ProcFormat { path, field })
     }
 
     /// See proc_pid_status(5): `Uid:` is real, effective, saved, file system.
     fn parse(text: &str) -> Result<Self, &'static str> {
-        let field = |name: &'static str| {
-            text.lines()
-                .find_map(|line| line.strip_prefix(name))
-                .ok_or(name)
-        };
-        let euid = field("Uid:")?
-            .split_whitespace()
-            .nth(1)
-            .and_then(|uid| uid.parse().ok())
-            .ok_or("Uid:")?;
+        let field = |name: &'static str| text.lines().find_map(|line| line.strip_prefix(name)).ok_or(name);
+        let euid = field("Uid:")?.split_whitespace().nth(1).and_then(|uid| uid.parse().ok()).ok_or("Uid:")?;
         let groups = field("Groups:")?
             .split_whitespace()
             .map(|gid| gid.parse().map_err(|_not_a_number| "Groups:"))
@@ -129,14 +114,8 @@ impl ProcStatus {
 /// command name in parentheses, which may hold anything: fields are counted from the last `)`.
 fn start_ticks(pid: u32) -> Result<u64, PeerError> {
     let path = PathBuf::from(format!("/proc/{pid}/stat"));
-    let bytes = std::fs::read(&path).map_err(|source| PeerError::Proc {
-        path: path.clone(),
-        source,
-    })?;
-    parse_start_ticks(&bytes).ok_or(PeerError::ProcFormat {
-        path,
-        field: "starttime",
-    })
+    let bytes = std::fs::read(&path).map_err(|source| PeerError::Proc { path: path.clone(), source })?;
+    parse_start_ticks(&bytes).ok_or(PeerError::ProcFormat { path, field: "starttime" })
 }
 
 fn parse_start_ticks(stat: &[u8]) -> Option<u64> {
@@ -158,15 +137,10 @@ mod tests {
 
     #[test]
     fn effective_uid_and_groups_come_from_their_lines() {
-        let status = ProcStatus::parse(
-            "Name:\tGroups: 1\nUid:\t1\t2\t3\t4\nGid:\t5\t5\t5\t5\nGroups:\t7 8 \n",
-        )
-        .unwrap();
+        let status =
+            ProcStatus::parse("Name:\tGroups: 1\nUid:\t1\t2\t3\t4\nGid:\t5\t5\t5\t5\nGroups:\t7 8 \n").unwrap();
         assert_eq!((status.euid, status.groups), (2, vec![7, 8]));
-        assert_eq!(
-            ProcStatus::parse("Uid:\t1\t2\t3\t4\n").err(),
-            Some("Groups:")
-        );
+        assert_eq!(ProcStatus::parse("Uid:\t1\t2\t3\t4\n").err(), Some("Groups:"));
     }
 
     #[tokio::test]
@@ -175,10 +149,7 @@ mod tests {
         let peer = Peer::of(&here).unwrap();
         assert_eq!(peer.pid, std::process::id());
         assert!(peer.is_same_process());
-        let later = Peer {
-            start_ticks: peer.start_ticks + 1,
-            ..peer
-        };
+        let later = Peer { start_ticks: peer.start_ticks + 1, ..peer };
         assert!(!later.is_same_process());
     }
 }

@@ -348,17 +348,10 @@ pub enum Reply {
 /// its opener before its `issued` record is. Calls may run at once; the implementer orders them.
 pub trait SessionService: Clone + Send + Sync + 'static {
     /// Opens a session and its cgroup; its `issued` record is durable when this returns.
-    fn open_session(
-        &self,
-        wish: OpenSession,
-    ) -> impl Future<Output = Result<SessionOpened, SessionError>> + Send;
+    fn open_session(&self, wish: OpenSession) -> impl Future<Output = Result<SessionOpened, SessionError>> + Send;
 
     /// Moves the peer's process into the session; nothing the peer does afterwards is outside it.
-    fn join_session(
-        &self,
-        token: &str,
-        peer: Peer,
-    ) -> impl Future<Output = Result<(), SessionError>> + Send;
+    fn join_session(&self, token: &str, peer: Peer) -> impl Future<Output = Result<(), SessionError>> + Send;
 
     /// Notes how the command ended; the session ends when its cgroup is empty.
     fn command_ended(
@@ -373,8 +366,7 @@ pub trait SessionService: Clone + Send + Sync + 'static {
     fn opener_gone(&self, id: &str) -> impl Future<Output = ()> + Send;
 
     /// Ends the session's credential now.
-    fn revoke(&self, id: &str, peer: Peer)
-    -> impl Future<Output = Result<(), SessionError>> + Send;
+    fn revoke(&self, id: &str, peer: Peer) -> impl Future<Output = Result<(), SessionError>> + Send;
 
     /// Every open session, and those that ended a short while ago.
     fn sessions(&self) -> impl Future<Output = Result<Vec<SessionInfo>, SessionError>> + Send;
@@ -403,12 +395,7 @@ impl Request {
     /// [`SessionError::BadRequest`] naming the rule that was broken.
     pub fn check(&self) -> Result<(), SessionError> {
         match self {
-            Self::Open {
-                identity,
-                task,
-                ttl_ns,
-                labels,
-            } => {
+            Self::Open { identity, task, ttl_ns, labels } => {
                 if let Some(identity) = identity {
                     check_identity(identity)?;
                 }
@@ -439,10 +426,7 @@ fn bad(why: String) -> SessionError {
 
 fn check_size(what: &str, seen: &str, size_max: usize) -> Result<(), SessionError> {
     if seen.is_empty() || seen.len() > size_max {
-        return Err(bad(format!(
-            "{what} has {} bytes; expected 1 to {size_max}",
-            seen.len()
-        )));
+        return Err(bad(format!("{what} has {} bytes; expected 1 to {size_max}", seen.len())));
     }
     Ok(())
 }
@@ -462,28 +446,19 @@ fn check_identity(identity: &str) -> Result<(), SessionError> {
     let rest = identity.strip_prefix("spiffe://").ok_or_else(wrong)?;
     let (domain, path) = rest.split_once('/').ok_or_else(wrong)?;
     let domain_good = !domain.is_empty()
-        && domain.bytes().all(|byte| {
-            byte.is_ascii_lowercase() || byte.is_ascii_digit() || matches!(byte, b'.' | b'-' | b'_')
-        });
+        && domain
+            .bytes()
+            .all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || matches!(byte, b'.' | b'-' | b'_'));
     let path_good = path.split('/').all(|segment| {
         !matches!(segment, "" | "." | "..")
-            && segment
-                .bytes()
-                .all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-' | b'_'))
+            && segment.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-' | b'_'))
     });
-    if domain_good && path_good {
-        Ok(())
-    } else {
-        Err(wrong())
-    }
+    if domain_good && path_good { Ok(()) } else { Err(wrong()) }
 }
 
 fn check_labels(labels: &[(String, String)]) -> Result<(), SessionError> {
     if labels.len() > LABELS_MAX {
-        return Err(bad(format!(
-            "{} labels; expected at most {LABELS_MAX}",
-            labels.len()
-        )));
+        return Err(bad(format!("{} labels; expected at most {LABELS_MAX}", labels.len())));
     }
     for (at, (key, value)) in labels.iter().enumerate() {
         check_size("label key", key, LABEL_KEY_SIZE_MAX)?;
@@ -505,28 +480,15 @@ mod tests {
     use super::*;
 
     fn open(identity: &str) -> Request {
-        Request::Open {
-            identity: Some(identity.to_owned()),
-            task: None,
-            ttl_ns: None,
-            labels: Vec::new(),
-        }
+        Request::Open { identity: Some(identity.to_owned()), task: None, ttl_ns: None, labels: Vec::new() }
     }
 
     #[test]
     fn every_request_survives_its_line() {
         for request in [
             open("spiffe://local/user/1000/run"),
-            Request::Join {
-                token: "t".to_owned(),
-            },
-            Request::Ended {
-                id: "s".to_owned(),
-                status: CommandStatus {
-                    code: Some(3),
-                    signal: None,
-                },
-            },
+            Request::Join { token: "t".to_owned() },
+            Request::Ended { id: "s".to_owned(), status: CommandStatus { code: Some(3), signal: None } },
             Request::Sessions {},
             Request::Revoke { id: "s".to_owned() },
             Request::Whoami {},
@@ -540,35 +502,23 @@ mod tests {
     #[test]
     fn every_failure_survives_its_line() {
         for error in [
-            SessionError::Refused {
-                why: "x".to_owned(),
-            },
+            SessionError::Refused { why: "x".to_owned() },
             SessionError::Unknown { id: "x".to_owned() },
             SessionError::BadToken {},
             SessionError::Ended { id: "x".to_owned() },
             SessionError::TooMany { open: 2, limit: 2 },
-            SessionError::BadRequest {
-                why: "x".to_owned(),
-            },
-            SessionError::Unavailable {
-                why: "x".to_owned(),
-            },
+            SessionError::BadRequest { why: "x".to_owned() },
+            SessionError::Unavailable { why: "x".to_owned() },
         ] {
             let line = serde_json::to_string(&Reply::Failed(error.clone())).unwrap();
-            assert_eq!(
-                serde_json::from_str::<Reply>(&line).unwrap(),
-                Reply::Failed(error)
-            );
+            assert_eq!(serde_json::from_str::<Reply>(&line).unwrap(), Reply::Failed(error));
         }
     }
 
     #[test]
     fn an_unknown_field_is_refused() {
         let refused = Request::parse(br#"{"do":"join","token":"t","pid":7}"#);
-        assert!(
-            matches!(refused, Err(SessionError::BadRequest { .. })),
-            "{refused:?}"
-        );
+        assert!(matches!(refused, Err(SessionError::BadRequest { .. })), "{refused:?}");
     }
 
     #[test]
@@ -587,18 +537,13 @@ mod tests {
             "spiffe:///x",
         ] {
             let refused = open(identity).check();
-            assert!(
-                matches!(refused, Err(SessionError::BadRequest { .. })),
-                "{identity:?}"
-            );
+            assert!(matches!(refused, Err(SessionError::BadRequest { .. })), "{identity:?}");
         }
     }
 
     #[test]
     fn sizes_and_counts_have_limits() {
-        let many = (0..=LABELS_MAX)
-            .map(|n| (n.to_string(), String::new()))
-            .collect();
+        let many = (0..=LABELS_MAX).map(|n| (n.to_string(), String::new())).collect();
         let wishes = [
             Request::Open {
                 identity: None,
@@ -606,40 +551,19 @@ mod tests {
                 ttl_ns: None,
                 labels: Vec::new(),
             },
-            Request::Open {
-                identity: None,
-                task: None,
-                ttl_ns: None,
-                labels: many,
-            },
-            Request::Open {
-                identity: None,
-                task: None,
-                ttl_ns: Some(0),
-                labels: Vec::new(),
-            },
+            Request::Open { identity: None, task: None, ttl_ns: None, labels: many },
+            Request::Open { identity: None, task: None, ttl_ns: Some(0), labels: Vec::new() },
             Request::Open {
                 identity: None,
                 task: None,
                 ttl_ns: None,
                 labels: vec![("k".into(), "1".into()), ("k".into(), "2".into())],
             },
-            Request::Join {
-                token: "x".repeat(ID_SIZE_MAX + 1),
-            },
-            Request::Ended {
-                id: "s".into(),
-                status: CommandStatus {
-                    code: None,
-                    signal: None,
-                },
-            },
+            Request::Join { token: "x".repeat(ID_SIZE_MAX + 1) },
+            Request::Ended { id: "s".into(), status: CommandStatus { code: None, signal: None } },
         ];
         for wish in wishes {
-            assert!(
-                matches!(wish.check(), Err(SessionError::BadRequest { .. })),
-                "{wish:?}"
-            );
+            assert!(matches!(wish.check(), Err(SessionError::BadRequest { .. })), "{wish:?}");
         }
     }
 }

@@ -22,8 +22,23 @@ const PACKAGES: [&str; 5] = ["/site-packages/", "/dist-packages/", "/node_module
 
 /// Parts of a path that make a file worth a line of its own, outside of installed software.
 const SENSITIVE: [&str; 17] = [
-    "shadow", "sudoers", "/etc/ssh/", "/etc/kubernetes", "/etc/ssl/private", "secret", "token", "credential", "password",
-    "/.ssh/", "/.aws/", "/.env", "id_rsa", "id_ed25519", ".pem", ".key", "/.kube/",
+    "shadow",
+    "sudoers",
+    "/etc/ssh/",
+    "/etc/kubernetes",
+    "/etc/ssl/private",
+    "secret",
+    "token",
+    "credential",
+    "password",
+    "/.ssh/",
+    "/.aws/",
+    "/.env",
+    "id_rsa",
+    "id_ed25519",
+    ".pem",
+    ".key",
+    "/.kube/",
 ];
 
 /// More distinct files of one directory than this become one line.

@@ -29,13 +29,8 @@ pub(super) fn page(tree: &Tree, all: bool, out: &mut impl Lines) -> Result<(), E
     out.line("")?;
     let mut page = Page { tree, all, out };
     // An explicit stack: a session may nest as deep as it likes.
-    let roots: Vec<usize> = tree
-        .processes
-        .iter()
-        .enumerate()
-        .filter(|(_, process)| process.parent.is_none())
-        .map(|(at, _)| at)
-        .collect();
+    let roots: Vec<usize> =
+        tree.processes.iter().enumerate().filter(|(_, process)| process.parent.is_none()).map(|(at, _)| at).collect();
     let mut stack: Vec<Work> = roots.into_iter().rev().map(|process| Work { process, step: 0, depth: 0 }).collect();
     while let Some(work) = stack.pop() {
         page.work(work, &mut stack)?;
@@ -121,7 +116,11 @@ impl<L: Lines> Page<'_, '_, L> {
             return Ok(self.all);
         };
         if !matches!(first.what, What::Image { .. }) && !self.begins_silently(process) {
-            let what = if process.parent.is_some() { "(forked: runs its parent's program)" } else { "(its program was started before)" };
+            let what = if process.parent.is_some() {
+                "(forked: runs its parent's program)"
+            } else {
+                "(its program was started before)"
+            };
             let end = if has_image(process) { String::new() } else { ended(process) };
             self.out.line(&self.row(process.first_ns, process.tgid, depth, &format!("{what}{end}")))?;
             let (_, folded) = image(process, 0);
@@ -134,7 +133,9 @@ impl<L: Lines> Page<'_, '_, L> {
     /// says enough.
     fn begins_silently(&self, process: &Process) -> bool {
         let before = process.steps.iter().take_while(|step| !matches!(step.what, What::Image { .. }));
-        has_image(process) && before.clone().all(is_open) && if self.all { before.count() == 0 } else { image(process, 0).1.lines.is_empty() }
+        has_image(process)
+            && before.clone().all(is_open)
+            && if self.all { before.count() == 0 } else { image(process, 0).1.lines.is_empty() }
     }
 
     fn image(
@@ -147,8 +148,7 @@ impl<L: Lines> Page<'_, '_, L> {
         depth: usize,
     ) -> Result<(), Exit> {
         let step_ns = process.steps.get(at).map_or(0, |step| step.at_ns);
-        let replaced =
-            process.steps.iter().skip(at + 1).any(|step| matches!(step.what, What::Image { .. }));
+        let replaced = process.steps.iter().skip(at + 1).any(|step| matches!(step.what, What::Image { .. }));
         let end = if replaced { "   -> replaced by another program".to_owned() } else { ended(process) };
         self.out.line(&self.row(step_ns, process.tgid, depth, &format!("{line}{end}")))?;
         self.below(depth, detail)?;
@@ -200,12 +200,8 @@ fn has_image(process: &Process) -> bool {
 fn image(process: &Process, step: usize) -> (usize, Folded) {
     let is_image = |step: &Step| matches!(step.what, What::Image { .. });
     let start = process.steps.iter().take(step).rposition(is_image).map_or(0, |at| at + 1);
-    let opens = process
-        .steps
-        .iter()
-        .skip(start)
-        .take_while(|step| !is_image(step))
-        .filter_map(|step| match &step.what {
+    let opens =
+        process.steps.iter().skip(start).take_while(|step| !is_image(step)).filter_map(|step| match &step.what {
             What::Open(open) => Some(open),
             _ => None,
         });
