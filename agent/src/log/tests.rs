@@ -116,14 +116,13 @@ fn exit() -> Body<'static> {
     Body::Exit(Exit { tgid: 7, code: Some(0), signal: None, uid: 1000, marks: ActMarks::default(), claims })
 }
 
-fn all<D: Disk>(log: &mut Log<D>) -> Vec<Vec<u8>> {
+fn all<D: Disk>(log: &mut Log<D>) -> Result<Vec<Vec<u8>>, LogError> {
     let mut entries = Vec::new();
     log.entries_from(EntryIndex(0), |_, entry| {
         entries.push(entry.to_vec());
         ControlFlow::Continue(())
-    })
-    .expect("readable");
-    entries
+    })?;
+    Ok(entries)
 }
 
 /// What a public C2SP reader can check in the directory: every tile and bundle that the visible checkpoint needs is
@@ -217,11 +216,6 @@ struct Told {
 }
 
 impl Told {
-    fn append(&mut self, log: &mut Log<SimDisk>, draft: &Draft<'_>) -> Result<Appended, LogError> {
-        let appended = log.append(draft)?;
-        Ok(appended)
-    }
-
     fn note(&mut self, log: &mut Log<SimDisk>) {
         // From memory: reading the disk would be an operation more.
         let from = log.tiling.first();
@@ -263,20 +257,20 @@ fn script(sim: &SimDisk, told: &mut Told) -> Result<(), LogError> {
 }
 
 fn run(log: &mut Log<SimDisk>, told: &mut Told) -> Result<(), LogError> {
-    let session = told.append(log, &draft(None, issued()))?.index;
+    let session = log.append(&draft(None, issued()))?.index;
     for group in 0..9 {
         for _ in 0..40 {
-            told.append(log, &draft(Some(session), exit()))?;
+            log.append(&draft(Some(session), exit()))?;
         }
-        told.commit(log)?;
+        let _acknowledged = told.commit(log)?;
         if group % 3 == 2 {
             told.seal(log, now(group))?;
         }
     }
     let states = log.sessions();
-    told.append(log, &draft(None, heartbeat(states)))?;
+    log.append(&draft(None, heartbeat(states)))?;
     for _ in 0..10 {
-        told.append(log, &draft(None, gap(1)))?;
+        log.append(&draft(None, gap(1)))?;
     }
     told.note(log);
     log.rotate_epoch(now(50))?;
@@ -284,9 +278,9 @@ fn run(log: &mut Log<SimDisk>, told: &mut Told) -> Result<(), LogError> {
     let hash = log.session(session).map_or(ChainHash([0; 32]), |state| state.hash);
     let Body::Revoked(mut body) = revoked() else { unreachable!() };
     body.hash = hash;
-    told.append(log, &draft(Some(session), Body::Revoked(body)))?;
+    log.append(&draft(Some(session), Body::Revoked(body)))?;
     let states = log.sessions();
-    told.append(log, &draft(None, disarmed(states)))?;
+    log.append(&draft(None, disarmed(states)))?;
     told.seal(log, now(60))?;
     Ok(())
 }
@@ -306,7 +300,7 @@ fn check_after(sim: &SimDisk, told: &Told) {
     };
     assert!(recovery.size.0 >= told.acknowledged, "{} < {}", recovery.size.0, told.acknowledged);
     assert!(recovery.sealed.0 >= told.sealed, "a checkpoint that was shown is gone");
-    let entries = all(&mut log);
+    let entries = all(&mut log).expect("readable");
     for (index, entry) in told.appended.iter().take(usize::try_from(told.acknowledged).expect("small")).enumerate() {
         assert_eq!(entries.get(index), Some(entry), "acknowledged entry {index}");
     }
@@ -414,19 +408,18 @@ fn random_life(sim: &SimDisk, dice: &mut Dice, told: &mut Told) -> Result<(), Lo
         Err(error) => return Err(error),
     };
     told.appended.clear();
-    let before = all(&mut log);
-    told.appended.extend(before);
+    told.appended.extend(all(&mut log)?);
     for _ in 0..dice.below(60) {
         match dice.below(12) {
-            0 if log.chains.open_sessions() < 4 => drop(told.append(&mut log, &draft(None, issued()))?),
+            0 if log.chains.open_sessions() < 4 => drop(log.append(&draft(None, issued()))?),
             1 => {
                 if let Some(state) = log.sessions().first() {
-                    told.append(&mut log, &draft(Some(state.session), revoked()))?;
+                    log.append(&draft(Some(state.session), revoked()))?;
                 }
             }
             2 => {
                 let states = log.sessions();
-                told.append(&mut log, &draft(None, heartbeat(states)))?;
+                log.append(&draft(None, heartbeat(states)))?;
             }
             3 => drop(told.seal(&mut log, now(dice.below(1000)))?),
             4 => {
@@ -437,7 +430,7 @@ fn random_life(sim: &SimDisk, dice: &mut Dice, told: &mut Told) -> Result<(), Lo
             _ => {
                 let session = log.sessions().last().map(|state| state.session);
                 for _ in 0..dice.below(60) {
-                    told.append(&mut log, &draft(session, exit()))?;
+                    log.append(&draft(session, exit()))?;
                 }
             }
         }
@@ -660,6 +653,7 @@ fn each_start_is_an_orphan_epoch_and_each_hour_a_continued_one() {
     let (mut log, _) = open(&sim).expect("open");
     log.seal(now(2)).expect("seal");
     let how: Vec<Succession> = all(&mut log)
+        .expect("readable")
         .iter()
         .filter_map(|entry| match record::decode(entry).expect("a record").draft.body {
             Body::Epoch(epoch) => Some(epoch.how),
