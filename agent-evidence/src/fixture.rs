@@ -85,7 +85,8 @@ pub struct Builder {
     pub epoch_key: FixedSigner,
     /// Public key of the first epoch.
     pub first_epoch_key: PublicKey,
-    epochs: u64,
+    /// Number of the next epoch.
+    pub epochs: u64,
     /// Entries so far.
     pub entries: Vec<Vec<u8>>,
     previous: LeafHash,

@@ -62,7 +62,8 @@ pub(super) struct Audit {
     scratch: Vec<u8>,
     /// Whether every entry so far could be read.
     sighted: bool,
-    entries_read: u64,
+    /// By how much the last entry's own index differs from its position.
+    index_shift: u64,
     control_next: u64,
     sessions: HashMap<EntryIndex, Session>,
     sessions_total: u64,
@@ -95,7 +96,7 @@ impl Audit {
             options,
             scratch: Vec::new(),
             sighted: true,
-            entries_read: 0,
+            index_shift: 0,
             control_next: 0,
             sessions: HashMap::new(),
             sessions_total: 0,
@@ -185,19 +186,23 @@ impl Audit {
         previous: Option<LeafHash>,
         findings: &mut Findings,
     ) {
-        self.entries_read += 1;
-        if record.index() != index {
+        // Once a removed or added entry has been reported, those after it that go on counting are not reported too.
+        let shift = record.index().0.wrapping_sub(index.0);
+        if shift != 0 && shift != self.index_shift {
             findings.push(Finding::IndexWrong { index, seen: record.index() });
         }
+        self.index_shift = shift;
         if previous.is_some_and(|previous| previous != record.placement.previous) {
             findings.push(Finding::PreviousMismatch { index });
         }
         self.cuts += u64::from(!record.cut.is_empty());
         self.clock(index, record);
+        if index.0 == 0 && record.body().kind() != Kind::Genesis {
+            findings.push(Finding::GenesisMissing {});
+        }
         match record.body() {
             Body::Genesis(genesis) => self.genesis(index, genesis, findings),
-            Body::Epoch(epoch) => self.epoch(index, epoch, findings),
-            _ if index.0 == 0 => findings.push(Finding::GenesisMissing {}),
+            Body::Epoch(epoch) => self.epoch(index, record.index(), epoch, findings),
             _ => {}
         }
         if self.sighted {
@@ -258,14 +263,14 @@ impl Audit {
         }
     }
 
-    fn epoch(&mut self, index: EntryIndex, epoch: &Epoch, findings: &mut Findings) {
+    fn epoch(&mut self, index: EntryIndex, own: EntryIndex, epoch: &Epoch, findings: &mut Findings) {
         if self.sighted {
             let expected = self.epoch.map_or(0, |(number, _)| number.saturating_add(1));
             if epoch.number.0 != expected {
                 findings.push(Finding::EpochWrong { index, what: "number" });
             }
         }
-        if epoch.first_size != index.size_including() {
+        if epoch.first_size != own.size_including() {
             findings.push(Finding::EpochWrong { index, what: "first size" });
         }
         let is_first = self.first_epoch_key.is_none();
@@ -292,7 +297,9 @@ impl Audit {
             );
             self.notes.push(Note { name: "orphan_epoch", index: Some(index), text });
         }
-        self.first_epoch_key.get_or_insert(epoch.public_key);
+        if self.sighted {
+            self.first_epoch_key.get_or_insert(epoch.public_key);
+        }
         self.epoch = Some((epoch.number.0, epoch.public_key));
     }
 
@@ -354,7 +361,7 @@ impl Audit {
         if seen != expected {
             findings.push(Finding::SessionNumberWrong { index, expected, seen });
         }
-        if let Some(session) = record.draft.session.filter(|session| *session != index) {
+        if let Some(session) = record.draft.session.filter(|session| *session != record.index()) {
             findings.push(Finding::SessionUnknown { index, session });
         }
         self.sessions_total += 1;
@@ -372,7 +379,7 @@ impl Audit {
             ended: None,
             wrong: false,
         };
-        self.sessions.insert(index, session);
+        self.sessions.insert(record.index(), session);
     }
 
     fn kernel_number(&mut self, index: EntryIndex, record: &Record<'_>, findings: &mut Findings) {
@@ -438,13 +445,13 @@ impl Audit {
             Body::Recovered(recovered) => self.recovered(index, recovered),
             Body::Workload(_) => {
                 if self.workloads.len() < REFERENCES_MAX {
-                    self.workloads.insert(index);
+                    self.workloads.insert(record.index());
                 }
             }
             Body::Unknown(_) => {
                 self.unknown_acts += 1;
                 if self.unknowns.len() < REFERENCES_MAX {
-                    self.unknowns.insert(index);
+                    self.unknowns.insert(record.index());
                 }
             }
             Body::Identified(identified) => {

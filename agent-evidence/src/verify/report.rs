@@ -271,7 +271,9 @@ impl Report {
             let required = trust.is_some_and(|trust| trust.required.contains(&claim));
             claims.push(ClaimReport { claim, required, outcome });
         }
-        for report in claims.iter().filter(|report| report.required) {
+        // Beside other findings this would only repeat them.
+        let unbroken = findings.total == 0;
+        for report in claims.iter().filter(|report| report.required && unbroken) {
             if let Outcome::NotProved(reason) = &report.outcome {
                 findings.push(Finding::ClaimNotProved { claim: report.claim.name(), reason: reason.clone() });
             }
