@@ -16,6 +16,7 @@ pub(crate) struct Case {
     /// Name of its directory.
     pub(crate) name: String,
     /// What was done to the log.
+    #[cfg_attr(test, expect(dead_code, reason = "the generator writes it, the test does not need it"))]
     pub(crate) what: &'static str,
     /// The log.
     pub(crate) files: Files,

@@ -28,17 +28,14 @@ fn expected(case: &Case) -> String {
         Ok(trust) => verify(&mut files, trust.as_ref(), Options { strict: case.strict }).ok(),
         Err(_) => None,
     };
-    let findings: Vec<_> = report
-        .iter()
-        .flat_map(|report| &report.findings)
-        .map(|finding| json!({"name": finding.name(), "index": finding.index().map(|index| index.0)}))
-        .collect();
+    let findings = || report.iter().flat_map(|report| &report.findings);
+    let indexes: Vec<_> = findings().map(|finding| finding.index().map(|index| index.0)).collect();
     let exit = report.as_ref().map_or(2, |report| report.verdict.exit_code());
-    let named: Vec<_> = report.iter().flat_map(|report| &report.findings).map(|finding| finding.name()).collect();
+    let named: Vec<_> = findings().map(|finding| finding.name()).collect();
     if named != case.findings || exit != case.exit {
         complain(&format!("{}: exit {exit}, {named:?}; expected {}, {:?}", case.name, case.exit, case.findings));
     }
-    let text = json!({"what": case.what, "strict": case.strict, "exit": exit, "findings": findings});
+    let text = json!({"what": case.what, "strict": case.strict, "exit": exit, "findings": named, "indexes": indexes});
     format!("{text:#}\n")
 }
 
