@@ -119,6 +119,8 @@ offsets! {
     file_path_mnt,
     /// `file.f_path.dentry`.
     file_path_dentry,
+    /// End of the last of the members of `file` above: how much is read at once.
+    file_span,
     /// `file.private_data`: the `struct socket` of a socket.
     file_private_data,
     /// `inode.i_mode`.
@@ -133,6 +135,8 @@ offsets! {
     inode_ino,
     /// `inode.i_nlink`.
     inode_nlink,
+    /// End of the last of `i_mode`, `i_sb`, `i_ino`, `i_nlink`: how much is read at once.
+    inode_span,
     /// `inode.i_size`.
     inode_size,
     /// Seconds of `inode.i_ctime`, 8 bytes.

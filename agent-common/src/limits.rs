@@ -34,10 +34,13 @@ pub const PATH_DEPTH_MAX: u32 = 64;
 /// Longest name given to exec that is kept, in bytes without terminator.
 pub const EXEC_NAME_BYTES_MAX: usize = 512;
 
-/// Bytes of one task's scratch, in which a message is put together before it is copied to the ring. The largest, an
-/// exec, needs 208 + 2,048 + 1,024 + 512 + 4,096 = 7,888; with the kernel's own 80 or so bytes it stays in the 8 KiB
-/// allocation class.
+/// Bytes of one slot of scratch, in which a message is put together before it is copied to the ring. The largest, an
+/// exec, needs 208 + 2,048 + 1,024 + 512 + 4,096 = 7,888 bytes.
 pub const SCRATCH_BYTES: usize = 8000;
+
+/// Slots of scratch for each CPU: one for the program that runs, the others for programs that preempt it (interrupt
+/// context, another task). All four in use at once has not been seen; it counts as a loss.
+pub const SCRATCH_SLOTS_PER_CPU: u32 = 4;
 
 /// Entries of `SCOPE`: cgroups that are in scope, descendants included. At 16 bytes of value, about 2 MiB in full.
 pub const SCOPE_ENTRIES_MAX: u32 = 16_384;

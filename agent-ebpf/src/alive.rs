@@ -3,11 +3,11 @@
 //! Runs in whoever reads the pinned iterator, for each task. It also looks every process's scope up, so that those
 //! alive before the scope was set have theirs before their next act. Not numbered: nothing happened.
 
-use crate::emit::scratch;
+use crate::emit::Scratch;
 use crate::maps::off;
 use crate::path::{Start, value, walk};
 use crate::scope::of_process;
-use crate::task::{About, Typed, cgroup_id, current, fill, is_kernel_thread, member, tgid, tid};
+use crate::task::{About, Typed, cgroup_id, fill, is_kernel_thread, member, tgid, tid};
 use agent_common::limits::PATH_BYTES_MAX;
 use agent_common::stats::Alive;
 use aya_ebpf::helpers::generated::bpf_seq_write;
@@ -35,8 +35,9 @@ pub extern "C" fn alive(ctx: *const IterTask) -> i32 {
         return 0;
     }
     let cgroup = cgroup_id(task);
-    let (scope_id, _) = of_process(task, cgroup);
-    let Some(message) = scratch(current()) else { return 0 };
+    let (scope_id, _) = of_process(task, false);
+    let Some(scratch) = Scratch::claim() else { return 0 };
+    let message = scratch.room;
     // SAFETY: the scratch is larger than the message; typed loads.
     unsafe {
         let event = message.cast::<Alive>();
@@ -73,5 +74,6 @@ pub extern "C" fn alive(ctx: *const IterTask) -> i32 {
         (*event).header.len = end as u32;
         bpf_seq_write((*meta).seq.cast(), message.cast(), end as u32);
     }
+    scratch.release();
     0
 }

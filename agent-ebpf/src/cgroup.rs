@@ -4,10 +4,10 @@
 //! a scope is in it before anything can run there. Not seen: moves by `CLONE_INTO_CGROUP` (the fork event shows the
 //! child's cgroup), and cgroup v1 hierarchies.
 
-use crate::emit::{lost, number, scratch, submit};
+use crate::emit::{Scratch, lost, number, submit};
 use crate::maps::{SCOPE, off};
 use crate::scope::{keep, of_cgroup, of_process, settings, stored};
-use crate::task::{About, Typed, cgroup_id, current, fill, leader, member, start_ns, tgid, tid};
+use crate::task::{About, Typed, current, fill, leader, member, start_ns, tgid, tid};
 use agent_common::cgroup::{CgroupLife, CgroupMove, cgroup_flag};
 use agent_common::header::{class, kind};
 use agent_common::limits::CGROUP_PATH_BYTES_MAX;
@@ -58,10 +58,11 @@ unsafe fn copy_path(to: *mut u8, path: u64) -> (u16, u16) {
 #[inline(always)]
 fn life(kind: u16, cgroup: Typed, path: u64, id: u64, parent_id: u64, scope_id: u64) -> i32 {
     let task = current();
-    let (actor_scope, _) = of_process(task, cgroup_id(task));
+    let (actor_scope, _) = of_process(task, false);
     let Some(seq) = number(class::CGROUP) else { return 0 };
     let about = About { kind, class: class::CGROUP, scope_id: actor_scope };
-    let Some(message) = scratch(task) else { return lost(u32::from(class::CGROUP), actor_scope) };
+    let Some(scratch) = Scratch::claim() else { return lost(u32::from(class::CGROUP), actor_scope) };
+    let message = scratch.room;
     // SAFETY: the scratch is larger than the message.
     unsafe {
         let event = message.cast::<CgroupLife>();
@@ -75,8 +76,10 @@ fn life(kind: u16, cgroup: Typed, path: u64, id: u64, parent_id: u64, scope_id: 
         (*event).cgroup_flags = flags;
         let len = size_of::<CgroupLife>() as u64 + u64::from(path_len);
         (*event).header.len = len as u32;
-        submit(message, len, class::CGROUP, actor_scope, seq)
+        submit(message, len, class::CGROUP, actor_scope, seq);
     }
+    scratch.release();
+    0
 }
 
 /// `cgroup_mkdir`: runs before the directory can be used.
@@ -148,10 +151,11 @@ pub fn cgroup_attach(ctx: BtfTracePointContext) -> i32 {
             }
         }
     }
-    let (actor_scope, _) = of_process(task, cgroup_id(task));
+    let (actor_scope, _) = of_process(task, false);
     let Some(seq) = number(class::CGROUP) else { return 0 };
     let about = About { kind: kind::CGROUP_MOVE, class: class::CGROUP, scope_id: actor_scope };
-    let Some(message) = scratch(task) else { return lost(u32::from(class::CGROUP), actor_scope) };
+    let Some(scratch) = Scratch::claim() else { return lost(u32::from(class::CGROUP), actor_scope) };
+    let message = scratch.room;
     // SAFETY: the scratch is larger than the message.
     unsafe {
         let event = message.cast::<CgroupMove>();
@@ -168,6 +172,8 @@ pub fn cgroup_attach(ctx: BtfTracePointContext) -> i32 {
         (*event).reserved = 0;
         let len = size_of::<CgroupMove>() as u64 + u64::from(path_len);
         (*event).header.len = len as u32;
-        submit(message, len, class::CGROUP, actor_scope, seq)
+        submit(message, len, class::CGROUP, actor_scope, seq);
     }
+    scratch.release();
+    0
 }

@@ -9,7 +9,7 @@
 //! families, a second connect(2) on a socket that is still connecting, datagrams sent without connect, accepted
 //! connections, 32-bit calls' results.
 
-use crate::emit::{fetch_add, lost, number, scratch, submit};
+use crate::emit::{Scratch, fetch_add, lost, number, submit};
 use crate::file::descriptor;
 use crate::maps::{CALLS, PENDING, off};
 use crate::path::{read, value};
@@ -21,7 +21,7 @@ use agent_common::stats::{Call, Pending, family, pending_state};
 use aya_ebpf::EbpfContext as _;
 use aya_ebpf::bindings::bpf_sock_addr;
 use aya_ebpf::helpers::generated::{
-    bpf_get_current_cgroup_id, bpf_get_current_pid_tgid, bpf_get_smp_processor_id, bpf_get_socket_cookie,
+    bpf_get_current_pid_tgid, bpf_get_smp_processor_id, bpf_get_socket_cookie,
     bpf_ktime_get_boot_ns, bpf_task_pt_regs,
 };
 use aya_ebpf::macros::{btf_tracepoint, cgroup_sock_addr, tracepoint};
@@ -64,8 +64,7 @@ pub fn connect6(ctx: SockAddrContext) -> i32 {
 #[inline(always)]
 fn begin(ctx: *mut bpf_sock_addr, address_family: u16) {
     let task = current();
-    // SAFETY: no arguments.
-    let (scope_id, families) = of_process(task, unsafe { bpf_get_current_cgroup_id() });
+    let (scope_id, families) = of_process(task, true);
     if scope_id == 0 || families & family::NETWORK == 0 || settings().agent_tgid == tgid(task) {
         return;
     }
@@ -136,8 +135,7 @@ pub fn connect_exit(ctx: TracePointContext) -> u32 {
     let mut call = unsafe { *kept };
     let _ = CALLS.remove(&key);
     let task = current();
-    // SAFETY: no arguments.
-    let (scope_id, _) = of_process(task, unsafe { bpf_get_current_cgroup_id() });
+    let (scope_id, _) = of_process(task, true);
     // SAFETY: the record is as its format says.
     let ret = unsafe { *ctx.as_ptr().cast::<u8>().add(RET_OFFSET).cast::<i64>() };
     // SAFETY: no arguments.
@@ -201,11 +199,11 @@ fn local_of(sock: u64, endpoints: &mut Endpoints) {
 #[inline(always)]
 fn await_answer(task: Typed, scope_id: u64, call: &Call, sock: u64) {
     let cookie = call.endpoints.cookie;
-    let Some(room) = scratch(task) else {
+    let Some(scratch) = Scratch::claim() else {
         give_up(scope_id);
         return;
     };
-    let pending = room.cast::<Pending>();
+    let pending = scratch.room.cast::<Pending>();
     // SAFETY: the scratch is larger; every member is written.
     unsafe {
         let about = About { kind: kind::CONNECT_DONE, class: class::NETWORK, scope_id };
@@ -216,7 +214,9 @@ fn await_answer(task: Typed, scope_id: u64, call: &Call, sock: u64) {
         (*pending).local_port = 0;
         (*pending).result = 0;
         (*pending).call = *call;
-        if PENDING.insert(&cookie, &*pending, 0).is_err() {
+        let kept = PENDING.insert(&cookie, &*pending, 0).is_ok();
+        scratch.release();
+        if !kept {
             give_up(scope_id);
             return;
         }

@@ -1,12 +1,11 @@
 //! Numbers, scratch, submission, and the accounting of what found no room.
 
-use crate::maps::{DROPS, LOSS, RING_BULK, RING_CRIT, SCRATCH, SEQ, WAKES};
-use crate::task::Typed;
+use crate::maps::{CLAIMS, DROPS, LOSS, RING_BULK, RING_CRIT, SCRATCH, SEQ, WAKES};
 use agent_common::header::class;
-use agent_common::limits::{RING_BULK_BYTES, RING_CRIT_BYTES};
+use agent_common::limits::{RING_BULK_BYTES, RING_CRIT_BYTES, SCRATCH_SLOTS_PER_CPU};
 use agent_common::stats::{Loss, LossKey};
 use aya_ebpf::helpers::generated::{
-    bpf_ktime_get_boot_ns, bpf_ringbuf_output, bpf_ringbuf_query, bpf_task_storage_get,
+    bpf_get_smp_processor_id, bpf_ktime_get_boot_ns, bpf_ringbuf_output, bpf_ringbuf_query,
 };
 use core::ffi::c_void;
 
@@ -89,13 +88,64 @@ pub fn lost(class: u32, scope_id: u64) -> i32 {
     0
 }
 
-/// The acting task's scratch, made at first need; `None` when memory is short or the storage is busy.
+/// Atomic exchange (5.12), as assembly for the same reason.
+///
+/// # Safety
+/// `at` is aligned to 8 and in a map value.
 #[inline(always)]
-pub fn scratch(task: Typed) -> Option<*mut u8> {
-    let map = (&raw const SCRATCH).cast_mut().cast::<c_void>();
-    // SAFETY: a typed task; null is checked.
-    let value = unsafe { bpf_task_storage_get(map, task.cast_mut().cast(), core::ptr::null_mut(), 1) };
-    (!value.is_null()).then_some(value.cast())
+unsafe fn exchange(at: *mut u64, value: u64) -> u64 {
+    let mut value = value;
+    #[cfg(target_arch = "bpf")]
+    // SAFETY: one instruction; the verifier checks the address.
+    unsafe {
+        core::arch::asm!(
+            "{value} = xchg_64({at} + 0, {value})",
+            value = inout(reg) value,
+            at = in(reg) at,
+        );
+    }
+    #[cfg(not(target_arch = "bpf"))]
+    {
+        let _ = at;
+        value = 0;
+    }
+    value
+}
+
+/// A slot of scratch, owned until [`Scratch::release`]. Owning is by an atomic mark and not by CPU: a program that
+/// preempts this one on the same CPU finds the mark and takes the next slot.
+#[derive(Clone, Copy)]
+pub struct Scratch {
+    /// `SCRATCH_BYTES` of room.
+    pub room: *mut u8,
+    claim: *mut u64,
+}
+
+impl Scratch {
+    /// A free slot of this CPU; `None` when all are in use.
+    #[inline(always)]
+    pub fn claim() -> Option<Self> {
+        // SAFETY: no arguments.
+        let first = unsafe { bpf_get_smp_processor_id() } * SCRATCH_SLOTS_PER_CPU;
+        let mut slot = first;
+        while slot < first + SCRATCH_SLOTS_PER_CPU {
+            let claim = CLAIMS.get_ptr_mut(slot)?;
+            // SAFETY: a live array value, aligned to 8.
+            if unsafe { exchange(claim, 1) } == 0 {
+                let room = SCRATCH.get_ptr_mut(slot)?;
+                return Some(Self { room: room.cast(), claim });
+            }
+            slot += 1;
+        }
+        None
+    }
+
+    /// Gives the slot back.
+    #[inline(always)]
+    pub fn release(self) {
+        // SAFETY: ours by the mark.
+        unsafe { self.claim.write_volatile(0) };
+    }
 }
 
 /// Which ring a class goes to.

@@ -8,7 +8,7 @@
 //! Not seen: opens by io_uring, `open_by_handle_at`, 32-bit and x32 calls, descriptors inherited or received, files
 //! that the kernel itself opens (exec), `memfd_create`, sockets and pipes.
 
-use crate::emit::{lost, number, scratch, submit};
+use crate::emit::{Scratch, lost, number, submit};
 use crate::maps::off;
 use crate::path::{Start, read, value, walk};
 use crate::scope::{of_process, settings};
@@ -19,7 +19,7 @@ use agent_common::limits::{ASKED_BYTES_MAX, CHUNK_BYTES, PATH_BYTES_MAX, SCRATCH
 use agent_common::stats::family;
 use aya_ebpf::EbpfContext as _;
 use aya_ebpf::helpers::generated::{
-    bpf_get_current_cgroup_id, bpf_probe_read_user, bpf_probe_read_user_str, bpf_task_pt_regs,
+    bpf_probe_read_user, bpf_probe_read_user_str, bpf_task_pt_regs,
 };
 use aya_ebpf::macros::tracepoint;
 use aya_ebpf::programs::TracePointContext;
@@ -33,14 +33,14 @@ const RET_OFFSET: usize = 16;
 #[tracepoint]
 pub fn open(ctx: TracePointContext) -> u32 {
     let task = current();
-    // SAFETY: no arguments.
-    let (scope_id, families) = of_process(task, unsafe { bpf_get_current_cgroup_id() });
+    let (scope_id, families) = of_process(task, true);
     if scope_id == 0 || families & family::FILE == 0 || settings().agent_tgid == tgid(task) {
         return 0;
     }
     let Some(seq) = number(class::FILE) else { return 0 };
     let about = About { kind: kind::OPEN, class: class::FILE, scope_id };
-    let Some(message) = scratch(task) else { return lost(u32::from(class::FILE), scope_id) as u32 };
+    let Some(scratch) = Scratch::claim() else { return lost(u32::from(class::FILE), scope_id) as u32 };
+    let message = scratch.room;
     // SAFETY: the scratch is larger than the message; the context's record is as its format says.
     unsafe {
         let record = ctx.as_ptr().cast::<u8>();
@@ -73,7 +73,7 @@ pub fn open(ctx: TracePointContext) -> u32 {
             } else {
                 // Both objects are read at once into the far end of the scratch: the stack has no room for them.
                 let piece = message.add(SCRATCH_BYTES - CHUNK_BYTES);
-                read(piece, CHUNK_BYTES as u32, file);
+                read(piece, off!(file_span), file);
                 (*event).file_flags = member(piece, off!(file_flags));
                 (*event).file_mode = member(piece, off!(file_mode));
                 let start = Start {
@@ -81,7 +81,7 @@ pub fn open(ctx: TracePointContext) -> u32 {
                     dentry: member(piece, off!(file_path_dentry)),
                 };
                 let inode = member::<u64>(piece, off!(file_inode));
-                read(piece, CHUNK_BYTES as u32, inode);
+                read(piece, off!(inode_span), inode);
                 (*event).ino = member(piece, off!(inode_ino));
                 (*event).nlink = member(piece, off!(inode_nlink));
                 (*event).mode = member(piece, off!(inode_mode));
@@ -131,8 +131,10 @@ pub fn open(ctx: TracePointContext) -> u32 {
         (*event).asked_len = asked_len as u16;
         (*event).open_flags = open_flags;
         (*event).header.len = end as u32;
-        submit(message, end as u64, class::FILE, scope_id, seq) as u32
+        submit(message, end as u64, class::FILE, scope_id, seq);
     }
+    scratch.release();
+    0
 }
 
 /// `AT_FDCWD`.

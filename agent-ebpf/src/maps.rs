@@ -3,7 +3,7 @@
 use agent_common::globals::Offsets;
 use agent_common::limits::{
     CALLS_ENTRIES_MAX, LOSS_ENTRIES_MAX, PENDING_ENTRIES_MAX, RING_BULK_BYTES, RING_CRIT_BYTES, SCOPE_ENTRIES_MAX,
-    SCRATCH_BYTES,
+    SCRATCH_BYTES, SCRATCH_SLOTS_PER_CPU,
 };
 use agent_common::stats::{Call, Loss, LossKey, Meta, Pending, Scope, Settings, TaskScope};
 use aya_ebpf::macros::map;
@@ -87,10 +87,14 @@ task_storage!(
     /// The scope of a process, kept at its leader; of a thread, only to survive an exec by that thread.
     TASKS, TasksDef, TaskScope
 );
-task_storage!(
-    /// Where a task's messages are put together. Made at its first event, freed with the task.
-    SCRATCH, ScratchDef, [u8; SCRATCH_BYTES]
-);
+/// Where messages are put together: slots that one program at a time owns (see `emit::Scratch`), hot in the cache of
+/// the CPU that uses them. The loader makes `SCRATCH_SLOTS_PER_CPU` for each possible CPU.
+#[map]
+pub static SCRATCH: Array<[u8; SCRATCH_BYTES]> = Array::with_max_entries(SCRATCH_SLOTS_PER_CPU, 0);
+
+/// 1 for each slot of `SCRATCH` that is owned.
+#[map]
+pub static CLAIMS: Array<u64> = Array::with_max_entries(SCRATCH_SLOTS_PER_CPU, 0);
 
 /// One frozen constant.
 macro_rules! off {

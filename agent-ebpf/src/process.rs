@@ -3,7 +3,7 @@
 //! Emitted for the whole host, in scope or not. Not seen: threads (only processes are reported), kernel threads, and
 //! exec calls that failed.
 
-use crate::emit::{fetch_add, lost, number, scratch, submit};
+use crate::emit::{Scratch, fetch_add, lost, number, submit};
 use crate::maps::off;
 use crate::path::{Start, value, walk};
 use crate::scope::{keep, of_cgroup, of_process, settings, stored};
@@ -27,7 +27,7 @@ pub fn fork(ctx: BtfTracePointContext) -> i32 {
     let task = current();
     let parent_cgroup = cgroup_id(task);
     let child_cgroup = cgroup_id(child);
-    let (scope_id, families) = of_process(task, parent_cgroup);
+    let (scope_id, families) = of_process(task, false);
     let settings = settings();
     // The agent places new processes on purpose; everyone else's children stay where their parent is attributed.
     let (child_scope, child_families) = if child_cgroup != parent_cgroup
@@ -69,11 +69,11 @@ pub fn exec(ctx: BtfTracePointContext) -> i32 {
     let task: Typed = ctx.arg(0);
     let old_tid: u32 = ctx.arg(1);
     let bprm: Typed = ctx.arg(2);
-    let cgroup = cgroup_id(task);
-    let (scope_id, _) = of_process(task, cgroup);
+    let (scope_id, _) = of_process(task, false);
     let Some(seq) = number(class::PROCESS) else { return 0 };
     let about = About { kind: kind::EXEC, class: class::PROCESS, scope_id };
-    let Some(message) = scratch(task) else { return lost(u32::from(class::PROCESS), scope_id) };
+    let Some(scratch) = Scratch::claim() else { return lost(u32::from(class::PROCESS), scope_id) };
+    let message = scratch.room;
     // SAFETY: the scratch is larger than the message; lengths are bounded below.
     unsafe {
         let event = message.cast::<Exec>();
@@ -169,8 +169,10 @@ pub fn exec(ctx: BtfTracePointContext) -> i32 {
         end += argv_len;
         (*event).exec_flags = exec_flags;
         (*event).header.len = end as u32;
-        submit(message, end as u64, class::PROCESS, scope_id, seq)
+        submit(message, end as u64, class::PROCESS, scope_id, seq);
     }
+    scratch.release();
+    0
 }
 
 /// `sched_process_exit`: runs in each thread that ends; the last one reports the process.
@@ -204,7 +206,7 @@ pub fn exit(ctx: BtfTracePointContext) -> i32 {
             }
         }
     }
-    let (scope_id, _) = of_process(task, cgroup_id(task));
+    let (scope_id, _) = of_process(task, false);
     let Some(seq) = number(class::PROCESS) else { return 0 };
     let about = About { kind: kind::EXIT, class: class::PROCESS, scope_id };
     let mut event = core::mem::MaybeUninit::<Exit>::uninit();

@@ -51,12 +51,14 @@ pub fn keep(stored: *mut TaskScope, scope_id: u64, families: u32, generation: u3
     }
 }
 
-/// The sticky scope of the process that `task` belongs to, whose cgroup is `cgroup_id`, with the families wanted.
+/// The sticky scope of the process that `task` belongs to, with the families wanted.
 ///
 /// Kept at the process's leader. A process already in scope stays in it wherever it moves, until user space removes
 /// the scope; one out of scope is looked up again when the scopes changed (generation) or it moved (see `cgroup`).
+/// `remember` also keeps that a process is out of scope: worth an allocation where it will ask often (opens), not in
+/// events that happen once or twice in its life.
 #[inline(always)]
-pub fn of_process(task: Typed, cgroup_id: u64) -> (u64, u32) {
+pub fn of_process(task: Typed, remember: bool) -> (u64, u32) {
     let leader = task::leader(task);
     let generation = settings().generation;
     if let Some(kept) = stored(leader, false) {
@@ -72,13 +74,15 @@ pub fn of_process(task: Typed, cgroup_id: u64) -> (u64, u32) {
                 return (scope_id, now);
             }
         }
-        let (scope_id, families) = of_cgroup(cgroup_id);
+        let (scope_id, families) = of_cgroup(task::cgroup_id(task));
         keep(kept, scope_id, families, generation);
         return (scope_id, families);
     }
-    let (scope_id, families) = of_cgroup(cgroup_id);
-    if let Some(kept) = stored(leader, true) {
-        keep(kept, scope_id, families, generation);
+    let (scope_id, families) = of_cgroup(task::cgroup_id(task));
+    if scope_id != 0 || remember {
+        if let Some(kept) = stored(leader, true) {
+            keep(kept, scope_id, families, generation);
+        }
     }
     (scope_id, families)
 }

@@ -12,6 +12,7 @@ use crate::sys::ringbuf::{RingError, RingReader};
 use agent_common::WIRE_VERSION;
 use agent_common::globals::Offsets;
 use agent_common::header::class;
+use agent_common::limits::SCRATCH_SLOTS_PER_CPU;
 use agent_common::stats::{Loss, LossKey, Meta, Scope, Settings};
 use aya::maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray};
 use aya::programs::links::{FdLink, LinkError, PinnedLink};
@@ -576,10 +577,23 @@ fn load_object(config: &ProbeConfig, offsets: &Offsets, pins: &PinSet) -> Result
     // The whole log of an accepted program costs seconds; a refusal is loaded again by aya with its log.
     loader.verifier_log_level(VerifierLogLevel::DISABLE | VerifierLogLevel::STATS);
     loader.override_global("OFFSETS", offsets, true);
+    let slots = possible_cpus()?.saturating_mul(SCRATCH_SLOTS_PER_CPU);
+    for name in ["SCRATCH", "CLAIMS"] {
+        loader.map_max_entries(name, slots);
+    }
     for name in MAPS {
         loader.map_pin_path(name, pins.map(name));
     }
     loader.load(&config.object).map_err(|error| ProbeError::Object(Box::new(error)))
+}
+
+/// How many CPUs this kernel may ever have: the highest number is not a count, as CPUs can be numbered with holes.
+fn possible_cpus() -> Result<u32, ProbeError> {
+    let path = Path::new("/sys/devices/system/cpu/possible");
+    let text = std::fs::read_to_string(path).map_err(|source| file_error("read", path, source))?;
+    let last = text.trim().rsplit([',', '-']).next().and_then(|last| last.parse::<u32>().ok());
+    let last = last.ok_or_else(|| file_error("understand", path, io::Error::other(text.clone())))?;
+    Ok(last.saturating_add(1))
 }
 
 /// Puts the maps in the state that the programs expect before the first of them runs.

@@ -105,7 +105,7 @@ pub fn resolve(btf: &Btf) -> Result<Offsets, OffsetsError> {
     let file_inode = at("file", "f_inode", Pointer)?;
     let file_path_mnt = at("file", "f_path.mnt", Pointer)?;
     let file_path_dentry = at("file", "f_path.dentry", Pointer)?;
-    within(
+    let file_span = within(
         "file",
         &[(file_mode, 4), (file_flags, 4), (file_inode, 8), (file_path_mnt, 8), (file_path_dentry, 8)],
     )?;
@@ -114,7 +114,7 @@ pub fn resolve(btf: &Btf) -> Result<Offsets, OffsetsError> {
     let inode_sb = at("inode", "i_sb", Pointer)?;
     let inode_ino = at("inode", "i_ino", Number(8))?;
     let inode_nlink = at("inode", "i_nlink", Number(4))?;
-    within("inode", &[(inode_mode, 2), (inode_sb, 8), (inode_ino, 8), (inode_nlink, 4)])?;
+    let inode_span = within("inode", &[(inode_mode, 2), (inode_sb, 8), (inode_ino, 8), (inode_nlink, 4)])?;
 
     Ok(Offsets {
         task_pid: task("pid", Number(4))?,
@@ -165,6 +165,7 @@ pub fn resolve(btf: &Btf) -> Result<Offsets, OffsetsError> {
         file_inode,
         file_path_mnt,
         file_path_dentry,
+        file_span,
         file_private_data: at("file", "private_data", Pointer)?,
         inode_mode,
         inode_uid: at("inode", "i_uid", Number(4))?,
@@ -172,6 +173,7 @@ pub fn resolve(btf: &Btf) -> Result<Offsets, OffsetsError> {
         inode_sb,
         inode_ino,
         inode_nlink,
+        inode_span,
         inode_size: at("inode", "i_size", Number(8))?,
         inode_ctime_s: btf.offset_of_first(
             "inode",
@@ -250,11 +252,11 @@ fn span(within: &'static str, members: &[(u32, u32)], max: usize) -> Result<u32,
     Ok(first)
 }
 
-/// The members must lie within the first [`CHUNK_BYTES`] of the struct.
-fn within(within: &'static str, members: &[(u32, u32)]) -> Result<(), OffsetsError> {
+/// End of the last member, which must lie within the first [`CHUNK_BYTES`] of the struct.
+fn within(within: &'static str, members: &[(u32, u32)]) -> Result<u32, OffsetsError> {
     let end = members.iter().map(|(offset, size)| offset.saturating_add(*size)).max().unwrap_or(0);
     if end as usize > CHUNK_BYTES {
         return Err(OffsetsError::Apart { within, span: end, max: CHUNK_BYTES });
     }
-    Ok(())
+    Ok(end)
 }
