@@ -20,6 +20,7 @@ mod error;
 pub mod handle;
 pub mod losses;
 mod recorder;
+pub mod replay;
 mod requests;
 mod resume;
 pub mod sessions;

@@ -78,7 +78,7 @@ impl Replay {
             return Ok(None);
         };
         let header = event.header();
-        let number = header.number();
+        let number = header.number;
         if self.accounting.note(number) == Novelty::Repeat {
             self.refused += 1;
             return Ok(None);
@@ -126,7 +126,7 @@ impl Replay {
         if due.seal {
             self.seal()?;
         } else if due.commit {
-            self.log.commit()?;
+            let _committed = self.log.commit()?;
         }
         Ok(())
     }

@@ -163,9 +163,7 @@ impl Recorder {
                     expires: body.ttl.map(|ttl| BootTime(record.draft.boot.0.saturating_add(ttl.0))),
                 });
             }
-            if let Some(session) = record.draft.session.filter(|session| is_open(*session))
-                && record.draft.kernel.is_some()
-            {
+            if let Some(session) = record.draft.session.filter(|session| is_open(*session)) {
                 totals.entry(session).or_default().count(record.body().kind());
             }
             match record.body() {

@@ -79,56 +79,36 @@ pub struct Session {
     pub expiring: bool,
 }
 
-/// How many entries of which kind a session has: the totals of its `revoked` record.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Totals {
-    /// Processes created.
-    pub forks: u64,
-    /// Programs executed.
-    pub execs: u64,
-    /// Processes ended.
-    pub exits: u64,
-    /// Connections tried.
-    pub connects: u64,
-    /// Connections in progress that were decided.
-    pub connects_done: u64,
-    /// Files opened or tried.
-    pub opens: u64,
-    /// Cgroups made, removed or moved to.
-    pub cgroups: u64,
+/// How many kinds of entries there are.
+const KINDS: usize = Kind::ALL.len();
+
+/// How many entries of which kind a session has, `issued` included: what its `revoked` record repeats.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Totals([u64; KINDS]);
+
+impl Default for Totals {
+    fn default() -> Self {
+        Self([0; KINDS])
+    }
 }
 
 impl Totals {
     /// Counts one entry.
     pub fn count(&mut self, kind: Kind) {
-        let counter = match kind {
-            Kind::Fork => &mut self.forks,
-            Kind::Exec => &mut self.execs,
-            Kind::Exit => &mut self.exits,
-            Kind::Connect => &mut self.connects,
-            Kind::ConnectDone => &mut self.connects_done,
-            Kind::Open => &mut self.opens,
-            _ => &mut self.cgroups,
-        };
-        *counter = counter.saturating_add(1);
+        for (counted, total) in Kind::ALL.iter().zip(&mut self.0) {
+            *total += u64::from(*counted == kind);
+        }
     }
 
-    /// The counts that are not zero.
+    /// The counts that are not zero, in the order of the kinds.
     #[must_use]
     pub fn counts(&self) -> Vec<KindCount> {
-        [
-            (Kind::Fork, self.forks),
-            (Kind::Exec, self.execs),
-            (Kind::Exit, self.exits),
-            (Kind::Connect, self.connects),
-            (Kind::ConnectDone, self.connects_done),
-            (Kind::Open, self.opens),
-            (Kind::Cgroup, self.cgroups),
-        ]
-        .into_iter()
-        .filter(|(_, count)| *count > 0)
-        .map(|(kind, count)| KindCount { kind, count })
-        .collect()
+        Kind::ALL
+            .iter()
+            .zip(self.0)
+            .filter(|(_, count)| *count > 0)
+            .map(|(kind, count)| KindCount { kind: *kind, count })
+            .collect()
     }
 }
 
@@ -202,6 +182,13 @@ impl Sessions {
     /// Likewise, to count an act.
     pub fn by_scope_mut(&mut self, scope_id: u64) -> Option<&mut Session> {
         self.open.get_mut(&scope_id)
+    }
+
+    /// Counts an entry of the session with this `issued` entry.
+    pub fn count(&mut self, issued: EntryIndex, kind: Kind) {
+        if let Some(session) = self.open.values_mut().find(|session| session.entry == issued) {
+            session.totals.count(kind);
+        }
     }
 
     /// The open session with this name.
