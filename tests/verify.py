@@ -16,6 +16,7 @@ has a size limit, only regular files are opened, and whatever cannot be read bec
 
 import base64
 import binascii
+import bisect
 import hashlib
 import json
 import os
@@ -614,3 +615,867 @@ def signed_by(body, signatures, name, key):
         return None
     return bool(mine)
 
+
+# ----------------------------------------------------------------------------------------------------------
+# Files, tiles and the tree
+# ----------------------------------------------------------------------------------------------------------
+
+TILE_WIDTH = 256
+BUNDLE_BYTES_MAX = TILE_WIDTH * (2 + ENTRY_BYTES_MAX)
+TRUST_BYTES_MAX = 4 << 20
+EXPECTED_BYTES_MAX = 1 << 20
+
+
+class CannotCheck(Exception):
+    """Nothing can be said of the log: exit code 2."""
+
+
+def read_file(directory, name, limit, follow=False):
+    """The bytes of a regular file; None when there is none. Links, pipes, devices and large files are refused."""
+    flags = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | (0 if follow else os.O_NOFOLLOW)
+    try:
+        # Without O_NONBLOCK, opening a pipe would wait for its other end.
+        opened = os.open(os.path.join(directory, name), flags)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except (OSError, ValueError) as error:
+        raise Refused(f"{name} cannot be opened: {error}") from error
+    try:
+        status = os.fstat(opened)
+        if not stat.S_ISREG(status.st_mode):
+            raise Refused(f"{name} is not a regular file")
+        if status.st_size > limit:
+            raise Refused(f"{name} has more than {limit} bytes")
+        data = bytearray()
+        while len(data) <= limit and (part := os.read(opened, limit + 1 - len(data))):
+            data += part
+    except OSError as error:
+        raise Refused(f"{name} cannot be read: {error}") from error
+    finally:
+        os.close(opened)
+    if len(data) > limit:
+        raise Refused(f"{name} has more than {limit} bytes")
+    return bytes(data)
+
+
+def tile_path(level, tile, width):
+    """`level` is a number, or `entries`."""
+    groups = [f"{tile % 1000:03}"]
+    while tile >= 1000:
+        tile //= 1000
+        groups.append(f"x{tile % 1000:03}")
+    partial = f".p/{width}" if width < TILE_WIDTH else ""
+    return f"tile/{level}/" + "/".join(reversed(groups)) + partial
+
+
+def split_bundle(data, width):
+    entries, at = [], 0
+    while at < len(data):
+        size = int.from_bytes(data[at:at + 2], "big")
+        if at + 2 + size > len(data):
+            raise Refused(f"entry {len(entries)} of the bundle is cut off")
+        entries.append(data[at + 2:at + 2 + size])
+        at += 2 + size
+        if len(entries) > width:
+            break
+    if len(entries) != width:
+        raise Refused(f"the bundle does not hold {width} entries")
+    return entries
+
+
+def leaf_hash(entry):
+    return hashlib.sha256(b"\x00" + entry).digest()
+
+
+def node_hash(left, right):
+    return hashlib.sha256(b"\x01" + left + right).digest()
+
+
+class Tree:
+    """RFC 6962 over a stream of leaf hashes: the root so far, and per level the tile that is being filled."""
+
+    def __init__(self):
+        self.size = 0
+        self.peaks = []  # (height, hash) of complete subtrees, largest first
+        self.tiles = []  # per tile level: the hashes of the tile being filled
+
+    def append(self, leaf):
+        """Adds a leaf; yields (level, number, hashes) of each tile that this fills."""
+        self.size += 1
+        height, top = 0, leaf
+        self.edge(0, leaf)
+        while self.peaks and self.peaks[-1][0] == height:
+            height, top = height + 1, node_hash(self.peaks.pop()[1], top)
+            if height % 8 == 0:
+                level = height // 8
+                yield level - 1, (self.size >> height) - 1, self.tiles[level - 1]
+                self.tiles[level - 1] = []
+                self.edge(level, top)
+        self.peaks.append((height, top))
+
+    def edge(self, level, value):
+        if level == len(self.tiles):
+            self.tiles.append([])
+        self.tiles[level].append(value)
+
+    def partial_tiles(self):
+        for level, hashes in enumerate(self.tiles):
+            if hashes:
+                yield level, (self.size >> 8 * level) // TILE_WIDTH, hashes
+
+    def root(self):
+        if not self.peaks:
+            return hashlib.sha256(b"").digest()
+        top = self.peaks[-1][1]
+        for _, peak in reversed(self.peaks[:-1]):
+            top = node_hash(peak, top)
+        return top
+
+
+# ----------------------------------------------------------------------------------------------------------
+# Kernel numbers
+# ----------------------------------------------------------------------------------------------------------
+
+RUNS_MAX = 65_536
+COUNTERS_MAX = 65_536
+
+
+class Counter:
+    """Which numbers of one counter are accounted for: all below `settled`, and the runs above it."""
+
+    def __init__(self):
+        self.settled = 0
+        self.next = 0
+        self.firsts = []  # sorted first numbers of the runs above `settled`
+        self.lasts = []  # their last numbers
+
+    def account(self, first, last):
+        """False if any of these was accounted for before; then nothing changes."""
+        at = bisect.bisect_right(self.firsts, last)
+        if first < self.settled or (at > 0 and self.lasts[at - 1] >= first):
+            return False
+        if at > 0 and self.lasts[at - 1] == first - 1:
+            self.lasts[at - 1] = last
+        elif at < len(self.firsts) and self.firsts[at] == last + 1:
+            self.firsts[at] = first
+        else:
+            self.firsts.insert(at, first)
+            self.lasts.insert(at, last)
+            return self.absorb()
+        # The run before may now touch the run after.
+        if 0 < at < len(self.firsts) and self.lasts[at - 1] + 1 == self.firsts[at]:
+            self.lasts[at - 1] = self.lasts.pop(at)
+            self.firsts.pop(at)
+        return self.absorb()
+
+    def absorb(self):
+        while self.firsts and self.firsts[0] == self.settled:
+            self.settled = self.lasts.pop(0) + 1
+            self.firsts.pop(0)
+        return True
+
+    def top(self):
+        return self.lasts[-1] + 1 if self.lasts else self.settled
+
+    def take_holes(self, limit):
+        """The runs of numbers below `limit` that are not accounted for; from now on they are."""
+        while self.settled < limit:
+            end = min(limit, self.firsts[0]) if self.firsts else limit
+            yield self.settled, end - 1
+            self.settled = end
+            self.absorb()
+
+    def missing_below(self, limit):
+        return sum(min(first, limit) - past for past, first in
+                   zip([self.settled] + [last + 1 for last in self.lasts], self.firsts + [limit]) if past < limit)
+
+
+# ----------------------------------------------------------------------------------------------------------
+# Rules over entries
+# ----------------------------------------------------------------------------------------------------------
+
+CLAIMS = ("integrity", "authenticity", "continuity", "non_equivocation", "host_state", "coverage", "time_bounds",
+          "sessions")
+# The claim that each finding breaks.
+FINDINGS = {
+    "integrity": "checkpoint_missing checkpoint_malformed root_mismatch tile_missing tile_differs bundle_missing "
+                 "bundle_malformed entry_malformed entry_altered index_wrong previous_mismatch control_number_wrong "
+                 "reference_wrong",
+    "authenticity": "checkpoint_unsigned checkpoint_forged epoch_missing epoch_forged origin_untrusted "
+                    "log_key_untrusted tier_too_low",
+    "continuity": "genesis_missing genesis_repeated genesis_wrong epoch_wrong genesis_untrusted first_epoch_untrusted "
+                  "log_truncated head_mismatch",
+    "non_equivocation": "equivocation",
+    "coverage": "kernel_number_wrong number_repeated number_hole counter_wrong gap_count_wrong loss_unexplained "
+                "loss_accounted event_outside_run hooks_not_attached",
+    "sessions": "session_unknown session_number_wrong session_ended session_hash_wrong revoked_wrong",
+    None: "claim_not_proved",
+}
+BREAKS = {name: claim for claim, names in FINDINGS.items() for name in names.split()}
+KEPT_MAX = 1_000
+# What is kept in memory is bounded; a log with more is not checked. FORMAT.md section 13 permits limits like these.
+SESSIONS_MAX = 1_000_000
+REFERENCES_MAX = 4_000_000
+CLASS_NAMES = ("process", "cgroup", "network", "file")
+CLASS_OF = {"fork": 0, "exec": 0, "exit": 0, "cgroup": 1, "connect": 2, "connect_done": 2, "open": 3}
+
+
+class Outcome:
+    """Findings and notes so far; the first thousand of each are kept, all are counted."""
+
+    def __init__(self):
+        self.findings, self.notes = [], []
+        self.total, self.names, self.failed = 0, set(), set()
+
+    def find(self, name, text, index=None):
+        """`index` is the entry that the finding is about, for those that are about one."""
+        self.total += 1
+        self.names.add(name)
+        self.failed.add(BREAKS[name])
+        if len(self.findings) < KEPT_MAX:
+            self.findings.append((name, index, text))
+
+    def note(self, name, text):
+        if len(self.notes) < KEPT_MAX:
+            self.notes.append((name, text))
+
+
+class Session:
+    def __init__(self, ident, leaf):
+        self.ident, self.next, self.ended = ident, 1, False
+        self.hash = hashlib.sha256(b"affiant/session/v1" + leaf).digest()
+        self.counts = {}  # entries made from kernel events, by kind
+
+
+class Audit:
+    """FORMAT.md sections 13.2 and 13.3, one entry after the other."""
+
+    def __init__(self, origin, strict, out):
+        self.origin, self.strict, self.out = origin, strict, out
+        self.sighted, self.overflowed = True, False
+        self.shift = 0  # by how much the last entry's `i` was off
+        self.log_key = self.first_epoch_key = self.epoch = None
+        self.control_next = 0
+        self.sessions, self.workloads, self.unknowns = {}, set(), set()
+        self.counters = {}
+        self.capture = None  # of the armed run
+        self.handed_over = None  # of the last run, if it was disarmed for an upgrade
+        self.runs = 0
+
+    def entry(self, index, data, leaf, previous):
+        try:
+            entry = decode(data)
+        except Refused as why:
+            self.out.find("entry_malformed", f"entry {index} is not in the permitted form: {why}", index)
+            self.sighted = False
+            return
+        body, kind = entry["body"], entry["kind"]
+        own = entry["i"]
+        # Behind one removed or added entry, all others go on counting: that is one finding.
+        if own - index not in (0, self.shift):
+            self.out.find("index_wrong", f"entry {index} says that it is entry {own}", index)
+        self.shift = own - index
+        if previous is not None and entry["prev"] != previous:
+            self.out.find("previous_mismatch", f"entry {index} does not follow the entry before it", index)
+        if index == 0 and kind != "genesis":
+            self.out.find("genesis_missing", "entry 0 is not a genesis")
+        if kind == "genesis":
+            self.genesis(index, body)
+        elif kind == "epoch":
+            self.epoch_entry(index, own, body)
+        if self.sighted:
+            self.control_chain(index, entry)
+            self.session_chain(index, entry, leaf)
+            self.kernel_number(index, entry)
+            self.references(index, entry)
+            handler = getattr(self, "on_" + kind, None)
+            if handler is not None:
+                handler(index, entry)
+
+    def genesis(self, index, body):
+        if index != 0:
+            self.out.find("genesis_repeated", f"entry {index} is a second genesis", index)
+            return
+        if body["format"] != 1:
+            self.out.find("genesis_wrong", "the genesis names another format")
+        if body["origin"] != self.origin.encode():
+            self.out.find("genesis_wrong", "the genesis names another origin than the checkpoint")
+        try:
+            name, key = parse_vkey(body["log_key"].decode("utf-8"))
+        except (Refused, UnicodeDecodeError):
+            name, key = None, None
+        if name == self.origin:
+            self.log_key = (name, key)
+        else:
+            self.out.find("genesis_wrong", "the genesis does not name a key of this log")
+        self.tier_claimed(body)
+        if "predecessor" in body:
+            self.out.note("predecessor", "this log continues another, which must be verified by itself")
+
+    def tier_claimed(self, body):
+        if body["key_tier"] != "T0" and not any(name == "tier_claimed" for name, _ in self.out.notes):
+            self.out.note("tier_claimed", f"the log claims tier {body['key_tier']} without evidence: judged as T0")
+
+    def epoch_entry(self, index, own, body):
+        number, how = body["number"], body["how"]
+        is_first = self.first_epoch_key is None
+
+        def wrong(what):
+            self.out.find("epoch_wrong", f"entry {index} begins an epoch with a wrong {what}", index)
+
+        if self.sighted and number != (0 if self.epoch is None else self.epoch[0] + 1):
+            wrong("number")
+        if body["first_size"] != own + 1:
+            wrong("first size")
+        if (self.sighted and (how == "first") != is_first) or (how == "continued") != ("sig_previous" in body):
+            wrong("succession")
+        fields = (self.origin.encode(), number.to_bytes(8, "big"), body["public_key"],
+                  body["first_size"].to_bytes(8, "big"), how.encode())
+        joined = b"".join(len(field).to_bytes(4, "big") + field for field in fields)
+        statement = hashlib.sha256(b"affiant/epoch/v1" + joined).digest()
+        if self.log_key is not None and not ed25519_verifies(self.log_key[1], statement, body["sig_log"]):
+            self.out.find("epoch_forged", f"entry {index}: the log key's signature does not hold", index)
+        if "sig_previous" in body and self.epoch is not None and self.sighted:
+            if not ed25519_verifies(self.epoch[1], statement, body["sig_previous"]):
+                self.out.find("epoch_forged", f"entry {index}: the previous epoch's signature does not hold", index)
+        if how == "orphan":
+            self.out.note("orphan_epoch", f"entry {index} begins an epoch that only the log key vouches for")
+        if is_first and self.sighted:
+            self.first_epoch_key = body["public_key"]
+        self.epoch = (number, body["public_key"])
+
+    def control_chain(self, index, entry):
+        expected = self.control_next if KINDS[entry["kind"]][0] else None
+        seen = entry.get("c")
+        if seen != expected:
+            self.out.find("control_number_wrong", f"entry {index} has control number {seen}, expected {expected}", index)
+        if seen is not None or expected is not None:
+            self.control_next = (expected if seen is None else seen) + 1
+
+    def session_chain(self, index, entry, leaf):
+        seen, named, kind, body = entry.get("n"), entry.get("s"), entry["kind"], entry["body"]
+        if kind == "issued":
+            if seen != 0:
+                self.out.find("session_number_wrong", f"entry {index} issues a session and has number {seen}", index)
+            self.sessions[entry["i"]] = Session(body["id"], leaf)
+            if len(self.sessions) > SESSIONS_MAX:
+                raise CannotCheck(f"more than {SESSIONS_MAX} sessions")
+            return
+        if named is None:
+            if seen is not None:
+                self.out.find("session_number_wrong", f"entry {index} has a number and no session", index)
+            if kind == "revoked":
+                self.out.find("revoked_wrong", f"entry {index} ends no session", index)
+            return
+        session = self.sessions.get(named)
+        if session is None:
+            self.out.find("session_unknown", f"entry {index} is of session {named}, which was not issued", index)
+            return
+        if session.ended:
+            self.out.find("session_ended", f"entry {index} is of session {named}, which had ended", index)
+        if seen != session.next:
+            self.out.find("session_number_wrong", f"entry {index} has number {seen}, expected {session.next}", index)
+        if kind == "revoked":
+            self.revoked(index, named, session, body)
+        session.next = (session.next if seen is None else seen) + 1
+        session.hash = hashlib.sha256(session.hash + leaf).digest()
+        if kind in CLASS_OF:
+            session.counts[kind] = session.counts.get(kind, 0) + 1
+
+    def revoked(self, index, named, session, body):
+        if body["id"] != session.ident:
+            self.out.find("revoked_wrong", f"entry {index} ends session {named} under another id", index)
+        if body["entries"] != session.next:
+            self.out.find("revoked_wrong", f"entry {index} counts {body['entries']} entries, expected {session.next}", index)
+        if dict(body["acts"]) != session.counts or len(body["acts"]) != len(session.counts):
+            self.out.find("revoked_wrong", f"entry {index} counts the kinds of its session wrongly", index)
+        if body["hash"] != session.hash:
+            self.out.find("session_hash_wrong", f"entry {index} ends session {named} with another running hash", index)
+        session.ended = True
+
+    def kernel_number(self, index, entry):
+        wanted = CLASS_OF.get(entry["kind"])
+        cpu, number_class, seq = entry.get("q", (None, None, None))
+        if number_class != wanted:
+            self.out.find("kernel_number_wrong", f"entry {index} has no kernel number of its class, or may have none", index)
+        elif wanted is not None and self.capture is None:
+            self.out.find("event_outside_run", f"entry {index} is a kernel event outside any run", index)
+        elif wanted is not None:
+            self.account(index, (self.capture, cpu, number_class), seq, seq)
+
+    def counter(self, key):
+        if key not in self.counters:
+            if len(self.counters) >= COUNTERS_MAX:
+                self.overflowed = True
+                return None
+            self.counters[key] = Counter()
+        return self.counters[key]
+
+    def account(self, index, key, first, last):
+        counter = self.counter(key)
+        if counter is None:
+            return
+        if not counter.account(first, last):
+            self.out.find("number_repeated", f"entry {index} accounts again for {first} to {last} of "
+                                             f"{CLASS_NAMES[key[2]]} on processor {key[1]}", index)
+        if len(counter.firsts) > RUNS_MAX:
+            self.holes(index, key, counter, counter.top())
+
+    def holes(self, index, key, counter, limit):
+        for first, last in counter.take_holes(limit):
+            self.out.find("number_hole", f"entry {index}: {first} to {last} of {CLASS_NAMES[key[2]]} on processor "
+                                         f"{key[1]} are neither in the log nor declared lost", index)
+
+    def references(self, index, entry):
+        wanted = [(entry["w"], self.workloads)] if "w" in entry else []
+        if entry["kind"] == "identified":
+            wanted += [(entry["body"]["of"], self.unknowns), (entry["body"]["workload"], self.workloads)]
+        for to, known in wanted:
+            if to not in known:
+                self.out.find("reference_wrong", f"entry {index} refers to entry {to}, which is not what it must be", index)
+
+    def on_workload(self, _, entry):
+        self.workloads.add(entry["i"])
+        self.bound_references()
+
+    def on_unknown(self, _, entry):
+        self.unknowns.add(entry["i"])
+        self.bound_references()
+
+    def bound_references(self):
+        if len(self.workloads) + len(self.unknowns) > REFERENCES_MAX:
+            raise CannotCheck(f"more than {REFERENCES_MAX} workloads and unknown acts")
+
+    def on_armed(self, index, entry):
+        body = entry["body"]
+        self.runs += 1
+        self.tier_claimed(body)
+        if self.capture is not None and not (body["resumed"] and body["capture_id"] == self.capture):
+            self.out.note("run_cut", f"the run before entry {index} stopped without a word")
+        self.capture, self.handed_over = body["capture_id"], None
+
+    def on_heartbeat(self, index, entry):
+        body = entry["body"]
+        self.stated(index, body)
+        if not body["hooks_ok"]:
+            self.out.find("hooks_not_attached", f"entry {index} did not find the hooks attached", index)
+
+    def on_disarmed(self, index, entry):
+        body = entry["body"]
+        self.stated(index, body)
+        self.capture = None
+        # A newer agent takes over what the rings still hold.
+        self.handed_over = body["capture_id"] if body["cause"] == "upgrade" else None
+
+    def stated(self, index, body):
+        if body["capture_id"] != self.capture:
+            self.out.find("event_outside_run", f"entry {index} states counters of a capture that is not armed", index)
+        else:
+            for cpu, number_class, following, _, settled in body["counters"]:
+                key = (self.capture, cpu, number_class)
+                counter = self.counter(key)
+                if counter is None:
+                    continue
+                if following < counter.next or settled > following:
+                    self.out.find("counter_wrong", f"entry {index} states a counter that went back or settled too far", index)
+                    continue
+                counter.next = following
+                self.holes(index, key, counter, settled)
+        for named, last, running in body["sessions"]:
+            session = self.sessions.get(named)
+            if session is None:
+                self.out.find("session_unknown", f"entry {index} states session {named}, which was not issued", index)
+            elif session.ended or session.next != last + 1 or session.hash != running:
+                self.out.find("session_hash_wrong", f"entry {index} states session {named} otherwise than its entries", index)
+
+    def on_gap(self, index, entry):
+        body = entry["body"]
+        total, valid = 0, True
+        for cpu, number_class, first, last in body["ranges"]:
+            if last < first:
+                valid = False
+                continue
+            total += last - first + 1
+            self.account(index, (body["capture_id"], cpu, number_class), first, last)
+        if not valid or total != body["count"]:
+            self.out.find("gap_count_wrong", f"entry {index} counts {body['count']} lost events, its ranges {total}", index)
+        text = f"entry {index}: {body['count']} events lost, cause {body['cause']}"
+        if body["cause"] == "unexplained":
+            self.out.find("loss_unexplained", text, index)
+        elif self.strict:
+            self.out.find("loss_accounted", text, index)
+        self.out.note("gap", text)
+
+    def on_recovered(self, index, entry):
+        body = entry["body"]
+        if body["cause"] == "crash":
+            self.out.note("recovered", f"entry {index}: the log was recovered after a crash")
+
+    def finish(self, size):
+        if size == 0:
+            self.out.find("genesis_missing", "the log is empty")
+        if not self.sighted:
+            return
+        if self.capture is not None:
+            self.out.note("open_end", "the log ends within a run")
+        in_flight = 0
+        for key, counter in sorted(self.counters.items()):
+            end = max(counter.next, counter.top())
+            if key[0] in (self.capture, self.handed_over):
+                in_flight += counter.missing_below(end)
+            else:
+                self.holes(size - 1, key, counter, end)
+        if in_flight:
+            self.out.note("in_flight", f"{in_flight} events were numbered and not yet written at the end")
+
+
+# ----------------------------------------------------------------------------------------------------------
+# Trust files
+# ----------------------------------------------------------------------------------------------------------
+
+class Trust:
+    """A trust file; raises Refused for anything else."""
+
+    KEYS = {"version": int, "origin": str, "log_key": str, "genesis": str, "first_epoch_key": str,
+            "minimum_tier": str, "required": list}
+
+    def __init__(self, data):
+        try:
+            table = tomllib.loads(data.decode("utf-8"))
+        # Deeply nested arrays exhaust the stack of the TOML reader, which is written recursively.
+        except (ValueError, RecursionError) as error:
+            raise Refused(f"not TOML: {error}") from error
+        heads = table.pop("head", [])
+        for key, kind in self.KEYS.items():
+            # `type`, because True is an int for isinstance.
+            if type(table.get(key)) is not kind:
+                raise Refused(f"`{key}` is missing or of another type")
+        if len(table) != len(self.KEYS) or table["version"] != 1:
+            raise Refused("unknown keys, or a version that this reader does not know")
+        self.origin = table["origin"]
+        self.log_key = parse_vkey(table["log_key"])
+        if self.log_key[0] != self.origin:
+            raise Refused("the log key is not named as the origin")
+        self.genesis = self.hash(table["genesis"])
+        self.first_epoch_key = self.hash(table["first_epoch_key"])
+        self.minimum_tier = table["minimum_tier"]
+        self.required = table["required"]
+        if self.minimum_tier not in ("T0", "T1", "T2", "T3"):
+            raise Refused("`minimum_tier` is not a tier")
+        if not all(isinstance(claim, str) and claim in CLAIMS for claim in self.required):
+            raise Refused("`required` names a claim that does not exist")
+        self.heads = {}
+        if type(heads) is not list:
+            raise Refused("`head` is not an array of tables")
+        for head in heads:
+            if type(head) is not dict or set(head) != {"size", "root"} or type(head["size"]) is not int:
+                raise Refused("a head is a size and a root")
+            if not 0 <= head["size"] <= U53_MAX:
+                raise Refused("the size of a head is out of range")
+            root = self.hash(head["root"])
+            if self.heads.setdefault(head["size"], root) != root:
+                raise Refused("two roots for one size")
+
+    @staticmethod
+    def hash(encoded):
+        decoded = decode_base64(encoded.encode("utf-8")) if isinstance(encoded, str) else None
+        if decoded is None or len(decoded) != 32:
+            raise Refused("not base64 of 32 bytes")
+        return decoded
+
+
+# ----------------------------------------------------------------------------------------------------------
+# The whole log
+# ----------------------------------------------------------------------------------------------------------
+
+class Log:
+    """The files of one log, and the walk over them: FORMAT.md section 13.1."""
+
+    def __init__(self, directory, trust, strict):
+        self.directory, self.trust, self.strict = directory, trust, strict
+        self.out = Outcome()
+        self.tree, self.complete = Tree(), True
+        self.genesis = None
+        self.audit = None
+
+    def read(self, name, limit):
+        try:
+            return read_file(self.directory, name, limit)
+        except Refused as why:
+            raise CannotCheck(str(why)) from why
+
+    def verify(self):
+        """The claims and what became of each; findings and notes are in `out`."""
+        data = self.read("checkpoint", NOTE_BYTES_MAX)
+        try:
+            if data is None:
+                raise Refused("it has no file `checkpoint`")
+            body, signatures = parse_note(data)
+            origin, size, root = parse_checkpoint_text(body)
+            if size > U53_MAX:
+                raise Refused("the tree size is above 2^53 - 1")
+        except Refused as why:
+            if not self.has_genesis():
+                raise CannotCheck(f"not a log: {why}") from why
+            self.out.find("checkpoint_missing" if data is None else "checkpoint_malformed", str(why))
+            return {claim: "failed" if claim in self.out.failed else "not proved" for claim in CLAIMS}
+        self.audit = Audit(origin, self.strict, self.out)
+        self.walk(size)
+        self.audit.finish(size)
+        if self.complete and self.tree.root() != root:
+            self.out.find("root_mismatch", f"the {size} entries have another root hash than the checkpoint")
+        self.signatures(origin, body, signatures)
+        self.compare_with_trust(origin)
+        return self.claims()
+
+    def has_genesis(self):
+        for width in range(TILE_WIDTH, 0, -1):
+            data = self.read(tile_path("entries", 0, width), BUNDLE_BYTES_MAX)
+            if data is None:
+                continue
+            try:
+                if decode(split_bundle(data, width)[0])["kind"] == "genesis":
+                    return True
+            except Refused:
+                continue
+        return False
+
+    def stored(self, level, tile, width, limit):
+        """A file of the directory and how many items it should hold: the full one where the partial is gone."""
+        for stored_width in sorted({width, TILE_WIDTH}):
+            data = self.read(tile_path(level, tile, stored_width), limit)
+            if data is not None:
+                return data, stored_width
+        return None, width
+
+    def tile(self, level, tile, width):
+        data, stored_width = self.stored(level, tile, width, TILE_WIDTH * 32)
+        path = tile_path(level, tile, width)
+        if data is None:
+            self.out.find("tile_missing", f"{path} is missing")
+        elif len(data) != stored_width * 32:
+            self.out.find("tile_differs", f"{path} has another length")
+        else:
+            return [data[at:at + 32] for at in range(0, width * 32, 32)]
+        return None
+
+    def bundle(self, number, width):
+        data, stored_width = self.stored("entries", number, width, BUNDLE_BYTES_MAX)
+        path = tile_path("entries", number, width)
+        try:
+            if data is not None:
+                return split_bundle(data, stored_width)[:width]
+            self.out.find("bundle_missing", f"{path} is missing", number * TILE_WIDTH)
+        except Refused as why:
+            self.out.find("bundle_malformed", f"{path}: {why}", number * TILE_WIDTH)
+        return None
+
+    def walk(self, size):
+        previous = bytes(32)
+        for number in range((size + TILE_WIDTH - 1) // TILE_WIDTH):
+            first = number * TILE_WIDTH
+            width = min(TILE_WIDTH, size - first)
+            hashes = self.tile(0, number, width)
+            entries = self.bundle(number, width)
+            if entries is None:
+                self.audit.sighted = False
+                previous = None
+            if hashes is None and entries is None:
+                self.complete = False
+                break
+            for at in range(width):
+                previous = self.entry(first + at, entries and entries[at], hashes and hashes[at], previous)
+        self.compare_head(size)
+        late = [remembered for remembered in (self.trust.heads if self.trust else {}) if remembered > size]
+        if late:
+            self.out.find("log_truncated", f"{size} entries, the trust file remembers {max(late)}")
+        if self.complete:
+            for level, tile, hashes in self.tree.partial_tiles():
+                self.compare_tile(level, tile, hashes)
+
+    def entry(self, index, data, stored, previous):
+        self.compare_head(None)
+        leaf = stored
+        if data is not None:
+            own = leaf_hash(data)
+            if stored is None:
+                leaf = own
+            elif stored != own:
+                self.out.find("entry_altered", f"entry {index} does not have the hash that was stored for it", index)
+            self.audit.entry(index, data, leaf, previous)
+        if index == 0:
+            self.genesis = leaf
+        for level, tile, hashes in self.tree.append(leaf):
+            self.compare_tile(level, tile, hashes)
+        return leaf
+
+    def compare_head(self, end):
+        """Compares the head that the trust file remembers at the present size; `end` is the checkpoint's size."""
+        root = self.trust.heads.get(self.tree.size) if self.trust and self.complete else None
+        if root is not None and root != self.tree.root():
+            name = "equivocation" if self.tree.size == end else "head_mismatch"
+            self.out.find(name, f"the trust file remembers another root hash at size {self.tree.size}")
+
+    def compare_tile(self, level, tile, expected):
+        if level > 0:
+            stored = self.tile(level, tile, len(expected))
+            if stored is not None and stored != expected:
+                path = tile_path(level, tile, len(expected))
+                self.out.find("tile_differs", f"{path} does not hold the hashes that the entries give")
+
+    def signatures(self, origin, body, signatures):
+        log_key = self.trust.log_key if self.trust else self.audit.log_key or (None, None)
+        epoch_key = (origin + "/epoch", self.audit.epoch and self.audit.epoch[1])
+        if not self.audit.sighted:
+            # The epoch that signed may be among what could not be read.
+            epoch_key = (None, None)
+        elif epoch_key[1] is None or not is_key_name(epoch_key[0]):
+            self.out.find("epoch_missing", "the log introduces no epoch key")
+            epoch_key = (None, None)
+        for name, key in (log_key, epoch_key):
+            if key is None:
+                continue
+            holds = signed_by(body, signatures, name, key)
+            if not holds:
+                finding = "checkpoint_forged" if holds is None else "checkpoint_unsigned"
+                self.out.find(finding, f"the checkpoint is not signed by the key of {name}")
+
+    def compare_with_trust(self, origin):
+        trust, audit = self.trust, self.audit
+        if trust is None:
+            return
+        if trust.origin != origin:
+            self.out.find("origin_untrusted", f"this is the log {origin}, the trust file is for {trust.origin}")
+        if audit.log_key is not None and audit.log_key != trust.log_key:
+            self.out.find("log_key_untrusted", "the log names another log key than the trust file")
+        if self.genesis not in (None, trust.genesis):
+            self.out.find("genesis_untrusted", "the log begins otherwise than the trust file says")
+        if audit.first_epoch_key not in (None, trust.first_epoch_key):
+            self.out.find("first_epoch_untrusted", "the first epoch has another key than the trust file names")
+        if trust.minimum_tier != "T0":
+            self.out.find("tier_too_low", f"tier T0, the trust file requires {trust.minimum_tier}")
+
+    def claims(self):
+        unproved = {"non_equivocation", "host_state", "time_bounds"}
+        if self.trust is None:
+            unproved |= {"authenticity", "continuity"}
+        if not self.audit.sighted:
+            unproved |= {"coverage", "sessions"}
+        if self.audit.overflowed or self.audit.runs == 0:
+            unproved.add("coverage")
+        if "integrity" in self.out.failed:
+            unproved |= set(CLAIMS)
+        claims = {}
+        for claim in CLAIMS:
+            claims[claim] = ("failed" if claim in self.out.failed else
+                             "not proved" if claim in unproved else "proved")
+        for claim in CLAIMS if self.trust and not self.out.total else ():
+            if claim in self.trust.required and claims[claim] == "not proved":
+                self.out.find("claim_not_proved", f"the trust file requires {claim}, which is not proved")
+        return claims
+
+
+def check(directory, trust_path, strict):
+    """(exit code, claims, outcome or None, why it could not be checked or None)"""
+    outcome = None
+    try:
+        trust = None
+        if trust_path is not None:
+            data = read_file("", trust_path, TRUST_BYTES_MAX, follow=True)
+            if data is None:
+                raise CannotCheck("there is no trust file")
+            trust = Trust(data)
+        log = Log(directory, trust, strict)
+        claims = log.verify()
+        outcome = log.out
+    except Refused as why:
+        return 2, {}, None, f"trust file: {why}"
+    except CannotCheck as why:
+        return 2, {}, None, str(why)
+    code = 1 if outcome.total else (0 if trust is not None else 2)
+    return code, claims, outcome, None
+
+
+# ----------------------------------------------------------------------------------------------------------
+# Command line
+# ----------------------------------------------------------------------------------------------------------
+
+VERDICTS = {0: "every claim that the trust file requires is proved (tier T0: a software key)",
+            1: "findings",
+            2: "self-consistent, signer not established: no trust file"}
+
+
+def show(result, as_json):
+    code, claims, outcome, why = result
+    if as_json:
+        findings = [{"name": name, "index": index, "text": text}
+                    for name, index, text in outcome.findings] if outcome else []
+        notes = [{"name": name, "text": text} for name, text in outcome.notes] if outcome else []
+        print(json.dumps({"exit": code, "error": why, "claims": claims, "findings": findings, "notes": notes,
+                          "findings_total": outcome.total if outcome else 0}, indent=2))
+        return
+    if why is not None:
+        print(f"could not check: {why}")
+        return
+    for claim, became in claims.items():
+        print(f"{claim}: {became}")
+    for name, _, text in outcome.findings:
+        print(f"finding {name}: {text}")
+    for name, text in outcome.notes:
+        print(f"note {name}: {text}")
+    print(VERDICTS[code])
+
+
+def run_vectors(directory):
+    """Each directory with an `expected.json` holds `log/`, perhaps `trust.toml`, and what must come out."""
+    passed = failed = 0
+    for name in sorted(os.listdir(directory)):
+        place = os.path.join(directory, name)
+        expected_data = read_file(place, "expected.json", EXPECTED_BYTES_MAX)
+        if expected_data is None:
+            continue
+        expected = json.loads(expected_data)
+        trust_path = os.path.join(place, "trust.toml")
+        result = check(os.path.join(place, "log"), trust_path if os.path.exists(trust_path) else None,
+                       expected.get("strict", False))
+        seen = [(name, index) for name, index, _ in result[2].findings] if result[2] else []
+        wanted = list(zip(expected["findings"], expected["indexes"], strict=True))
+        # Readers may find things in another order, but not other things.
+        if result[0] == expected["exit"] and sorted(seen, key=repr) == sorted(wanted, key=repr):
+            passed += 1
+        else:
+            failed += 1
+            print(f"{name}: exit {result[0]} {seen}, expected {expected['exit']} {wanted} {result[3] or ''}")
+    print(f"{passed} passed, {failed} failed")
+    return 1 if failed or not passed else 0
+
+
+def main(arguments):
+    trust_path, strict, as_json, vectors, places = None, False, False, None, []
+    rest = iter(arguments)
+    for argument in rest:
+        if argument == "--trust":
+            trust_path = next(rest, None)
+            if trust_path is None:
+                places = []
+                break
+        elif argument == "--vectors":
+            vectors = next(rest, None)
+        elif argument == "--strict":
+            strict = True
+        elif argument == "--json":
+            as_json = True
+        else:
+            places.append(argument)
+    if vectors is not None and not places:
+        return run_vectors(vectors)
+    if len(places) != 1 or places[0].startswith("-"):
+        print("usage: verify.py LOGDIR [--trust FILE] [--strict] [--json] | verify.py --vectors DIR", file=sys.stderr)
+        return 2
+    result = check(places[0], trust_path, strict)
+    show(result, as_json)
+    return result[0]
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
