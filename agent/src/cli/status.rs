@@ -36,11 +36,22 @@ fn print_status(status: &Status, out: &mut Output) -> Result<(), Exit> {
     ))?;
     out.line(&format!("trust     {}", printable(&status.trust_tier)))?;
     out.line(&format!("hooks     tier {}", status.hook_tier))?;
+    let mut events: Vec<&str> = Vec::new();
     for hook in &status.hooks {
-        out.line(&format!("          {:<14} {}", hook.event, hook.hook))?;
+        if !events.contains(&hook.event.as_str()) {
+            events.push(&hook.event);
+        }
     }
-    for missing in &status.not_covered {
-        out.line(&format!("  NOT COVERED  {}: {}", printable(&missing.what), printable(&missing.why)))?;
+    for event in events {
+        let hooks: Vec<&str> =
+            status.hooks.iter().filter(|hook| hook.event == event).map(|hook| hook.hook.as_str()).collect();
+        out.line(&format!("          {event:<12} {}", hooks.join(", ")))?;
+    }
+    if !status.not_covered.is_empty() {
+        out.line(&format!(
+            "          NOT COVERED: {} kinds of acts; `affiant doctor` and --json name them",
+            status.not_covered.len()
+        ))?;
     }
     out.line(&format!("log       {}", printable(&status.origin)))?;
     out.line(&format!(

@@ -8,6 +8,7 @@ mod fold;
 mod render;
 
 use std::collections::HashMap;
+use std::net::SocketAddr;
 
 use agent_evidence::record::{self, Body, Record};
 
@@ -50,6 +51,7 @@ pub fn timeline(log: &SealedLog, wish: &TimelineArguments, out: &mut Output) -> 
         }
         Ok::<(), Exit>(())
     })?;
+    tree.grow();
     render::page(&tree, wish.all, out)?;
     Ok(0)
 }
@@ -120,11 +122,29 @@ struct Tree {
     losses: Vec<(u64, String)>,
     /// How it ended; none: it is open.
     end: Option<String>,
+    /// Acts as they came, until [`Tree::grow`] puts them where they belong.
+    acts: Vec<Act>,
     processes: Vec<Process>,
     by_cookie: HashMap<u64, usize>,
-    acts: usize,
     /// Acts beyond [`ACTS_MAX`].
     not_shown: u64,
+}
+
+/// One entry of a process.
+#[derive(Debug)]
+struct Act {
+    at_ns: u64,
+    cookie: u64,
+    tgid: u32,
+    what: Did,
+}
+
+#[derive(Debug)]
+enum Did {
+    Fork { child: u64, child_tgid: u32 },
+    Exit(String),
+    Decided { socket: u64, remote: SocketAddr, result: String },
+    Step(What),
 }
 
 /// One process, from its first entry to its last.
@@ -134,7 +154,7 @@ struct Process {
     /// The process that forked it, when that is in the session too.
     parent: Option<usize>,
     first_ns: u64,
-    /// Program images in order; the first may be what it inherited.
+    /// What it did, in order.
     steps: Vec<Step>,
     /// How it ended, and when.
     ended: Option<(u64, String)>,
@@ -149,8 +169,8 @@ struct Step {
 
 #[derive(Debug)]
 enum What {
-    /// It began to run a program: the command line, and where, as whom.
-    Image { line: String, detail: String },
+    /// It began to run a program.
+    Image(Image),
     /// It forked this process.
     Child(usize),
     /// It opened a file.
@@ -159,6 +179,19 @@ enum What {
     Connect { socket: u64, line: String, result: String },
     /// Anything else, in words.
     Other(String),
+}
+
+/// A program image.
+#[derive(Debug)]
+struct Image {
+    /// Its command line, and its path where that does not show it.
+    line: String,
+    /// Working directory.
+    cwd: Option<String>,
+    uid: u32,
+    euid: u32,
+    /// The file had no name any more.
+    deleted: bool,
 }
 
 impl Tree {
@@ -171,13 +204,8 @@ impl Tree {
         if !belongs(record, issued) {
             return;
         }
-        if self.acts >= ACTS_MAX {
-            self.not_shown += 1;
-            return;
-        }
-        self.acts += 1;
-        match record.body() {
-            Body::Issued(body) => self.head_of(record, body),
+        let (tgid, what) = match record.body() {
+            Body::Issued(body) => return self.head_of(record, body),
             Body::Revoked(revoked) => {
                 let how = view::ending(revoked.code, revoked.signal)
                     .map(|how| format!("; the command {how}"))
@@ -188,58 +216,79 @@ impl Tree {
                     record.index().0,
                     view::revoke_cause(revoked.cause)
                 ));
+                return;
             }
-            Body::Fork(fork) => {
-                let Some(parent) = self.process(record, fork.tgid) else { return };
-                let child = self.insert(fork.child.0, fork.child_tgid, at_ns, Some(parent));
-                self.step(parent, at_ns, What::Child(child));
-            }
-            Body::Exec(exec) => {
-                let Some(process) = self.process(record, exec.tgid) else { return };
-                let cwd = exec.cwd.as_ref().map(|cwd| format!("in {}, ", view::text(cwd))).unwrap_or_default();
-                let path = exec.path.as_ref().map(view::text).unwrap_or_else(|| "(path not known)".to_owned());
-                let elevated =
-                    if exec.euid == exec.uid { String::new() } else { format!(" ACTING AS uid {}", exec.euid) };
-                let deleted = if exec.nlink == 0 { ", FILE DELETED" } else { "" };
-                self.step(
-                    process,
-                    at_ns,
-                    What::Image {
-                        line: view::exec_line(exec),
-                        detail: format!("{path}, {cwd}uid {}{elevated}{deleted}", exec.uid),
-                    },
-                );
-            }
+            Body::Fork(fork) => (fork.tgid, Did::Fork { child: fork.child.0, child_tgid: fork.child_tgid }),
+            Body::Exec(exec) => (
+                exec.tgid,
+                Did::Step(What::Image(Image {
+                    line: view::exec_line(exec),
+                    cwd: exec.cwd.as_ref().map(view::text),
+                    uid: exec.uid,
+                    euid: exec.euid,
+                    deleted: exec.nlink == 0,
+                })),
+            ),
             Body::Exit(exit) => {
-                let Some(process) = self.process(record, exit.tgid) else { return };
                 let how = view::ending(exit.code, exit.signal).unwrap_or_else(|| "ended".to_owned());
-                if let Some(process) = self.processes.get_mut(process) {
-                    process.ended = Some((at_ns, how));
+                (exit.tgid, Did::Exit(how))
+            }
+            Body::Open(open) => (open.tgid, Did::Step(What::Open(fold::Opened::of(open)))),
+            Body::Connect(connect) => (
+                connect.tgid,
+                Did::Step(What::Connect {
+                    socket: connect.socket.0,
+                    line: format!("{} {}", connect.remote, connect.proto.as_str()),
+                    result: view::connect_result(connect.errno),
+                }),
+            ),
+            Body::ConnectDone(done) => (
+                done.tgid,
+                Did::Decided { socket: done.socket.0, remote: done.remote, result: view::connect_result(done.errno) },
+            ),
+            Body::Cgroup(cgroup) => (cgroup.tgid, Did::Step(What::Other(view::describe(record)))),
+            _ => return,
+        };
+        let Some(cookie) = record.draft.process else { return };
+        if self.acts.len() >= ACTS_MAX {
+            self.not_shown += 1;
+            return;
+        }
+        self.acts.push(Act { at_ns, cookie: cookie.0, tgid, what });
+    }
+
+    /// Puts every act where it belongs. By boot time, because the kernel hands acts over through two
+    /// rings: an open may stand in the log before the fork that made its process. Acts of one moment
+    /// stay in the order of the log.
+    fn grow(&mut self) {
+        let mut acts = std::mem::take(&mut self.acts);
+        acts.sort_by_key(|act| act.at_ns);
+        for Act { at_ns, cookie, tgid, what } in acts {
+            let process = match self.by_cookie.get(&cookie) {
+                Some(&known) => known,
+                // One that was not seen to begin stands at the root.
+                None => self.insert(cookie, tgid, at_ns, None),
+            };
+            match what {
+                Did::Fork { child, child_tgid } => {
+                    // A child that acted in the moment of its fork is there already.
+                    let child = match self.by_cookie.get(&child) {
+                        Some(&known) => known,
+                        None => self.insert(child, child_tgid, at_ns, Some(process)),
+                    };
+                    if let Some(made) = self.processes.get_mut(child) {
+                        made.parent = Some(process);
+                    }
+                    self.step(process, at_ns, What::Child(child));
                 }
-            }
-            Body::Open(open) => {
-                let Some(process) = self.process(record, open.tgid) else { return };
-                self.step(process, at_ns, What::Open(fold::Opened::of(open)));
-            }
-            Body::Connect(connect) => {
-                let Some(process) = self.process(record, connect.tgid) else { return };
-                self.step(
-                    process,
-                    at_ns,
-                    What::Connect {
-                        socket: connect.socket.0,
-                        line: format!("{} {}", connect.remote, connect.proto.as_str()),
-                        result: view::connect_result(connect.errno),
-                    },
-                );
-            }
-            Body::ConnectDone(done) => self.decide(record, done.tgid, done.socket.0, done.errno, done.remote),
-            Body::Cgroup(_) => {
-                if let Some(process) = self.process(record, 0) {
-                    self.step(process, at_ns, What::Other(view::describe(record)));
+                Did::Exit(how) => {
+                    if let Some(process) = self.processes.get_mut(process) {
+                        process.ended = Some((at_ns, how));
+                    }
                 }
+                Did::Decided { socket, remote, result } => self.decide(process, at_ns, socket, remote, result),
+                Did::Step(what) => self.step(process, at_ns, what),
             }
-            _ => {}
         }
     }
 
@@ -273,16 +322,7 @@ impl Tree {
     }
 
     /// The connect that a `connect_done` decides gets its result; without one it is its own line.
-    fn decide(
-        &mut self,
-        record: &Record<'_>,
-        tgid: u32,
-        socket: u64,
-        errno: Option<u32>,
-        remote: std::net::SocketAddr,
-    ) {
-        let Some(process) = self.process(record, tgid) else { return };
-        let decided = view::connect_result(errno);
+    fn decide(&mut self, process: usize, at_ns: u64, socket: u64, remote: SocketAddr, decided: String) {
         let pending = self.processes.get_mut(process).and_then(|process| {
             process.steps.iter_mut().rev().find_map(|step| match &mut step.what {
                 What::Connect { socket: own, result, .. } if *own == socket => Some(result),
@@ -291,21 +331,8 @@ impl Tree {
         });
         match pending {
             Some(result) => *result = decided,
-            None => self.step(
-                process,
-                record.draft.boot.0,
-                What::Connect { socket, line: remote.to_string(), result: decided },
-            ),
+            None => self.step(process, at_ns, What::Connect { socket, line: remote.to_string(), result: decided }),
         }
-    }
-
-    /// The process of a record; one that was not seen to begin stands at the root.
-    fn process(&mut self, record: &Record<'_>, tgid: u32) -> Option<usize> {
-        let cookie = record.draft.process?.0;
-        Some(match self.by_cookie.get(&cookie) {
-            Some(&known) => known,
-            None => self.insert(cookie, tgid, record.draft.boot.0, None),
-        })
     }
 
     fn insert(&mut self, cookie: u64, tgid: u32, first_ns: u64, parent: Option<usize>) -> usize {

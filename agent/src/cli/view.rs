@@ -184,27 +184,30 @@ pub fn connect_result(errno: Option<u32>) -> String {
     }
 }
 
-/// What an open asked for: the words of a file's access.
+/// What an open asked for, in a word.
 #[must_use]
-pub fn access(oflags: u32, marks: ActMarks) -> &'static str {
+pub fn access(open: &Open<'_>) -> &'static str {
     const O_PATH: u32 = 0o10_000_000;
     const O_TRUNC: u32 = 0o1000;
-    if marks.contains(ActMarks::CREATED) {
+    // inode(7): the type bits of a mode, and a directory's.
+    let directory = open.mode.is_some_and(|mode| mode & 0o170_000 == 0o040_000);
+    if open.marks.contains(ActMarks::CREATED) {
         return "create";
     }
-    if oflags & O_PATH != 0 {
+    if open.oflags & O_PATH != 0 {
         return "look at";
     }
-    match oflags & 0o3 {
+    match open.oflags & 0o3 {
+        0 if directory => "list",
         0 => "read",
-        _ if oflags & O_TRUNC != 0 => "overwrite",
+        _ if open.oflags & O_TRUNC != 0 => "overwrite",
         1 => "write",
         _ => "update",
     }
 }
 
 fn open_line(open: &Open<'_>) -> String {
-    let what = access(open.oflags, open.marks);
+    let what = access(open);
     match (&open.path, open.errno) {
         (Some(path), None) => format!("opens to {what} {}{}", text(path), doubts(open)),
         (_, errno) => format!(

@@ -18,7 +18,7 @@ const ENOENT: u32 = 2;
 const SYSTEM: [&str; 9] = ["/usr/", "/lib/", "/lib64/", "/bin/", "/sbin/", "/etc/", "/proc/", "/sys/", "/dev/"];
 
 /// Directories inside a path that hold installed packages.
-const PACKAGES: [&str; 5] = ["/site-packages/", "/dist-packages/", "/node_modules/", "/__pycache__/", "/lib/python3"];
+const PACKAGES: [&str; 5] = ["/lib/python3", "/site-packages/", "/dist-packages/", "/node_modules/", "/__pycache__/"];
 
 /// Parts of a path that make a file worth a line of its own, outside of installed software.
 const SENSITIVE: [&str; 17] = [
@@ -40,6 +40,12 @@ const SENSITIVE: [&str; 17] = [
     ".key",
     "/.kube/",
 ];
+
+/// Directories of certificates that everybody is meant to read.
+const PUBLIC: [&str; 3] = ["/etc/ssl/certs/", "/etc/pki/", "/etc/ca-certificates/"];
+
+/// From so many folded reads on, where they lie is said too.
+const PLACES_FROM: usize = 50;
 
 /// More distinct files of one directory than this become one line.
 const FILES_PER_DIRECTORY_MAX: usize = 8;
@@ -67,7 +73,7 @@ impl Opened {
         let unresolved = open.path.is_none() && errno.is_none();
         Self {
             shown,
-            access: view::access(open.oflags, open.marks),
+            access: view::access(open),
             errno,
             doubts: if unresolved || !open.marks.is_empty() { view::doubts(open) } else { String::new() },
         }
@@ -82,11 +88,12 @@ impl Opened {
     }
 
     fn is_plain_read(&self) -> bool {
-        matches!(self.access, "read" | "look at") && self.errno.is_none() && self.doubts.is_empty()
+        matches!(self.access, "read" | "list" | "look at") && self.errno.is_none() && self.doubts.is_empty()
     }
 
     fn fold(&self) -> Fold {
-        if self.errno == Some(ENOENT) {
+        // A program without a terminal tries to open it and goes on.
+        if self.errno == Some(ENOENT) || (self.errno.is_some() && self.shown == "\"/dev/tty\"") {
             return Fold::NotFound;
         }
         let scratch = self.shown.contains("/__pycache__/")
@@ -99,7 +106,8 @@ impl Opened {
             return Fold::Show;
         }
         let path = self.shown.as_str();
-        if PACKAGES.iter().any(|package| path.contains(package)) {
+        let library = path.contains("/lib/") && (path.ends_with(".so") || path.contains(".so."));
+        if library || PACKAGES.iter().any(|package| path.contains(package)) {
             return Fold::System;
         }
         let installed = ["/usr/", "/lib/", "/lib64/", "/bin/", "/sbin/"].iter().any(|dir| path.starts_with(dir));
@@ -112,6 +120,9 @@ impl Opened {
 }
 
 fn is_sensitive(path: &str) -> bool {
+    if PUBLIC.iter().any(|directory| path.starts_with(directory)) {
+        return false;
+    }
     let lower = path.to_lowercase();
     SENSITIVE.iter().any(|part| lower.contains(part))
 }
@@ -125,8 +136,8 @@ enum Fold {
 /// The opens of one program image, ready to print.
 #[derive(Debug, Default)]
 pub(super) struct Folded {
-    /// What was left out, in words; at most one line each.
-    pub(super) summaries: Vec<String>,
+    /// What was left out, in words.
+    pub(super) summary: Vec<String>,
     /// Lines to show, by the position of their first open among those given.
     pub(super) lines: BTreeMap<usize, String>,
 }
@@ -162,17 +173,20 @@ pub(super) fn fold<'a>(opens: impl Iterator<Item = &'a Opened>) -> Folded {
     if system_count > 0 {
         let mut places: Vec<(&str, usize)> = system.into_iter().collect();
         places.sort_by_key(|&(_, count)| std::cmp::Reverse(count));
-        let named: Vec<String> = places.iter().take(4).map(|(place, count)| format!("{place} {count}")).collect();
-        let more = if places.len() > 4 { ", ..." } else { "" };
-        folded
-            .summaries
-            .push(format!("{system_count} reads of installed software and system files ({}{more})", named.join(", ")));
+        let named: Vec<String> = places.iter().take(3).map(|(place, count)| format!("{place} {count}")).collect();
+        let more = if places.len() > 3 { ", ..." } else { "" };
+        let places = if system_count >= PLACES_FROM { format!(" ({}{more})", named.join(", ")) } else { String::new() };
+        folded.summary.push(format!("read {} of the system and of packages{places}", files(system_count)));
     }
     if not_found > 0 {
-        folded.summaries.push(format!("{not_found} opens found no file"));
+        folded.summary.push(format!("looked for {} in vain", files(not_found)));
     }
     group(&shown, &mut folded.lines);
     folded
+}
+
+fn files(count: usize) -> String {
+    if count == 1 { "1 file".to_owned() } else { format!("{count} files") }
 }
 
 /// Lines for what is shown, with many files of one directory on one line.
@@ -223,7 +237,9 @@ fn top(path: &str) -> &str {
         if let Some(at) = path.find(package)
             && !path.starts_with("/usr/")
         {
-            return path.get(..at + package.len() - 1).unwrap_or(path);
+            let inside = at + package.len() - 1;
+            let end = path.get(inside..).and_then(|rest| rest.find('/')).map_or(path.len(), |slash| inside + slash);
+            return path.get(..end).unwrap_or(path);
         }
     }
     let mut slashes = path.match_indices('/').map(|(at, _)| at).skip(1);
