@@ -7,7 +7,7 @@ use agent_evidence::chain;
 use agent_evidence::checkpoint::Checkpoint;
 use agent_evidence::record::{
     self, ActMarks, BootTime, CgroupId, ChainHash, CommClaims, Disarmed, DisarmCause, Exit, Heartbeat, Id128, Identified, Issued,
-    IssuedClaims, List, ProcessCookie, RecoveryCause, Requester, RevokeCause, Revoked, Succession,
+    IssuedClaims, List, RecoveryCause, Requester, RevokeCause, Revoked, Succession,
 };
 use agent_evidence::tiles::{TileKind, TilePath, width_in};
 use agent_evidence::tree::{Tree, leaf_hash};
@@ -75,7 +75,7 @@ fn issued() -> Body<'static> {
         uid: 0,
         gid: 0,
         ttl: None,
-        by: Requester { process: ProcessCookie(4), uid: 0, gid: 0 },
+        by: Requester { process: None, tgid: 7, uid: 0, gid: 0 },
         claims: IssuedClaims { task: None, labels: List::default() },
     })
 }

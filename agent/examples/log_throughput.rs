@@ -1,0 +1,186 @@
+//! How fast the log takes drafts: append, commit and seal of realistic exec and open records, one thread.
+//!
+//! `cargo run --release -p agent --example log_throughput -- DIR [ENTRIES [GROUP_BYTES]]`. DIR is made, must not exist, and is
+//! left for `affiant-verify`. Prints events per second, bytes per entry, the disk's share and peak memory.
+
+#![expect(clippy::print_stdout, reason = "a measuring program prints its measurements")]
+#![expect(clippy::disallowed_methods, reason = "a measuring program reads the clock")]
+
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use agent::log::{Birth, Limits, Log, Now};
+use agent::sign::software::SoftwareKey;
+use agent_evidence::record::{
+    ActMarks, Body, BootTime, Capabilities, CgroupId, Class, Device, Draft, EntryIndex, Exec, ExecClaims, Issued,
+    IssuedClaims, KernelNumber, List, Open, OpenClaims, ProcessCookie, Requester, Text, TextList, WallTime,
+};
+use anyhow::Context as _;
+
+/// One exec to this many opens: about what a compile or a `pip install` does.
+const OPENS_PER_EXEC: u64 = 40;
+
+fn main() -> anyhow::Result<()> {
+    let mut args = std::env::args_os().skip(1);
+    let dir = PathBuf::from(args.next().context("usage: log_throughput DIR [ENTRIES [GROUP_BYTES]]")?);
+    let mut number = |default: u64| -> anyhow::Result<u64> {
+        match args.next() {
+            Some(text) => Ok(text.to_string_lossy().parse()?),
+            None => Ok(default),
+        }
+    };
+    let entries = number(2_000_000)?;
+    let limits = Limits::default();
+    let limits = Limits { commit_bytes: usize::try_from(number(limits.commit_bytes as u64)?)?, ..limits };
+    std::fs::create_dir(&dir).with_context(|| format!("make {}", dir.display()))?;
+    let key = SoftwareKey::create(&dir.join("keys"))?;
+    let birth = Birth {
+        boot_id: Text::new(b"d9b2d63d-a233-4123-847a-7090b38f3c5e"),
+        kernel: Text::new(b"6.12.0"),
+        machine: None,
+        predecessor: None,
+    };
+    let start = Instant::now();
+    let now = || {
+        let boot = u64::try_from(start.elapsed().as_nanos()).unwrap_or(u64::MAX);
+        Now { wall: WallTime(1_700_000_000_000_000_000 + boot), boot: BootTime(boot) }
+    };
+    let mut log = Log::create(&dir, limits, "example.org/throughput", Box::new(key), &birth, now())?;
+    let session = log.append(&draft(now(), 0, None, issued()))?.index;
+
+    let begun = Instant::now();
+    let mut at = now();
+    let (mut commits, mut seals) = (0_u64, 0_u64);
+    let (mut committing, mut sealing) = (Duration::ZERO, Duration::ZERO);
+    let mut slowest = Duration::ZERO;
+    let mut path = b"/usr/lib/python3/dist-packages/numpy/core/include/00000000.py".to_vec();
+    for number in 0..entries {
+        // As the pipeline does: the clock once per batch.
+        if number % 256 == 0 {
+            at = now();
+            let due = log.due(at.boot);
+            let step = Instant::now();
+            if due.seal {
+                log.seal(at)?;
+                seals += 1;
+                sealing += step.elapsed();
+            } else if due.commit {
+                let _acknowledged = log.commit()?;
+                commits += 1;
+                committing += step.elapsed();
+            }
+            slowest = slowest.max(step.elapsed());
+        }
+        let body = if number % OPENS_PER_EXEC == 0 {
+            exec()
+        } else {
+            let digits = path.len() - 11..path.len() - 3;
+            for (digit, place) in path[digits].iter_mut().rev().zip([1, 10, 100, 1_000, 10_000, 100_000]) {
+                *digit = b'0' + u8::try_from(number / place % 10)?;
+            }
+            open(&path)
+        };
+        log.append(&draft(at, number, Some(session), body))?;
+    }
+    log.seal(now())?;
+    let took = begun.elapsed();
+
+    let bytes = size_below(&dir.join("log"))?;
+    #[expect(clippy::cast_precision_loss, reason = "rounded for people")]
+    {
+        let seconds = took.as_secs_f64();
+        println!("entries              {entries}");
+        println!("events/s             {:.0}", entries as f64 / seconds);
+        println!("ns/entry             {:.0}", seconds * 1e9 / entries as f64);
+        println!("bytes/entry          {:.1} (bundles and tiles)", bytes as f64 / entries as f64);
+        println!("log MB/s             {:.0} (and as much again to the write-ahead log)", bytes as f64 / seconds / 1e6);
+        println!("commits              {commits}, {:.2} s in all", committing.as_secs_f64());
+        println!("seals                {seals}, {:.2} s in all", sealing.as_secs_f64());
+        println!("slowest step         {:.1} ms", slowest.as_secs_f64() * 1e3);
+    }
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    if let Some(peak) = status.lines().find(|line| line.starts_with("VmHWM:")) {
+        println!("peak memory          {}", peak.trim_start_matches("VmHWM:").trim());
+    }
+    Ok(())
+}
+
+fn draft(now: Now, number: u64, session: Option<EntryIndex>, body: Body<'_>) -> Draft<'_> {
+    let kernel = session.map(|_| KernelNumber { cpu: 1, class: Class::File, seq: number });
+    let process = session.map(|_| ProcessCookie(0x0012_3456_789a_bcde));
+    Draft { wall: now.wall, boot: BootTime(now.boot.0 + number), kernel, process, workload: session, session, body }
+}
+
+fn issued() -> Body<'static> {
+    Body::Issued(Issued {
+        id: Text::new(b"0123456789abcdef"),
+        identity: Text::new(b"spiffe://example.org/pilot/claims-review"),
+        cgroup: CgroupId(4711),
+        uid: 1000,
+        gid: 1000,
+        ttl: None,
+        by: Requester { process: None, tgid: 7, uid: 1000, gid: 1000 },
+        claims: IssuedClaims { task: None, labels: List::default() },
+    })
+}
+
+fn open(path: &[u8]) -> Body<'_> {
+    Body::Open(Open {
+        path: Some(Text::new(path)),
+        oflags: 0o2_000_000,
+        fd: Some(3),
+        errno: None,
+        ino: Some(1_234_567),
+        dev: Some(Device { major: 254, minor: 1 }),
+        mode: Some(0o100_644),
+        nlink: Some(1),
+        tgid: 4_242,
+        uid: 1000,
+        euid: None,
+        marks: ActMarks::NONE,
+        claims: OpenClaims { comm: Text::new(b"python3"), asked: None, dir_fd: None },
+    })
+}
+
+fn exec() -> Body<'static> {
+    Body::Exec(Exec {
+        path: Some(Text::new(b"/usr/bin/x86_64-linux-gnu-gcc-12")),
+        argv: TextList::Nul(b"gcc\0-O2\0-Wall\0-fPIC\0-I/usr/include/python3.11\0-c\0src/module.c\0-o\0build/module.o\0"),
+        argc: 9,
+        cwd: Some(Text::new(b"/home/pilot/work/project")),
+        tgid: 4_242,
+        parent: ProcessCookie(0x0012_3456_789a_bcdd),
+        uid: 1000,
+        gid: 1000,
+        euid: 1000,
+        egid: 1000,
+        suid: 1000,
+        sgid: 1000,
+        login_uid: None,
+        caps: Capabilities(0),
+        ino: 1_234_567,
+        dev: Device { major: 254, minor: 1 },
+        nlink: 1,
+        mode: 0o100_755,
+        size: 1_016_552,
+        marks: ActMarks::NONE,
+        claims: ExecClaims { comm: Text::new(b"gcc"), invoked: Some(Text::new(b"/usr/bin/gcc")) },
+    })
+}
+
+fn size_below(dir: &std::path::Path) -> anyhow::Result<u64> {
+    let mut bytes = 0;
+    let mut dirs = vec![dir.to_owned()];
+    while let Some(dir) = dirs.pop() {
+        for entry in std::fs::read_dir(dir)? {
+            let entry = entry?;
+            let metadata = entry.metadata()?;
+            if metadata.is_dir() {
+                dirs.push(entry.path());
+            } else {
+                bytes += metadata.len();
+            }
+        }
+    }
+    Ok(bytes)
+}
