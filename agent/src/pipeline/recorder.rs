@@ -107,9 +107,6 @@ impl Recorder {
         session: Option<EntryIndex>,
         body: Body<'_>,
     ) -> Result<EntryIndex, PipelineError> {
-        if let Some(entry) = session {
-            self.sessions.count(entry, body.kind());
-        }
         let boot = self.clock.boot();
         let draft = Draft { wall: self.clock.wall(), boot, kernel: None, process: None, workload, session, body };
         append(&mut self.log, &draft)

@@ -6,7 +6,7 @@
 use std::collections::HashMap;
 
 use agent_evidence::record::{
-    Body, BootTime, CgroupId, Issued, IssuedClaims, Kind, Label, List, Nanoseconds, Requester, RevokeCause,
+    Body, BootTime, CgroupId, Issued, IssuedClaims, Label, List, Nanoseconds, Requester, RevokeCause,
     Revoked, Text,
 };
 
@@ -107,8 +107,6 @@ impl Recorder {
         let issued_wall = self.clock.wall();
         let entry = self.append_now(None, None, Body::Issued(issued))?;
         self.attribution.forget(cgroup_id);
-        let mut totals = Totals::default();
-        totals.count(Kind::Issued);
         self.sessions.insert(Session {
             id: id.clone(),
             entry,
@@ -123,7 +121,7 @@ impl Recorder {
             command: CommandState::Awaited,
             token: Some((token.clone(), now)),
             escaped: HashMap::new(),
-            totals,
+            totals: Totals::default(),
             expiring: false,
         });
         Ok(Ok(SessionOpened { id, join_token: token, entry: entry.0 }))

@@ -82,7 +82,7 @@ pub struct Session {
 /// How many kinds of entries there are.
 const KINDS: usize = Kind::ALL.len();
 
-/// How many entries of which kind a session has, `issued` included: what its `revoked` record repeats.
+/// How many entries made from kernel events a session has, by kind: what its `revoked` record repeats.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Totals([u64; KINDS]);
 
@@ -93,8 +93,11 @@ impl Default for Totals {
 }
 
 impl Totals {
-    /// Counts one entry.
+    /// Counts one entry, if it is of an act.
     pub fn count(&mut self, kind: Kind) {
+        if !kind.is_kernel_event() {
+            return;
+        }
         for (counted, total) in Kind::ALL.iter().zip(&mut self.0) {
             *total += u64::from(*counted == kind);
         }
@@ -182,13 +185,6 @@ impl Sessions {
     /// Likewise, to count an act.
     pub fn by_scope_mut(&mut self, scope_id: u64) -> Option<&mut Session> {
         self.open.get_mut(&scope_id)
-    }
-
-    /// Counts an entry of the session with this `issued` entry.
-    pub fn count(&mut self, issued: EntryIndex, kind: Kind) {
-        if let Some(session) = self.open.values_mut().find(|session| session.entry == issued) {
-            session.totals.count(kind);
-        }
     }
 
     /// The open session with this name.
