@@ -19,6 +19,10 @@ use super::finding::Finding;
 use super::numbers::Counters;
 use super::report::{Findings, Note, Notes, SessionReport, iso};
 
+/// Smallest step back of the wall clock that is told, in nanoseconds: 100 ms is beyond what NTP slews between two entries
+/// and below what anybody would set a clock back for.
+const CLOCK_STEP_MIN: i128 = 100_000_000;
+
 /// Most workloads and unknown acts remembered for checking references to them: 8 bytes each.
 const REFERENCES_MAX: usize = 4_000_000;
 
@@ -84,6 +88,8 @@ pub(super) struct Audit {
     pub(super) not_covered: Vec<String>,
     pub(super) times: Option<(WallTime, WallTime)>,
     last_wall: WallTime,
+    /// Wall time minus boot time of the entry before.
+    clock_stand: Option<i128>,
     wall_regressions: u64,
     cuts: u64,
     unknown_acts: u64,
@@ -117,6 +123,7 @@ impl Audit {
             not_covered: Vec::new(),
             times: None,
             last_wall: WallTime(0),
+            clock_stand: None,
             wall_regressions: 0,
             cuts: 0,
             unknown_acts: 0,
@@ -217,14 +224,18 @@ impl Audit {
         let wall = record.draft.wall;
         let (first, last) = self.times.unwrap_or((wall, wall));
         self.times = Some((first.min(wall), last.max(wall)));
-        // Entries of several processors overtake each other by less than a second.
-        if wall.0.saturating_add(1_000_000_000) < self.last_wall.0 {
+        // An entry of an act is written after the act and carries its time, so wall times alone go back and forth;
+        // what tells a clock that was set is how it stands to the time since boot (which begins anew at a reboot,
+        // and then stands later).
+        let stand = i128::from(wall.0) - i128::from(record.draft.boot.0);
+        if self.clock_stand.is_some_and(|before| stand + CLOCK_STEP_MIN < before) {
             self.wall_regressions += 1;
             if self.wall_regressions == 1 {
                 let text = format!("the host's clock goes back at entry {}, to {}", index.0, iso(wall));
                 self.notes.push(Note { name: "wall_clock_back", index: Some(index), text });
             }
         }
+        self.clock_stand = Some(stand);
         self.last_wall = wall;
     }
 
