@@ -58,7 +58,7 @@ fn command(arguments: Arguments) -> Result<u8, Exit> {
         }),
         Command::Status { json } => printed(|out| status::status(&socket, json, out)),
         Command::Whoami { json } => printed(|out| session::whoami(&socket, json, out)),
-        Command::Session(SessionCommand::List { json }) => printed(|out| session::list(&socket, json, out)),
+        Command::Session(SessionCommand::List { all, json }) => printed(|out| session::list(&socket, all, json, out)),
         Command::Session(SessionCommand::Show { id, json }) => printed(|out| session::show(&socket, &id, json, out)),
         Command::Session(SessionCommand::Revoke { id }) => printed(|out| session::revoke(&socket, &id, out)),
         Command::Tail(wish) => printed(|out| tail::tail(&SealedLog::new(log_directory.clone()), &wish, out)),

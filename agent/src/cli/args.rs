@@ -126,9 +126,12 @@ pub struct RunArguments {
 /// What `session` does.
 #[derive(Debug, Subcommand)]
 pub enum SessionCommand {
-    /// List the sessions you may see.
-    #[command(after_help = "Example:\n  affiant session list")]
+    /// List the open sessions that you may see.
+    #[command(after_help = "Example:\n  affiant session list --all")]
     List {
+        /// Those that ended a short while ago, too.
+        #[arg(long)]
+        all: bool,
         /// Print facts as JSON.
         #[arg(long)]
         json: bool,

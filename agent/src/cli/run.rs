@@ -97,17 +97,25 @@ fn exit_code(status: ExitStatus) -> u8 {
 }
 
 /// Holds back the forwarded signals and `SIGCHLD` from this thread, the only one, so that none is
-/// lost between the child's start and the wait. `Command` gives the child an empty mask again.
-/// Dispositions stay as inherited, so what `nohup` ignores stays ignored in the command.
+/// lost between the child's start and the wait. Dispositions stay as inherited, so what `nohup`
+/// ignores stays ignored in the command.
 fn block_signals() -> Result<SignalFd, Exit> {
+    let set = held_signals();
+    set.thread_block().map_err(|errno| signal_failure("block", errno))?;
+    SignalFd::new(&set).map_err(|errno| signal_failure("read", errno))
+}
+
+fn held_signals() -> SigSet {
     let mut set = SigSet::empty();
     for signal in FORWARDED {
         set.add(signal);
     }
     set.add(Signal::SIGCHLD);
-    let fail = |step, errno: Errno| Exit::new(exit::SOFTWARE, format!("cannot {step} signals: {errno}"));
-    set.thread_block().map_err(|errno| fail("block", errno))?;
-    SignalFd::new(&set).map_err(|errno| fail("read", errno))
+    set
+}
+
+fn signal_failure(step: &str, errno: Errno) -> Exit {
+    Exit::new(exit::SOFTWARE, format!("cannot {step} signals: {errno}"))
 }
 
 fn start(socket: &Path, opened: &SessionOpened, command: &[OsString]) -> io::Result<Child> {
@@ -178,6 +186,10 @@ pub fn session_exec(socket: &Path, command: &[OsString]) -> Exit {
     let (Some(program), arguments) = (command.first(), command.get(1..).unwrap_or_default()) else {
         return Exit::new(exit::USAGE, "session-exec needs a command");
     };
+    // A signal mask is inherited by children and over exec; the command must not notice ours.
+    if let Err(errno) = held_signals().thread_unblock() {
+        return signal_failure("unblock", errno);
+    }
     let joined = Client::connect(socket).and_then(|mut client| client.ask(&Request::Join { token }));
     match joined {
         Ok(Reply::Done {}) => {}

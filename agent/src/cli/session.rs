@@ -12,18 +12,20 @@ use crate::cli::output::{Lines as _, Output, printable};
 use crate::session::client::{Client, ClientError};
 use crate::session::protocol::{Reply, Request, SessionInfo, SessionState, WhoAmI};
 
-/// Prints the sessions that the asker may see.
+/// Prints the sessions that the asker may see: the open ones, or with `all` also those that ended a
+/// short while ago.
 ///
 /// # Errors
 /// No daemon, or standard output is gone.
-pub fn list(socket: &Path, json: bool, out: &mut Output) -> Result<u8, Exit> {
-    let sessions = ask_sessions(socket)?;
+pub fn list(socket: &Path, all: bool, json: bool, out: &mut Output) -> Result<u8, Exit> {
+    let mut sessions = ask_sessions(socket)?;
+    sessions.retain(|session| all || session.state != SessionState::Revoked);
     if json {
         out.json(&sessions)?;
         return Ok(0);
     }
     if sessions.is_empty() {
-        out.line("no sessions")?;
+        out.line("no open sessions")?;
     }
     for session in &sessions {
         out.line(&format!(

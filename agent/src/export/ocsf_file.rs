@@ -357,3 +357,6 @@ impl Running {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
