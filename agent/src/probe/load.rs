@@ -544,13 +544,15 @@ fn attach_all(
         NOT_COVERED.iter().map(|(what, why)| ((*what).to_owned(), (*why).to_owned())).collect();
     let mut attached_now = Vec::new();
     if !HOOKS.iter().all(linked) {
-        let mut object = load_object(config, offsets, pins)?;
+        // aya's own reader of the same file as ours, which does not give what its loader wants.
+        let btf = aya::Btf::from_sys_fs().map_err(|error| ProbeError::Object(Box::new(error.into())))?;
+        let mut object = load_object(config, offsets, pins, &btf)?;
         initialize(config, pins, resumed, meta)?;
         for hook in HOOKS {
             if linked(hook) {
                 continue;
             }
-            match attach(&mut object, hook, pins) {
+            match attach(&mut object, hook, pins, &btf) {
                 Ok(()) => attached_now.push(hook.link_name()),
                 Err(error) if hook.required => return Err(error),
                 Err(error) => not_covered.push((format!("{}: {}", hook.event, hook.name()), chain(&error))),
@@ -571,8 +573,14 @@ fn attach_all(
     Ok((reports, not_covered))
 }
 
-fn load_object(config: &ProbeConfig, offsets: &Offsets, pins: &PinSet) -> Result<Ebpf, ProbeError> {
+fn load_object(
+    config: &ProbeConfig,
+    offsets: &Offsets,
+    pins: &PinSet,
+    btf: &aya::Btf,
+) -> Result<Ebpf, ProbeError> {
     let mut loader = EbpfLoader::new();
+    loader.btf(Some(btf));
     loader.allow_unsupported_maps();
     // The whole log of an accepted program costs seconds; a refusal is loaded again by aya with its log.
     loader.verifier_log_level(VerifierLogLevel::DISABLE | VerifierLogLevel::STATS);
@@ -619,7 +627,7 @@ fn write_meta(pins: &PinSet, meta: &Meta) -> Result<(), ProbeError> {
     map.set(0, *meta, 0).map_err(|source| map_error("META", source))
 }
 
-fn attach(object: &mut Ebpf, hook: &Hook, pins: &PinSet) -> Result<(), ProbeError> {
+fn attach(object: &mut Ebpf, hook: &Hook, pins: &PinSet, btf: &aya::Btf) -> Result<(), ProbeError> {
     let no_program = || ProbeError::NoProgram { program: hook.program, hook: hook.name() };
     let failed = |step: &'static str| {
         move |source: ProgramError| ProbeError::Program {
@@ -636,9 +644,7 @@ fn attach(object: &mut Ebpf, hook: &Hook, pins: &PinSet) -> Result<(), ProbeErro
         Attach::Btf(name) => {
             let program: &mut BtfTracePoint = program.try_into().map_err(failed("find"))?;
             if !loaded {
-                // aya's own reader of the same file; ours does not build what its loader wants.
-                let btf = aya::Btf::from_sys_fs().map_err(|error| failed("load")(error.into()))?;
-                program.load(name, &btf).map_err(failed("load"))?;
+                program.load(name, btf).map_err(failed("load"))?;
             }
             let id = program.attach().map_err(failed("attach"))?;
             program.take_link(id).map_err(failed("attach"))?.into()
@@ -664,8 +670,7 @@ fn attach(object: &mut Ebpf, hook: &Hook, pins: &PinSet) -> Result<(), ProbeErro
         Attach::Iter(name) => {
             let program: &mut Iter = program.try_into().map_err(failed("find"))?;
             if !loaded {
-                let btf = aya::Btf::from_sys_fs().map_err(|error| failed("load")(error.into()))?;
-                program.load(name, &btf).map_err(failed("load"))?;
+                program.load(name, btf).map_err(failed("load"))?;
             }
             let id = program.attach().map_err(failed("attach"))?;
             program.take_link(id).map_err(failed("attach"))?.try_into().map_err(link_failed)?

@@ -1,0 +1,530 @@
+//! Capture on this host's real kernel: load, attach, act, read back. Needs root (feature `root`) and fails without.
+//!
+//! Each test has its own pin directory and its own cgroups, so they can run at the same time; each arms its own set
+//! of programs. Acts are done by `python3` and `sh` inside a cgroup that the test has put in scope.
+
+use agent::event::{Event, WalkedPath, decode};
+use agent::probe::{Probe, ProbeConfig, ProbeError, RingReader, Rings};
+use agent_common::connect::connect_flag;
+use agent_common::file::{open_flag, path_flag};
+use agent_common::header::{class, flag};
+use agent_common::stats::family;
+use std::io::{BufRead as _, BufReader};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+/// The object that `cargo xtask build` made.
+fn object() -> Vec<u8> {
+    let path = option_env!("AFFIANT_EBPF_OBJECT").expect("no eBPF object: run `cargo xtask build` first");
+    std::fs::read(path).unwrap()
+}
+
+/// A pin root of its own, removed at the end.
+struct PinRoot(PathBuf);
+
+impl PinRoot {
+    fn new(name: &str) -> Self {
+        Self(PathBuf::from(format!("/sys/fs/bpf/affiant-test-{name}-{}", std::process::id())))
+    }
+
+    fn config(&self) -> ProbeConfig {
+        // Not this process: its own acts are what some tests look at.
+        ProbeConfig { object: object(), pin_root: self.0.clone(), agent_tgid: 1 }
+    }
+
+    /// The one set below it.
+    fn set(&self) -> PathBuf {
+        let mut sets: Vec<_> = std::fs::read_dir(&self.0).unwrap().map(|entry| entry.unwrap().path()).collect();
+        assert_eq!(sets.len(), 1, "{sets:?}");
+        sets.remove(0)
+    }
+}
+
+impl Drop for PinRoot {
+    fn drop(&mut self) {
+        for set in std::fs::read_dir(&self.0).into_iter().flatten().flatten() {
+            for dir in ["links", "progs", "."] {
+                let dir = set.path().join(dir);
+                for file in std::fs::read_dir(&dir).into_iter().flatten().flatten() {
+                    let _ = std::fs::remove_file(file.path());
+                }
+                let _ = std::fs::remove_dir(&dir);
+            }
+            let _ = std::fs::remove_dir(set.path());
+        }
+        let _ = std::fs::remove_dir(&self.0);
+    }
+}
+
+/// A cgroup of its own, removed at the end with its children.
+struct Cgroup {
+    path: PathBuf,
+    id: u64,
+}
+
+impl Cgroup {
+    fn new(name: &str) -> Self {
+        let mounts = std::fs::read_to_string("/proc/mounts").unwrap();
+        let root = mounts.lines().find(|line| line.split(' ').nth(2) == Some("cgroup2")).unwrap();
+        let root = root.split(' ').nth(1).unwrap();
+        Self::at(Path::new(root).join(format!("affiant-test-{name}-{}", std::process::id())))
+    }
+
+    fn at(path: PathBuf) -> Self {
+        std::fs::create_dir(&path).unwrap();
+        let id = std::fs::metadata(&path).unwrap().ino();
+        Self { path, id }
+    }
+
+    fn child(&self, name: &str) -> Self {
+        Self::at(self.path.join(name))
+    }
+
+    /// Runs a Python program inside; its process enters before the first line of `program`.
+    fn python(&self, program: &str) -> std::process::ExitStatus {
+        let enter = format!("import os\nopen('{}/cgroup.procs','w').write(str(os.getpid()))\n", self.path.display());
+        Command::new("python3").args(["-I", "-S", "-c", &(enter + program)]).status().unwrap()
+    }
+}
+
+impl Drop for Cgroup {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir(&self.path);
+    }
+}
+
+/// Everything in a ring now, decoded, by way of `take`; released.
+fn drain(ring: &mut RingReader, mut take: impl FnMut(&Event<'_>)) {
+    while let Some(message) = ring.next_message().unwrap() {
+        take(&decode(message).unwrap());
+    }
+    let position = ring.position();
+    ring.release(position).unwrap();
+}
+
+fn text(path: &WalkedPath<'_>) -> String {
+    let mut out = Vec::new();
+    path.write(&mut out);
+    String::from_utf8(out).unwrap()
+}
+
+fn arm(pins: &PinRoot) -> (Probe, Rings) {
+    let probe = Probe::arm(&pins.config()).unwrap_or_else(|error| panic!("{}", chain(&error)));
+    let rings = probe.rings().unwrap();
+    (probe, rings)
+}
+
+fn chain(error: &ProbeError) -> String {
+    let mut text = error.to_string();
+    let mut next = std::error::Error::source(error);
+    while let Some(cause) = next {
+        text = format!("{text}: {cause}");
+        next = cause.source();
+    }
+    text
+}
+
+#[test]
+fn every_hook_of_the_tier_is_attached_on_this_kernel() {
+    let pins = PinRoot::new("hooks");
+    let (probe, _rings) = arm(&pins);
+    let report = probe.report();
+    assert!(!report.resumed);
+    assert_eq!(report.hooks.len(), agent::probe::hooks::HOOKS.len(), "{:#?}", report.not_covered);
+    assert!(report.hooks.iter().all(|hook| hook.pinned && hook.attached_now && hook.tag.len() == 16));
+    assert!(probe.check_hooks().unwrap().ok);
+    assert!(agent::probe::preflight().usable());
+    probe.disarm(false).unwrap();
+}
+
+#[test]
+fn a_process_is_seen_from_fork_to_exit_with_what_it_was_given() {
+    let pins = PinRoot::new("process");
+    let cgroup = Cgroup::new("process");
+    let (mut probe, mut rings) = arm(&pins);
+    probe.scope_set(cgroup.id, cgroup.id, family::ALL).unwrap();
+    cgroup.python("import os\nos.chdir('/usr')\nos.execv('/bin/sh',['sh','-c','exit 3','two words',''])");
+    cgroup.python("import os,signal\nos.kill(os.getpid(),signal.SIGKILL)");
+    let (mut shell, mut code, mut killed, mut child) = (None, None, false, None);
+    drain(&mut rings.crit, |event| match event {
+        Event::Fork(fork) if fork.header.tgid == std::process::id() => child = Some(fork.child()),
+        Event::Exec(exec) if exec.header.scope_id == cgroup.id => {
+            assert_eq!(text(&exec.cwd), "/usr");
+            assert_eq!(exec.invoked.0, b"/bin/sh");
+            assert_eq!(exec.argv, b"sh\0-c\0exit 3\0two words\0\0");
+            assert_eq!(exec.wire.argc, 5);
+            assert_eq!(exec.wire.path_flags, path_flag::COMPLETE);
+            let file = std::fs::metadata(text(&exec.path)).unwrap();
+            assert_eq!((exec.wire.ino, exec.wire.size), (file.ino(), file.size()));
+            assert_eq!(u32::from(exec.wire.mode), file.mode());
+            assert_eq!(exec.wire.ctime_s, file.ctime());
+            assert_eq!((exec.header.uid, exec.header.euid), (0, 0));
+            shell = Some(exec.header.cookie());
+        }
+        Event::Exit(exit) if exit.header.scope_id == cgroup.id => {
+            if Some(exit.header.cookie()) == shell {
+                code = Some(exit.status);
+            } else {
+                killed |= exit.status == 9;
+            }
+        }
+        _ => {}
+    });
+    assert!(shell.is_some() && child.is_some());
+    assert_eq!(code, Some(3 << 8));
+    assert!(killed);
+    probe.disarm(false).unwrap();
+}
+
+#[test]
+fn a_deleted_binary_and_a_memfd_are_recognized_at_exec() {
+    let pins = PinRoot::new("memfd");
+    let cgroup = Cgroup::new("memfd");
+    let (mut probe, mut rings) = arm(&pins);
+    probe.scope_set(cgroup.id, cgroup.id, 0).unwrap();
+    cgroup.python(
+        "import os
+fd = os.memfd_create('payload')
+os.write(fd, open('/bin/true','rb').read())
+os.execve(fd, ['x'], {})",
+    );
+    let mut seen = None;
+    drain(&mut rings.crit, |event| match event {
+        Event::Exec(exec) if exec.header.scope_id == cgroup.id => {
+            seen = Some((text(&exec.path), exec.wire.nlink, exec.wire.path_flags & path_flag::DETACHED != 0));
+        }
+        _ => {}
+    });
+    assert_eq!(seen, Some(("memfd:payload".to_owned(), 0, true)));
+    probe.disarm(false).unwrap();
+}
+
+#[test]
+fn cgroups_are_seen_and_a_process_that_leaves_stays_in_scope() {
+    let pins = PinRoot::new("cgroup");
+    let (inside, outside) = (Cgroup::new("inside"), Cgroup::new("outside"));
+    let (mut probe, mut rings) = arm(&pins);
+    probe.scope_set(inside.id, inside.id, family::FILE).unwrap();
+    let child = inside.child("child");
+    assert!(probe.scopes().unwrap().contains(&(child.id, inside.id, family::FILE)));
+    let leave = format!("open('{}/cgroup.procs','w').write(str(os.getpid()))\n", outside.path.display());
+    child.python(&format!("{leave}os.open('/etc/passwd',0)\nos.execv('/bin/true',['true'])"));
+    let child_id = child.id;
+    drop(child);
+    let (mut created, mut removed, mut moves, mut exec) = (false, false, Vec::new(), None);
+    drain(&mut rings.crit, |event| match event {
+        Event::CgroupCreate(life) if life.id == child_id => {
+            created = life.parent_id == inside.id && life.scope_id == inside.id && life.path.ends_with(b"/child");
+        }
+        Event::CgroupRemove(life) if life.id == child_id => removed = life.scope_id == inside.id,
+        Event::CgroupMove(moved) if moved.to_id == child_id || moved.to_id == outside.id => {
+            moves.push((moved.to_id, moved.scope_before, moved.scope_after));
+        }
+        Event::Exec(event) if event.header.cgroup_id == outside.id => exec = Some(event.header.scope_id),
+        _ => {}
+    });
+    assert!(created && removed);
+    assert_eq!(moves, [(child_id, 0, inside.id), (outside.id, inside.id, inside.id)]);
+    assert_eq!(exec, Some(inside.id));
+    let mut opened = None;
+    drain(&mut rings.bulk, |event| match event {
+        Event::Open(open) if text(&open.path) == "/etc/passwd" => opened = Some((open.header.cgroup_id, open.header.scope_id)),
+        _ => {}
+    });
+    assert_eq!(opened, Some((outside.id, inside.id)));
+    assert!(!probe.scopes().unwrap().iter().any(|scope| scope.0 == child_id));
+    probe.disarm(false).unwrap();
+}
+
+#[test]
+fn opens_have_the_kernels_path_and_say_where_they_cannot_be_sure() {
+    let pins = PinRoot::new("open");
+    let cgroup = Cgroup::new("open");
+    let (mut probe, mut rings) = arm(&pins);
+    probe.scope_set(cgroup.id, cgroup.id, family::FILE).unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let dir = dir.path().canonicalize().unwrap();
+    let long = "n".repeat(200);
+    std::os::unix::fs::symlink(dir.join("new"), dir.join("link")).unwrap();
+    cgroup.python(&format!(
+        "import threading
+os.chdir('{dir}')
+os.open('new', os.O_CREAT|os.O_RDWR, 0o600)
+os.open('link', 0)
+os.mkdir('{long}')
+os.open('{long}/{long}', os.O_CREAT|os.O_WRONLY)
+try: os.open('missing', 0)
+except OSError: pass
+fd = os.open('gone', os.O_CREAT|os.O_RDWR); os.unlink('gone'); os.open('/proc/self/fd/%d' % fd, 0)
+os.open('/', os.O_DIRECTORY)
+t = threading.Thread(target=lambda: os.open('/etc/hostname', 0)); t.start(); t.join()",
+        dir = dir.display(),
+    ));
+    let mut opens = Vec::new();
+    drain(&mut rings.bulk, |event| {
+        if let Event::Open(open) = event {
+            assert_eq!(open.header.scope_id, cgroup.id);
+            let asked = String::from_utf8(open.asked.0.to_vec()).unwrap();
+            opens.push((text(&open.path), asked, open.wire));
+        }
+    });
+    let of = |path: &str| {
+        let found: Vec<_> = opens.iter().filter(|open| open.0 == path).collect();
+        assert!(!found.is_empty(), "{path}: {opens:?}");
+        found
+    };
+    let new = dir.join("new").display().to_string();
+    let created = of(&new);
+    assert_eq!(created.len(), 2, "the link leads to the file");
+    assert!(created[0].2.file_mode & 0x10_0000 != 0 && created[1].2.file_mode & 0x10_0000 == 0);
+    assert_eq!(created[0].2.ino, std::fs::metadata(&new).unwrap().ino());
+    assert_eq!(created[0].2.asked_flags & 0o103, 0o102);
+    assert_eq!(created[0].2.open_flags & open_flag::RACY, 0);
+    assert_eq!(of(&format!("{}/{long}/{long}", dir.display())).len(), 1);
+    assert!(of(&format!("{}/gone", dir.display())).iter().any(|open| open.2.nlink == 0 && open.2.path_flags & path_flag::UNLINKED != 0));
+    assert_eq!(of("/").len(), 1);
+    let missing: Vec<_> = opens.iter().filter(|open| open.1 == "missing").collect();
+    assert_eq!((missing.len(), missing[0].2.result, missing[0].2.dir_fd), (1, -2, -100));
+    let racy = of("/etc/hostname");
+    assert!(racy[0].2.open_flags & open_flag::RACY != 0 && racy[0].1 == "/etc/hostname");
+    probe.disarm(false).unwrap();
+}
+
+#[test]
+fn connects_have_address_and_result_and_a_late_answer_follows() {
+    let pins = PinRoot::new("connect");
+    let cgroup = Cgroup::new("connect");
+    let (mut probe, mut rings) = arm(&pins);
+    probe.scope_set(cgroup.id, cgroup.id, family::NETWORK).unwrap();
+    cgroup.python(
+        "import sys
+sys.path.append(os.path.dirname(os.__file__) + '/lib-dynload')
+import _socket as s
+l4 = s.socket(2, 1); l4.bind(('127.0.0.1', 0)); l4.listen(9)
+l6 = s.socket(10, 1); l6.bind(('::1', 0)); l6.listen(9)
+c = s.socket(2, 1); c.connect(l4.getsockname())
+c6 = s.socket(10, 1); c6.connect(l6.getsockname())
+u = s.socket(2, 2); u.connect(('127.0.0.9', 53))
+r = s.socket(2, 1)
+try: r.connect(('127.0.0.1', 1))
+except OSError: pass
+n = s.socket(2, 1); n.setblocking(False)
+try: n.connect(l4.getsockname())
+except OSError: pass
+m = s.socket(2, 1); m.setblocking(False)
+try: m.connect(('127.0.0.1', 1))
+except OSError: pass
+x = s.socket(2, 1)
+try: x.sendto(b'hello', 0x20000000, l4.getsockname())
+except OSError: pass",
+    );
+    let (mut connects, mut answers) = (Vec::new(), Vec::new());
+    drain(&mut rings.bulk, |event| match event {
+        Event::Connect(connect) => connects.push((connect.header.tgid, connect.endpoints)),
+        Event::ConnectDone(connect) => {
+            assert!(connect.header.flags & flag::DEFERRED != 0);
+            answers.push((connect.header.tgid, connect.endpoints));
+        }
+        _ => {}
+    });
+    let remote = |n: usize| {
+        let at = connects[n].1.remote;
+        if connects[n].1.family == 2 {
+            IpAddr::V4(Ipv4Addr::new(at[0], at[1], at[2], at[3]))
+        } else {
+            IpAddr::V6(Ipv6Addr::from(at))
+        }
+    };
+    let result = |n: usize| (remote(n), connects[n].1.protocol, connects[n].1.result, connects[n].1.connect_flags);
+    let local = IpAddr::V4(Ipv4Addr::LOCALHOST);
+    assert_eq!(connects.len(), 7, "{connects:?}");
+    assert_eq!(result(0), (local, 6, 0, connect_flag::LOCAL_KNOWN));
+    assert_eq!(result(1), (IpAddr::V6(Ipv6Addr::LOCALHOST), 6, 0, connect_flag::LOCAL_KNOWN));
+    assert_eq!(result(2), ("127.0.0.9".parse().unwrap(), 17, 0, connect_flag::LOCAL_KNOWN));
+    assert_eq!(result(3), (local, 6, -111, 0));
+    assert_eq!(result(4), (local, 6, -115, connect_flag::DONE_FOLLOWS));
+    assert_eq!(result(5), (local, 6, -115, connect_flag::DONE_FOLLOWS));
+    assert_eq!(result(6), (local, 6, 0, connect_flag::RESULT_UNOBSERVED), "fast open does not return from connect");
+    assert_eq!(answers.len(), 2, "{answers:?}");
+    for (answer, (connect, result)) in answers.iter().zip([(4, 0), (5, -111)]) {
+        assert_eq!((answer.0, answer.1.cookie), (connects[connect].0, connects[connect].1.cookie));
+        assert_eq!(answer.1.result, result);
+    }
+    probe.disarm(false).unwrap();
+}
+
+#[test]
+fn an_undrained_ring_loses_events_and_every_one_is_accounted_for() {
+    const OPENS: u64 = 120_000;
+    let pins = PinRoot::new("loss");
+    let cgroups = [Cgroup::new("loss-a"), Cgroup::new("loss-b"), Cgroup::new("loss-idle")];
+    let (mut probe, mut rings) = arm(&pins);
+    for cgroup in &cgroups {
+        probe.scope_set(cgroup.id, cgroup.id, family::FILE).unwrap();
+    }
+    // What an idle interpreter opens by itself after it entered, which each of the others does too.
+    cgroups[2].python("n = 0\nfor i in range(n): os.close(os.open('/etc/hostname', 0))");
+    for cgroup in &cgroups[..2] {
+        cgroup.python(&format!("n = {OPENS}\nfor i in range(n): os.close(os.open('/etc/hostname', 0))"));
+    }
+    let counters = probe.counters().unwrap();
+    let losses = probe.losses().unwrap();
+    let mut received = std::collections::HashMap::new();
+    let mut numbers = std::collections::HashSet::new();
+    let mut count = |event: &Event<'_>| {
+        let header = event.header();
+        *received.entry((header.number.class, header.scope_id)).or_insert(0u64) += 1;
+        assert!(numbers.insert(header.number), "{:?} came twice", header.number);
+    };
+    drain(&mut rings.bulk, &mut count);
+    drain(&mut rings.crit, &mut count);
+    let file = agent_evidence::record::Class::File;
+    let (generated, dropped) = counters.totals(class::FILE);
+    let all: u64 = received.iter().filter(|((class, _), _)| *class == file).map(|(_, count)| count).sum();
+    assert!(dropped > 0, "the ring held {generated} events");
+    assert_eq!(generated, all + dropped);
+    assert_eq!(losses.iter().filter(|loss| loss.class == class::FILE).map(|loss| loss.count).sum::<u64>(), dropped);
+    let of = |cgroup: &Cgroup| {
+        let lost = losses.iter().find(|loss| loss.class == class::FILE && loss.scope_id == cgroup.id);
+        received.get(&(file, cgroup.id)).copied().unwrap_or(0) + lost.map_or(0, |loss| loss.count)
+    };
+    let idle = of(&cgroups[2]);
+    assert_eq!((of(&cgroups[0]), of(&cgroups[1])), (idle + OPENS, idle + OPENS));
+    let (_, process_dropped) = counters.totals(class::PROCESS);
+    assert_eq!(process_dropped, 0, "a flood of opens must not push process events out");
+    probe.disarm(false).unwrap();
+}
+
+#[test]
+fn a_killed_loader_leaves_capture_running_and_the_next_takes_it_over() {
+    const ARMED_BY: &str = "AFFIANT_TEST_PIN_ROOT";
+    #[expect(clippy::disallowed_methods, reason = "how this test tells its second process what to do")]
+    if let Some(root) = std::env::var_os(ARMED_BY) {
+        // The second process: arm, say so, and wait to be killed.
+        let config = ProbeConfig { object: object(), pin_root: root.into(), agent_tgid: std::process::id() };
+        let probe = Probe::arm(&config).unwrap();
+        println!("armed {}", hex(&probe.report().capture_id));
+        loop {
+            std::thread::park();
+        }
+    }
+    let pins = PinRoot::new("takeover");
+    let cgroup = Cgroup::new("takeover");
+    let name = "a_killed_loader_leaves_capture_running_and_the_next_takes_it_over";
+    let mut loader = Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", name, "--nocapture"])
+        .env(ARMED_BY, &pins.0)
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut said = BufReader::new(loader.stdout.take().unwrap()).lines();
+    let armed = said.find_map(|line| Some(line.unwrap().split_once("armed ")?.1.to_owned())).unwrap();
+    loader.kill().unwrap();
+    loader.wait().unwrap();
+    drop(said);
+
+    // Nobody is there now.
+    cgroup.python("os.execv('/bin/true',['true','unwatched'])");
+    let (mut probe, mut rings) = arm(&pins);
+    assert!(probe.report().resumed);
+    assert!(probe.report().hooks.iter().all(|hook| !hook.attached_now));
+    assert_eq!(hex(&probe.report().capture_id), armed);
+    assert!(probe.check_hooks().unwrap().ok);
+    let mut seen = 0;
+    drain(&mut rings.crit, |event| {
+        seen += usize::from(matches!(event, Event::Exec(exec) if exec.argv == b"true\0unwatched\0"));
+    });
+    assert_eq!(seen, 1);
+
+    // What was read and not released is there again for the next one.
+    probe.scope_set(cgroup.id, cgroup.id, family::FILE).unwrap();
+    cgroup.python("os.open('/etc/hostname', 0)");
+    let read = |rings: &mut Rings| {
+        let mut numbers = Vec::new();
+        while let Some(message) = rings.bulk.next_message().unwrap() {
+            numbers.push(decode(message).unwrap().header().number);
+        }
+        numbers
+    };
+    let first = read(&mut rings);
+    assert!(!first.is_empty());
+    drop(rings);
+    drop(probe);
+    let (probe, mut rings) = arm(&pins);
+    assert!(probe.report().resumed);
+    assert_eq!(read(&mut rings), first);
+    probe.disarm(false).unwrap();
+    assert!(!pins.0.exists() || std::fs::read_dir(&pins.0).unwrap().next().is_none());
+}
+
+#[test]
+fn a_missing_link_is_attached_again_and_a_missing_map_makes_a_fresh_set() {
+    let pins = PinRoot::new("partial");
+    let (probe, _rings) = arm(&pins);
+    let capture = probe.report().capture_id;
+    std::fs::remove_file(pins.set().join("links/exec")).unwrap();
+    let check = probe.check_hooks().unwrap();
+    assert!(!check.ok && check.what.contains("sched_process_exec"), "{check:?}");
+    drop(probe);
+    let (probe, _rings) = arm(&pins);
+    assert!(probe.report().resumed);
+    assert_eq!(probe.report().capture_id, capture);
+    let again: Vec<_> = probe.report().hooks.iter().filter(|hook| hook.attached_now).map(|hook| hook.program).collect();
+    assert_eq!(again, ["exec"]);
+    drop(probe);
+
+    std::fs::remove_file(pins.set().join("LOSS")).unwrap();
+    let (probe, _rings) = arm(&pins);
+    let report = probe.report();
+    assert!(!report.resumed);
+    assert_ne!(report.capture_id, capture);
+    assert_eq!((report.removed.len(), report.removed[0].capture_id), (1, Some(capture)));
+    assert!(report.removed[0].why.contains("LOSS"), "{:?}", report.removed);
+    probe.disarm(false).unwrap();
+}
+
+#[test]
+fn maps_of_another_object_are_never_reused() {
+    let pins = PinRoot::new("version");
+    let (probe, _rings) = arm(&pins);
+    let (capture, old) = (probe.report().capture_id, pins.set());
+    Command::new("/bin/true").status().unwrap();
+    drop(probe);
+    let mut config = pins.config();
+    // Bytes after the last section change the digest and nothing else.
+    config.object.extend_from_slice(&[0; 4]);
+    let probe = Probe::arm(&config).unwrap();
+    let report = probe.report();
+    assert!(!report.resumed && report.pin_dir != old && !old.exists());
+    let removed = &report.removed[0];
+    assert_eq!((&removed.dir, removed.capture_id), (&old, Some(capture)));
+    assert!(removed.unread_bytes.unwrap() > 0);
+    assert!(removed.counters.as_ref().unwrap().totals(class::PROCESS).0 >= 3);
+    probe.disarm(false).unwrap();
+}
+
+#[test]
+fn processes_alive_before_are_back_filled_under_the_cookie_their_events_carry() {
+    let pins = PinRoot::new("alive");
+    let (probe, mut rings) = arm(&pins);
+    let alive = probe.backfill().unwrap();
+    let me = alive.iter().find(|process| process.tgid == std::process::id()).unwrap();
+    assert_eq!(me.path.as_deref(), Some(std::env::current_exe().unwrap().as_os_str().as_encoded_bytes()));
+    Command::new("/bin/true").status().unwrap();
+    let mut parents = Vec::new();
+    drain(&mut rings.crit, |event| {
+        if let Event::Fork(fork) = event {
+            if fork.header.tgid == me.tgid {
+                parents.push(fork.header.start.0);
+            }
+        }
+    });
+    assert!(!parents.is_empty() && parents.iter().all(|start| *start == me.start_ns), "{parents:?} {me:?}");
+    probe.disarm(false).unwrap();
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
