@@ -32,6 +32,7 @@ use std::time::Duration;
 
 use agent_evidence::record::{BootTime, Class, DisarmCause, Id128};
 
+use crate::event;
 use crate::log::{Log, Now, Recovery};
 use crate::probe::{Probe, Rings};
 use crate::workload::CgroupIndex;
@@ -232,6 +233,7 @@ impl Pipeline {
             self.next_loss_tick = BootTime(now.0.saturating_add(LOSS_TICK));
             self.settle_losses(false)?;
             self.recorder.identify()?;
+            self.recorder.clear_left_over()?;
         }
         if now >= self.next_heartbeat {
             self.next_heartbeat =
@@ -306,13 +308,18 @@ impl Pipeline {
         let mut read = 0;
         while read < limit {
             let Some(message) = self.rings.bulk.next_message()? else { break };
-            if self.recorder.is_strange(message) {
-                // Its cgroup may have been made after the critical ring was read: read that again first.
-                while let Some(earlier) = self.rings.crit.next_message()? {
-                    self.recorder.take(earlier)?;
+            match event::decode(message) {
+                Ok(event) => {
+                    if self.recorder.is_strange(event.header()) {
+                        // Its cgroup may have been made after the critical ring was read: read that again first.
+                        while let Some(earlier) = self.rings.crit.next_message()? {
+                            self.recorder.take(earlier)?;
+                        }
+                    }
+                    self.recorder.record(&event)?;
                 }
+                Err(error) => self.recorder.refuse(message, error)?,
             }
-            self.recorder.take(message)?;
             read += 1;
         }
         Ok(read)
@@ -356,10 +363,8 @@ impl Pipeline {
     }
 
     /// The last words of a run whose disk is full: the control chain still has room in the log's reserve.
-    fn give_up(mut self) -> Result<(), PipelineError> {
-        self.recorder.record_disarmed(DisarmCause::Fault)?;
-        self.recorder.commit()?;
-        self.recorder.close(Now { wall: self.clock.wall(), boot: self.clock.boot() })
+    fn give_up(self) -> Result<(), PipelineError> {
+        self.recorder.last_words(Now { wall: self.clock.wall(), boot: self.clock.boot() })
     }
 }
 

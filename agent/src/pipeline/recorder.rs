@@ -6,20 +6,20 @@ use std::collections::HashMap;
 use std::sync::mpsc::Receiver;
 
 use agent_evidence::record::{
-    Body, BootTime, CgroupId, Draft, EntryIndex, Gap, GapCause, Id128, Identified,
+    Body, BootTime, CgroupId, DisarmCause, Draft, EntryIndex, Gap, GapCause, Id128, Identified,
     Label, List, NumberRange, ProcessCookie, Text, Unknown, WallTime, Workload,
 };
 
 use super::accounting::{Accounting, Novelty, Reading, Stream};
 use super::attribution::{Attribution, Description};
-use super::cgroupfs::SessionCgroups;
+use super::cgroupfs::{SessionCgroup, SessionCgroups};
 use super::clock::Clock;
 use super::error::PipelineError;
 use super::handle::Input;
 use super::losses::{LossReading, Losses};
 use super::sessions::{EndReason, Sessions};
 use super::{Parts, Readings, Settings, class_of, translate};
-use crate::event::{self, Event, Header};
+use crate::event::{self, DecodeError, Event, Header};
 use crate::log::{Due, Log, LogError, Now};
 use crate::probe::Probe;
 use crate::workload::{CgroupIndex, Owner};
@@ -49,6 +49,8 @@ pub(super) struct Recorder {
     /// Wall time minus boot time, read once per batch.
     wall_offset: u64,
     decode_failures: u64,
+    /// Cgroups of ended sessions in which a process is left.
+    pub(super) left_over: Vec<(u64, SessionCgroup)>,
     /// Paths of the event at hand, in reading order.
     paths: translate::Paths,
     /// Processes whose start was observed, to name who asks over the control socket.
@@ -83,6 +85,7 @@ impl Recorder {
             armed_at: clock.boot(),
             wall_offset: 0,
             decode_failures: 0,
+            left_over: Vec::new(),
             paths: translate::Paths::default(),
             processes: HashMap::new(),
         };
@@ -113,33 +116,28 @@ impl Recorder {
     }
 
     /// Whether the cgroup of this message is not in the tree, so that the critical ring should be read first.
-    pub(super) fn is_strange(&self, message: &[u8]) -> bool {
-        event::decode(message).is_ok_and(|event| {
-            let header = event.header();
-            let cgroup = if header.scope_id == 0 { header.cgroup_id } else { header.scope_id };
-            self.sessions.by_scope(cgroup).is_none()
-                && self.attribution.known(cgroup).is_none()
-                && self.cgroups.get(cgroup).is_none()
-        })
+    pub(super) fn is_strange(&self, header: &Header<'_>) -> bool {
+        let cgroup = if header.scope_id == 0 { header.cgroup_id } else { header.scope_id };
+        self.sessions.by_scope(cgroup).is_none()
+            && self.attribution.known(cgroup).is_none()
+            && self.cgroups.get(cgroup).is_none()
     }
 
     /// Records one message of a ring.
     pub(super) fn take(&mut self, message: &[u8]) -> Result<(), PipelineError> {
         match event::decode(message) {
             Ok(event) => self.record(&event),
-            Err(error) => {
-                // The kernel side wrote something that this version cannot read. Where its number can still be
-                // read, it stays a hole and becomes an unexplained gap; nothing is guessed from the rest.
-                self.decode_failures = self.decode_failures.saturating_add(1);
-                if self.decode_failures <= TOLD_DECODE_FAILURES_MAX {
-                    tracing::error!(%error, bytes = message.len(), "a message of the kernel side cannot be read");
-                }
-                self.record_undecodable(message)
-            }
+            Err(error) => self.refuse(message, error),
         }
     }
 
-    fn record_undecodable(&mut self, message: &[u8]) -> Result<(), PipelineError> {
+    /// The kernel side wrote something that this version cannot read. Its number, where that can be read, becomes a
+    /// gap; else it stays a hole and becomes an unexplained one. Nothing is guessed from the rest.
+    pub(super) fn refuse(&mut self, message: &[u8], error: DecodeError) -> Result<(), PipelineError> {
+        self.decode_failures = self.decode_failures.saturating_add(1);
+        if self.decode_failures <= TOLD_DECODE_FAILURES_MAX {
+            tracing::error!(%error, bytes = message.len(), "a message of the kernel side cannot be read");
+        }
         let Some(number) = event::number_of(message) else { return Ok(()) };
         if self.accounting.note(number) == Novelty::Repeat {
             return Ok(());
@@ -158,7 +156,8 @@ impl Recorder {
         Ok(())
     }
 
-    fn record(&mut self, event: &Event<'_>) -> Result<(), PipelineError> {
+    /// Records one event.
+    pub(super) fn record(&mut self, event: &Event<'_>) -> Result<(), PipelineError> {
         let header = event.header();
         let number = header.number;
         if self.accounting.note(number) == Novelty::Repeat {
@@ -466,6 +465,27 @@ impl Recorder {
     pub(super) fn sessions_over(&mut self, now: BootTime) -> Vec<(u64, EndReason)> {
         self.sessions.forget_dead_escapees(|tgid| std::path::Path::new("/proc").join(tgid.to_string()).exists());
         self.sessions.over(now)
+    }
+
+    /// Removes the cgroups of ended sessions whose last process is gone now.
+    pub(super) fn clear_left_over(&mut self) -> Result<(), PipelineError> {
+        for (scope, cgroup) in std::mem::take(&mut self.left_over) {
+            if cgroup.remove().is_ok() {
+                self.probe.scope_remove(scope)?;
+            } else {
+                self.left_over.push((scope, cgroup));
+            }
+        }
+        Ok(())
+    }
+
+    /// Ends the run on a full disk: the control chain still has room in the log's reserve. Hooks and rings stay, so
+    /// that what happens now can be read once there is space.
+    pub(super) fn last_words(mut self, now: Now) -> Result<(), PipelineError> {
+        self.record_disarmed(DisarmCause::Fault)?;
+        let _full = self.log.commit()?;
+        self.log.seal(now)?;
+        Ok(self.probe.disarm(true)?)
     }
 
     /// Ends the log's run in order.

@@ -199,11 +199,11 @@ impl Recorder {
         };
         self.append_now(None, Some(session.entry), Body::Revoked(revoked))?;
         self.attribution.session_ended(scope, &session.id, &session.identity);
-        let emptied = session.cgroup.as_ref().is_none_or(|cgroup| cgroup.remove().is_ok());
-        if emptied {
-            self.probe.scope_remove(scope)?;
+        match session.cgroup {
+            // The scope stays: what is left of a revoked session goes on being captured, as such.
+            Some(cgroup) if cgroup.remove().is_err() => self.left_over.push((scope, cgroup)),
+            _ => self.probe.scope_remove(scope)?,
         }
-        // Otherwise the scope stays: what is left of a revoked session goes on being captured, as such.
         Ok(())
     }
 
