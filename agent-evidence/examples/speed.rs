@@ -44,8 +44,8 @@ fn timed(work: impl FnOnce()) -> Duration {
 #[expect(clippy::print_stdout, reason = "a benchmark prints its result")]
 fn print(step: &str, entries: usize, bytes: usize, took: Duration) {
     let nanoseconds = took.as_nanos() / (entries as u128).max(1);
-    let rate = (entries as f64 / took.as_secs_f64()) as u64;
-    println!("{step:<28} {nanoseconds:>6} ns/entry {rate:>10} entries/s {:>5} bytes/entry", bytes / entries.max(1));
+    let rate = entries as f64 / took.as_secs_f64();
+    println!("{step:<28} {nanoseconds:>6} ns/entry {rate:>10.0} entries/s {:>5} bytes/entry", bytes / entries.max(1));
 }
 
 fn main() -> ExitCode {

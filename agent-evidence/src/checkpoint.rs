@@ -91,7 +91,11 @@ mod tests {
     use crate::tree::empty_root;
 
     fn checkpoint() -> Checkpoint {
-        Checkpoint { origin: KeyName::new("affiant.example/host").expect("a name"), size: TreeSize(0), root: empty_root() }
+        Checkpoint {
+            origin: KeyName::new("affiant.example/host").expect("a name"),
+            size: TreeSize(0),
+            root: empty_root(),
+        }
     }
 
     #[test]

@@ -136,6 +136,5 @@ pub fn read_trust(path: &Path) -> Result<Trust, CommandError> {
 pub fn verify_directory(log: &Path, trust: Option<&Path>, options: Options) -> Result<Report, CommandError> {
     let trust = trust.map(read_trust).transpose()?;
     let mut source = Directory::open(log)?;
-    verify(&mut source, trust.as_ref(), options)
-        .map_err(|source| CommandError::Verify { path: log.to_owned(), source })
+    verify(&mut source, trust.as_ref(), options).map_err(|source| CommandError::Verify { path: log.to_owned(), source })
 }

@@ -12,9 +12,9 @@ use crate::epoch::EpochStatement;
 use crate::note::{KeyName, NoteError, NoteSigner, VerifierKey};
 use crate::record::{
     Armed, Body, BootTime, Cadence, CgroupId, ChainHash, Class, ControlNumber, Counter, Digest, DisarmCause, Disarmed,
-    Draft, EntryIndex, Epoch, EpochNumber, Genesis, Heartbeat, Id128, KernelNumber, KeyTier, LeafHash, List, NotCovered,
-    Placement, ProcessCookie, PublicKey, SecureBoot, SessionNumber, SessionState, Signature, Succession, TreeSize,
-    Text, WallTime, Workload, WorkloadKind,
+    Draft, EntryIndex, Epoch, EpochNumber, Genesis, Heartbeat, Id128, KernelNumber, KeyTier, LeafHash, List,
+    NotCovered, Placement, ProcessCookie, PublicKey, SecureBoot, SessionNumber, SessionState, Signature, Succession,
+    Text, TreeSize, WallTime, Workload, WorkloadKind,
 };
 use crate::tiles::{self, TileKind, TilePath};
 use crate::tree::{NodeHash, TILE_WIDTH, TileView, Tree, leaf_hash};

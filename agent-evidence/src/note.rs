@@ -302,7 +302,8 @@ mod tests {
     /// The key and note of the signed-note specification's predecessor, golang.org/x/mod/sumdb/note.
     #[test]
     fn a_note_of_the_go_implementation_verifies() {
-        let key = VerifierKey::parse("PeterNeumann+c74f20a3+ARpc2QcUPDhMQegwxbzhKqiBfsVkmqq/LDE4izWy10TW").expect("a vkey");
+        let key =
+            VerifierKey::parse("PeterNeumann+c74f20a3+ARpc2QcUPDhMQegwxbzhKqiBfsVkmqq/LDE4izWy10TW").expect("a vkey");
         let note = "If you think cryptography is the answer to your problem,\n\
                     then you don't know what your problem is.\n\
                     \n\
@@ -336,7 +337,9 @@ mod tests {
         assert_eq!(Note::parse(b"a\tb\n\n"), Err(NoteError::NotText { offset: 1 }));
         assert_eq!(Note::parse(b"\xff"), Err(NoteError::NotText { offset: 0 }));
         assert_eq!(Note::parse(&vec![b'a'; NOTE_BYTES_MAX + 1]), Err(NoteError::TooLarge { seen: NOTE_BYTES_MAX + 1 }));
-        for line in ["x", "\u{2014} a", "\u{2014} a b", "\u{2014} a+b AAAAAAA=", "\u{2014} a AAAAAA==", "\u{2014}  a AAAAAAA="] {
+        for line in
+            ["x", "\u{2014} a", "\u{2014} a b", "\u{2014} a+b AAAAAAA=", "\u{2014} a AAAAAA==", "\u{2014}  a AAAAAAA="]
+        {
             let note = format!("text\n\n{line}\n");
             assert_eq!(Note::parse(note.as_bytes()), Err(NoteError::SignatureLine { line: 0 }), "{line}");
         }
@@ -347,7 +350,13 @@ mod tests {
     fn a_verifier_key_whose_id_is_not_its_own_is_refused() {
         let good = signer("log.example/a").verifier().to_string();
         assert_eq!(VerifierKey::parse(&good).map(|key| key.to_string()), Ok(good.clone()));
-        for bad in [good.replacen('+', "+0", 1), good.replace("log", "lag"), "a+b".to_owned(), String::new(), format!("{good} ")] {
+        for bad in [
+            good.replacen('+', "+0", 1),
+            good.replace("log", "lag"),
+            "a+b".to_owned(),
+            String::new(),
+            format!("{good} "),
+        ] {
             assert_eq!(VerifierKey::parse(&bad), Err(NoteError::VerifierKey(bad.clone())));
         }
     }

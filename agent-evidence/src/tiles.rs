@@ -176,8 +176,7 @@ pub fn entries(bundle: &[u8], width: u16) -> Result<Vec<&[u8]>, TilesError> {
         }
         let cut = || TilesError::BundleCut { at: bundle.len(), entry: entries.len() };
         let (length, after) = rest.split_first_chunk::<2>().ok_or_else(cut)?;
-        let (entry, after) =
-            after.split_at_checked(usize::from(u16::from_be_bytes(*length))).ok_or_else(cut)?;
+        let (entry, after) = after.split_at_checked(usize::from(u16::from_be_bytes(*length))).ok_or_else(cut)?;
         entries.push(entry);
         rest = after;
     }

@@ -49,7 +49,9 @@ pub fn empty_root() -> RootHash {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum TreeError {
     /// The tile given for a level does not have the width that the tree size asks for.
-    #[error("tile level {level} of a tree of {size} entries needs {expected} hashes at its right edge, {seen} were given")]
+    #[error(
+        "tile level {level} of a tree of {size} entries needs {expected} hashes at its right edge, {seen} were given"
+    )]
     EdgeWidth {
         /// Tile level.
         level: u32,
@@ -172,7 +174,9 @@ impl Tree {
             if width > 0 {
                 let hashes = edge(level, number, width)?;
                 if hashes.len() != width {
-                    return Err(TreeError::EdgeWidth { level, size: size.0, expected: width, seen: hashes.len() }.into());
+                    return Err(
+                        TreeError::EdgeWidth { level, size: size.0, expected: width, seen: hashes.len() }.into()
+                    );
                 }
                 for hash in hashes {
                     // A tile of at most 255 hashes never completes.
@@ -361,7 +365,11 @@ fn inclusion_len(index: u64, size: u64) -> usize {
     let (mut first, mut past, mut count) = (0, size, 0);
     while past - first > 1 {
         let middle = first + split(past - first);
-        if index < middle { past = middle } else { first = middle }
+        if index < middle {
+            past = middle
+        } else {
+            first = middle
+        }
         count += 1;
     }
     count
@@ -429,12 +437,10 @@ pub fn verify_consistency(
     let mut path = proof.iter();
     let start = if old_size.0.is_power_of_two() { old_root.0 } else { *path.next().ok_or(too_short)? };
     let (mut old_hash, mut new_hash) = (start, start);
-    let mut used = proof.len() - path.len();
-    for sibling in path {
+    while let Some(sibling) = path.next() {
         if last == 0 {
-            return Err(TreeError::ProofLength { expected: used, seen: proof.len() });
+            return Err(TreeError::ProofLength { expected: proof.len() - path.len() - 1, seen: proof.len() });
         }
-        used += 1;
         if node & 1 == 1 || node == last {
             old_hash = node_hash(sibling, &old_hash);
             new_hash = node_hash(sibling, &new_hash);
@@ -534,7 +540,8 @@ mod tests {
             [(0, 273, 112), (1, 1, 17), (2, 0, 1)]
         );
         let mut restored = Tree::restore::<TreeError>(tree.size(), |level, number, width| {
-            let (_, _, hashes) = partial.iter().find(|(l, n, _)| (*l, *n) == (level, number)).expect("asked for the edge");
+            let (_, _, hashes) =
+                partial.iter().find(|(l, n, _)| (*l, *n) == (level, number)).expect("asked for the edge");
             assert_eq!(hashes.len(), width);
             Ok(hashes.clone())
         })

@@ -277,10 +277,16 @@ mod tests {
         assert!(matches!(refused("size = 5", "size = -5"), TrustError::Form { .. }));
         assert!(matches!(refused("size = 5", "size = 5\nsize = 5"), TrustError::Form { .. }));
         assert_eq!(refused("version = 1", "version = 2"), TrustError::Version { seen: 2 });
-        assert_eq!(refused("\"T0\"", "\"T9\""), TrustError::Value { key: "minimum_tier", expected: "T0, T1, T2 or T3" });
+        assert_eq!(
+            refused("\"T0\"", "\"T9\""),
+            TrustError::Value { key: "minimum_tier", expected: "T0, T1, T2 or T3" }
+        );
         let claims = TrustError::Value { key: "required", expected: "a list of names of claims" };
         assert_eq!(refused("\"coverage\"", "\"cover\""), claims);
-        assert_eq!(refused("genesis = \"", "genesis = \"A"), TrustError::Value { key: "genesis", expected: "the base64 of 32 bytes" });
+        assert_eq!(
+            refused("genesis = \"", "genesis = \"A"),
+            TrustError::Value { key: "genesis", expected: "the base64 of 32 bytes" }
+        );
         assert_eq!(refused("origin = \"affiant", "origin = \"effiant"), TrustError::KeyName);
         assert!(matches!(refused("log_key = \"", "log_key = \"x"), TrustError::Key { key: "log_key", .. }));
     }

@@ -24,9 +24,8 @@ fn each_case_gives_exactly_its_findings() {
     for case in cases::cases().unwrap() {
         let trust = case.trust.as_deref().map(Trust::parse).transpose();
         let report = match &trust {
-            Ok(trust) => {
-                verify(&mut case.files.clone(), trust.as_ref(), Options { strict: case.strict }).map_err(|e| e.to_string())
-            }
+            Ok(trust) => verify(&mut case.files.clone(), trust.as_ref(), Options { strict: case.strict })
+                .map_err(|e| e.to_string()),
             Err(error) => Err(error.to_string()),
         };
         let (exit, findings) = match &report {
@@ -47,15 +46,16 @@ fn every_finding_has_a_vector() {
     assert_eq!(provoked, Finding::NAMES.iter().copied().collect());
 }
 
-fn files_below(directory: &Path, into: &mut BTreeMap<PathBuf, Vec<u8>>) {
-    for entry in fs::read_dir(directory).unwrap() {
-        let path = entry.unwrap().path();
+fn files_below(directory: &Path, into: &mut BTreeMap<PathBuf, Vec<u8>>) -> std::io::Result<()> {
+    for entry in fs::read_dir(directory)? {
+        let path = entry?.path();
         if path.is_dir() {
-            files_below(&path, into);
+            files_below(&path, into)?;
         } else {
-            into.insert(path.clone(), fs::read(&path).unwrap());
+            into.insert(path.clone(), fs::read(&path)?);
         }
     }
+    Ok(())
 }
 
 #[test]
@@ -63,7 +63,7 @@ fn the_files_in_the_tree_are_those_that_the_generator_makes() {
     for case in cases::cases().unwrap() {
         let own = directory().join(&case.name);
         let mut found = BTreeMap::new();
-        files_below(&own.join("log"), &mut found);
+        files_below(&own.join("log"), &mut found).unwrap();
         let made: BTreeMap<_, _> =
             case.files.0.iter().map(|(path, bytes)| (own.join("log").join(path), bytes.clone())).collect();
         assert!(found == made, "{} is stale: run the example `vectors` on tests/vectors", case.name);

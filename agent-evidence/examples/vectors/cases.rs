@@ -5,8 +5,8 @@ use agent_evidence::note::NoteError;
 use agent_evidence::record::{
     ActMarks, Body, Capabilities, CgroupId, Class, CommClaims, Connect, Device, DisarmCause, Draft, EntryIndex, Exec,
     ExecClaims, Exit, Gap, GapCause, Genesis, Identified, Issued, IssuedClaims, KernelNumber, KeyTier, KindCount, List,
-    NumberRange, Open, OpenClaims, ProcessCookie, Recovered, RecoveryCause, Requester, RevokeCause, Revoked,
-    RootHash, Scope, Signature, SocketCookie, Succession, Text, TextList, Transport, TreeSize, Unknown,
+    NumberRange, Open, OpenClaims, ProcessCookie, Recovered, RecoveryCause, Requester, RevokeCause, Revoked, RootHash,
+    Scope, Signature, SocketCookie, Succession, Text, TextList, Transport, TreeSize, Unknown,
 };
 use agent_evidence::trust::{Head, Trust};
 use agent_evidence::verify::Claim;
@@ -185,7 +185,12 @@ impl Story {
             cause: RevokeCause::Exit,
             code: Some(0),
             signal: None,
-            acts: acts.into_iter().chain(more).map(|(kind, count)| KindCount { kind, count }).collect::<Vec<_>>().into(),
+            acts: acts
+                .into_iter()
+                .chain(more)
+                .map(|(kind, count)| KindCount { kind, count })
+                .collect::<Vec<_>>()
+                .into(),
             entries: state.number.0 + 1,
             hash: state.hash,
         }
@@ -224,15 +229,42 @@ impl Story {
 struct Cases(Vec<Case>);
 
 impl Cases {
-    fn add(&mut self, name: &str, what: &'static str, files: Files, trust: Option<Trust>, findings: &[&'static str]) -> Result<(), BuildError> {
+    fn add(
+        &mut self,
+        name: &str,
+        what: &'static str,
+        files: Files,
+        trust: Option<Trust>,
+        findings: &[&'static str],
+    ) -> Result<(), BuildError> {
         let text = trust.map(|trust| trust.to_toml()).transpose()?;
-        let exit = if !findings.is_empty() { 1 } else if text.is_some() { 0 } else { 2 };
-        self.0.push(Case { name: name.to_owned(), what, files, trust: text, strict: false, exit, findings: findings.to_vec() });
+        let exit = if !findings.is_empty() {
+            1
+        } else if text.is_some() {
+            0
+        } else {
+            2
+        };
+        self.0.push(Case {
+            name: name.to_owned(),
+            what,
+            files,
+            trust: text,
+            strict: false,
+            exit,
+            findings: findings.to_vec(),
+        });
         Ok(())
     }
 
     /// A log as it stands, with a trust file that knows it as it stands.
-    fn log(&mut self, name: &str, what: &'static str, log: &Builder, findings: &[&'static str]) -> Result<(), BuildError> {
+    fn log(
+        &mut self,
+        name: &str,
+        what: &'static str,
+        log: &Builder,
+        findings: &[&'static str],
+    ) -> Result<(), BuildError> {
         self.add(name, what, log.files()?, Some(log.trust()?), findings)
     }
 
@@ -352,7 +384,13 @@ fn in_order(cases: &mut Cases) -> Result<(), BuildError> {
     grown.0.insert("checkpoint".to_owned(), early.files()?.0.get("checkpoint").cloned().unwrap_or_default());
     let mut trust = trust;
     trust.heads.clear();
-    cases.add("in_order_grown", "nothing: files of a later time under an earlier checkpoint", grown, Some(trust), &[])?;
+    cases.add(
+        "in_order_grown",
+        "nothing: files of a later time under an earlier checkpoint",
+        grown,
+        Some(trust),
+        &[],
+    )?;
     Ok(())
 }
 
@@ -386,7 +424,13 @@ fn checkpoints(cases: &mut Cases) -> Result<(), BuildError> {
     let remove = |files: &mut Files| drop(files.0.remove("checkpoint"));
     cases.damaged("checkpoint_missing", "the checkpoint was removed", &log, remove, &["checkpoint_missing"])?;
     let malformed = |files: &mut Files| *file(files, "checkpoint") = b"affiant.example/vectors\n14\n".to_vec();
-    cases.damaged("checkpoint_malformed", "the checkpoint was cut short", &log, malformed, &["checkpoint_malformed"])?;
+    cases.damaged(
+        "checkpoint_malformed",
+        "the checkpoint was cut short",
+        &log,
+        malformed,
+        &["checkpoint_malformed"],
+    )?;
     let huge = |files: &mut Files| {
         let text = format!("{ORIGIN}\n9007199254740992\n");
         let checkpoint = String::from_utf8_lossy(file(files, "checkpoint")).replace(&format!("{ORIGIN}\n14\n"), &text);
@@ -417,12 +461,30 @@ fn files_changed(cases: &mut Cases) -> Result<(), BuildError> {
     let log = Story::begin()?.end();
     let long = long_log()?;
     let remove = |path: &'static str| move |files: &mut Files| drop(files.0.remove(path));
-    cases.damaged("tile_missing", "the tile of leaf hashes was removed", &log, remove("tile/0/000.p/14"), &["tile_missing"])?;
+    cases.damaged(
+        "tile_missing",
+        "the tile of leaf hashes was removed",
+        &log,
+        remove("tile/0/000.p/14"),
+        &["tile_missing"],
+    )?;
     let flip = |path: &'static str, at: usize| move |files: &mut Files| file(files, path)[at] ^= 1;
-    cases.damaged("tile_differs", "a hash above the leaves was changed", &long, flip("tile/1/000.p/1", 3), &["tile_differs"])?;
+    cases.damaged(
+        "tile_differs",
+        "a hash above the leaves was changed",
+        &long,
+        flip("tile/1/000.p/1", 3),
+        &["tile_differs"],
+    )?;
     let short = |files: &mut Files| file(files, "tile/0/000.p/14").truncate(100);
     cases.damaged("tile_short", "the tile of leaf hashes was cut short", &log, short, &["tile_differs"])?;
-    cases.damaged("bundle_missing", "256 entries were removed", &long, remove("tile/entries/000"), &["bundle_missing"])?;
+    cases.damaged(
+        "bundle_missing",
+        "256 entries were removed",
+        &long,
+        remove("tile/entries/000"),
+        &["bundle_missing"],
+    )?;
     let short = |files: &mut Files| {
         file(files, "tile/entries/000.p/14").pop();
     };
@@ -444,7 +506,13 @@ fn files_changed(cases: &mut Cases) -> Result<(), BuildError> {
             files.0.insert("checkpoint".to_owned(), keep);
         }
     };
-    cases.damaged("entry_rewritten", "entry 8 was edited and the tile made to fit", &log, both, &["previous_mismatch", "session_hash_wrong", "session_hash_wrong", "equivocation", "root_mismatch"])?;
+    cases.damaged(
+        "entry_rewritten",
+        "entry 8 was edited and the tile made to fit",
+        &log,
+        both,
+        &["previous_mismatch", "session_hash_wrong", "session_hash_wrong", "equivocation", "root_mismatch"],
+    )?;
     Ok(())
 }
 
@@ -467,8 +535,18 @@ fn entries_malformed(cases: &mut Cases) -> Result<(), BuildError> {
         ("negative_zero", "a negative zero", "\"oflags\":0", "\"oflags\":-0"),
         ("huge_number", "a number of 400 digits", "\"uid\":1000", HUGE),
         ("large_number", "a number above the field's range", "\"uid\":1000", "\"uid\":4294967296"),
-        ("padding_bits", "base64 with bits set that stand for nothing", "\"rnd\":\"", "\"rnd\":\"AAAAAAAAAAAAAAAAAAAAAB==\",\"x\":\""),
-        ("plain_as_base64", "text that must not be base64", "\"comm\":\"python3\"", "\"comm\":{\"b64\":\"cHl0aG9uMw==\"}"),
+        (
+            "padding_bits",
+            "base64 with bits set that stand for nothing",
+            "\"rnd\":\"",
+            "\"rnd\":\"AAAAAAAAAAAAAAAAAAAAAB==\",\"x\":\"",
+        ),
+        (
+            "plain_as_base64",
+            "text that must not be base64",
+            "\"comm\":\"python3\"",
+            "\"comm\":{\"b64\":\"cHl0aG9uMw==\"}",
+        ),
         ("null", "a null for an absent value", "\"oflags\":0", "\"oflags\":0,\"errno\":null"),
         ("empty_marks", "an empty set, which must be absent", "\"claims\":", "\"marks\":[],\"claims\":"),
         ("trailing_line_feed", "a byte after the end", "\"comm\":\"python3\"}}}", "\"comm\":\"python3\"}}}\n"),
@@ -506,19 +584,43 @@ fn entries_misplaced(cases: &mut Cases) -> Result<(), BuildError> {
     };
     let (files, trust) = rebuilt(&|entries| entries.swap(8, 9))?;
     let findings = [
-        "index_wrong", "previous_mismatch", "session_number_wrong", "index_wrong", "previous_mismatch",
-        "session_number_wrong", "previous_mismatch", "session_hash_wrong", "session_number_wrong", "session_hash_wrong",
+        "index_wrong",
+        "previous_mismatch",
+        "session_number_wrong",
+        "index_wrong",
+        "previous_mismatch",
+        "session_number_wrong",
+        "previous_mismatch",
+        "session_hash_wrong",
+        "session_number_wrong",
+        "session_hash_wrong",
     ];
-    cases.add("entries_reordered", "entries 8 and 9 were swapped, by whoever has the keys", files, Some(trust), &findings)?;
+    cases.add(
+        "entries_reordered",
+        "entries 8 and 9 were swapped, by whoever has the keys",
+        files,
+        Some(trust),
+        &findings,
+    )?;
     let (files, trust) = rebuilt(&|entries| drop(entries.remove(8)))?;
     let removed = [
-        "index_wrong", "previous_mismatch", "session_number_wrong", "number_hole", "session_hash_wrong", "revoked_wrong",
+        "index_wrong",
+        "previous_mismatch",
+        "session_number_wrong",
+        "number_hole",
+        "session_hash_wrong",
+        "revoked_wrong",
         "session_hash_wrong",
     ];
     cases.add("entry_removed", "entry 8 was removed, by whoever has the keys", files, Some(trust), &removed)?;
     let repeated = [
-        "index_wrong", "previous_mismatch", "session_number_wrong", "number_repeated", "session_hash_wrong",
-        "revoked_wrong", "session_hash_wrong",
+        "index_wrong",
+        "previous_mismatch",
+        "session_number_wrong",
+        "number_repeated",
+        "session_hash_wrong",
+        "revoked_wrong",
+        "session_hash_wrong",
     ];
     let (files, trust) = rebuilt(&|entries| entries.insert(9, entries[8].clone()))?;
     cases.add("entry_repeated", "entry 8 was written twice, by whoever has the keys", files, Some(trust), &repeated)?;
@@ -534,13 +636,23 @@ fn entries_misplaced(cases: &mut Cases) -> Result<(), BuildError> {
     let mut story = Story::begin()?;
     let draft = story.log.draft(Builder::workload());
     story.log.append_draft(&draft, |place| place.control_number = Some(agent_evidence::record::ControlNumber(5)));
-    cases.log("control_number_wrong", "entry 10 is numbered as control entry and is none", &story.end(), &["control_number_wrong", "control_number_wrong"])?;
+    cases.log(
+        "control_number_wrong",
+        "entry 10 is numbered as control entry and is none",
+        &story.end(),
+        &["control_number_wrong", "control_number_wrong"],
+    )?;
     let log = Story::with(|story| {
         let draft = Draft { workload: Some(EntryIndex(4)), ..story.log.draft(Builder::workload()) };
         story.log.append_draft(&draft, |_| {});
         story.log.append(Body::Identified(Identified { of: EntryIndex(4), workload: EntryIndex(5) }));
     })?;
-    cases.log("reference_wrong", "entries refer to entry 4, which is neither workload nor unknown", &log, &["reference_wrong", "reference_wrong"])?;
+    cases.log(
+        "reference_wrong",
+        "entries refer to entry 4, which is neither workload nor unknown",
+        &log,
+        &["reference_wrong", "reference_wrong"],
+    )?;
 
     let mut log = Builder::empty()?;
     log.first_epoch();
@@ -556,7 +668,12 @@ fn entries_misplaced(cases: &mut Cases) -> Result<(), BuildError> {
     log.append(Body::Genesis(Genesis { origin: "affiant.example/other".into(), format: 2, ..genesis }));
     log.first_epoch();
     let log = Story::begin_in(log).end();
-    cases.log("genesis_wrong", "the genesis names another log and format", &log, &["genesis_wrong", "genesis_wrong"])?;
+    cases.log(
+        "genesis_wrong",
+        "the genesis names another log and format",
+        &log,
+        &["genesis_wrong", "genesis_wrong"],
+    )?;
     Ok(())
 }
 
@@ -571,7 +688,12 @@ fn sessions(cases: &mut Cases) -> Result<(), BuildError> {
     let kernel = Some(story.log.number(0, Class::File));
     let draft = Draft { session: None, ..story.draft(open(b"/x"), kernel) };
     story.log.append_draft(&draft, |place| place.session_number = Some(agent_evidence::record::SessionNumber(4)));
-    cases.log("session_number_wrong", "entry 10 has a number in a session that it does not name", &story.end(), &["session_number_wrong"])?;
+    cases.log(
+        "session_number_wrong",
+        "entry 10 has a number in a session that it does not name",
+        &story.end(),
+        &["session_number_wrong"],
+    )?;
     let mut story = Story::begin()?;
     story.act(exit(), Class::Process);
     story.revoke(|_| {});
@@ -586,15 +708,27 @@ fn sessions(cases: &mut Cases) -> Result<(), BuildError> {
         row.hash.0[31] ^= 1;
     }
     story.log.append(Body::Heartbeat(heartbeat));
-    cases.log("session_hash_wrong", "a heartbeat states another running hash", &story.end(), &["session_hash_wrong"])?;
-    let revoked = |name: &str, what, change: &dyn Fn(&mut Revoked<'_>), findings: &[&'static str], cases: &mut Cases| {
-        let mut story = Story::begin()?;
-        story.act(exit(), Class::Process);
-        story.revoke(change);
-        story.disarm();
-        cases.log(name, what, &story.log, findings)
-    };
-    revoked("revoked_wrong_id", "the session ends under another id", &|r| r.id = "s-2".into(), &["revoked_wrong"], cases)?;
+    cases.log(
+        "session_hash_wrong",
+        "a heartbeat states another running hash",
+        &story.end(),
+        &["session_hash_wrong"],
+    )?;
+    let revoked =
+        |name: &str, what, change: &dyn Fn(&mut Revoked<'_>), findings: &[&'static str], cases: &mut Cases| {
+            let mut story = Story::begin()?;
+            story.act(exit(), Class::Process);
+            story.revoke(change);
+            story.disarm();
+            cases.log(name, what, &story.log, findings)
+        };
+    revoked(
+        "revoked_wrong_id",
+        "the session ends under another id",
+        &|r| r.id = "s-2".into(),
+        &["revoked_wrong"],
+        cases,
+    )?;
     revoked("revoked_wrong_count", "the end counts one entry less", &|r| r.entries -= 1, &["revoked_wrong"], cases)?;
     let acts = |r: &mut Revoked<'_>| {
         if let List::Owned(acts) = &mut r.acts {
@@ -602,7 +736,13 @@ fn sessions(cases: &mut Cases) -> Result<(), BuildError> {
         }
     };
     revoked("revoked_wrong_acts", "the end conceals the opens", &acts, &["revoked_wrong"], cases)?;
-    revoked("revoked_wrong_hash", "the end states another running hash", &|r| r.hash.0[0] ^= 1, &["session_hash_wrong"], cases)?;
+    revoked(
+        "revoked_wrong_hash",
+        "the end states another running hash",
+        &|r| r.hash.0[0] ^= 1,
+        &["session_hash_wrong"],
+        cases,
+    )?;
     Ok(())
 }
 
@@ -643,7 +783,12 @@ fn numbers(cases: &mut Cases) -> Result<(), BuildError> {
         }
     }
     story.log.append(Body::Disarmed(disarmed));
-    cases.log("number_hole_at_end", "an open was numbered, and the run ended without it", &story.log, &["number_hole"])?;
+    cases.log(
+        "number_hole_at_end",
+        "an open was numbered, and the run ended without it",
+        &story.log,
+        &["number_hole"],
+    )?;
     let mut story = Story::begin()?;
     story.heartbeat();
     let mut heartbeat = story.log.heartbeat(&[]);
@@ -664,7 +809,12 @@ fn numbers(cases: &mut Cases) -> Result<(), BuildError> {
         let lost = story.log.number(0, Class::File).seq;
         story.log.append(gap(GapCause::Unexplained, Class::File, lost, lost, 1));
     })?;
-    cases.log("loss_unexplained", "an event was lost that the kernel side did not count", &log, &["loss_unexplained"])?;
+    cases.log(
+        "loss_unexplained",
+        "an event was lost that the kernel side did not count",
+        &log,
+        &["loss_unexplained"],
+    )?;
     let log = Story::with(|story| {
         let lost = story.log.number(0, Class::File).seq;
         story.log.append(gap(GapCause::RingFull, Class::File, lost, lost, 1));
@@ -747,18 +897,54 @@ fn trust(cases: &mut Cases) -> Result<(), BuildError> {
     let mut trust = log.trust()?;
     trust.heads = vec![Head { size: TreeSize(14), root: log.checkpoint()?.root }];
     let findings = ["equivocation", "genesis_untrusted"];
-    cases.add("genesis_untrusted", "the log was begun anew under the same keys", anew.files()?, Some(trust), &findings)?;
+    cases.add(
+        "genesis_untrusted",
+        "the log was begun anew under the same keys",
+        anew.files()?,
+        Some(trust),
+        &findings,
+    )?;
     let trust = with(&|trust| trust.first_epoch_key.0[0] ^= 1)?;
-    cases.add("first_epoch_untrusted", "the trust file names another first epoch", files.clone(), Some(trust), &["first_epoch_untrusted"])?;
+    cases.add(
+        "first_epoch_untrusted",
+        "the trust file names another first epoch",
+        files.clone(),
+        Some(trust),
+        &["first_epoch_untrusted"],
+    )?;
     let mut shorter = Story::begin()?.end();
     shorter.entries.truncate(11);
-    cases.add("log_truncated", "the last three entries were removed, by whoever has the keys", shorter.files()?, Some(log.trust()?), &["log_truncated"])?;
+    cases.add(
+        "log_truncated",
+        "the last three entries were removed, by whoever has the keys",
+        shorter.files()?,
+        Some(log.trust()?),
+        &["log_truncated"],
+    )?;
     let trust = with(&|trust| trust.heads = vec![Head { size: TreeSize(9), root: RootHash([1; 32]) }])?;
-    cases.add("head_mismatch", "the trust file remembers another beginning", files.clone(), Some(trust), &["head_mismatch"])?;
+    cases.add(
+        "head_mismatch",
+        "the trust file remembers another beginning",
+        files.clone(),
+        Some(trust),
+        &["head_mismatch"],
+    )?;
     let trust = with(&|trust| trust.heads = vec![Head { size: TreeSize(14), root: RootHash([1; 32]) }])?;
-    cases.add("equivocation", "the trust file remembers another tree of the same size", files.clone(), Some(trust), &["equivocation"])?;
+    cases.add(
+        "equivocation",
+        "the trust file remembers another tree of the same size",
+        files.clone(),
+        Some(trust),
+        &["equivocation"],
+    )?;
     let trust = with(&|trust| trust.minimum_tier = KeyTier::T1)?;
-    cases.add("tier_too_low", "the trust file requires a key in a TPM", files.clone(), Some(trust), &["tier_too_low"])?;
+    cases.add(
+        "tier_too_low",
+        "the trust file requires a key in a TPM",
+        files.clone(),
+        Some(trust),
+        &["tier_too_low"],
+    )?;
     let trust = with(&|trust| trust.required.push(Claim::NonEquivocation))?;
     cases.add("claim_not_proved", "the trust file requires witnesses", files, Some(trust), &["claim_not_proved"])?;
     Ok(())

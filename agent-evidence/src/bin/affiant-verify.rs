@@ -15,7 +15,11 @@ use clap::Parser;
 /// Exit codes: 0 every claim that the trust file requires is proved; 1 findings; 2 could not check, or no trust file
 /// (self-consistent, signer not established).
 #[derive(Parser)]
-#[command(name = "affiant-verify", version, after_help = "Example:\n  affiant-verify /var/lib/affiant/log --trust host.trust.toml")]
+#[command(
+    name = "affiant-verify",
+    version,
+    after_help = "Example:\n  affiant-verify /var/lib/affiant/log --trust host.trust.toml"
+)]
 struct Arguments {
     /// The log's directory: with `checkpoint` and `tile/`.
     path: PathBuf,

@@ -4,8 +4,8 @@ use super::ids::{
     BootTime, CgroupId, ChainHash, Class, Digest, EntryIndex, EpochNumber, Id128, PublicKey, RootHash, SessionNumber,
     Signature, TreeSize,
 };
-use super::schema::{object, row, words};
 use super::list::List;
+use super::schema::{object, row, words};
 use super::text::Text;
 
 words! {

@@ -3,11 +3,11 @@
 use super::Kind;
 use super::act::CommClaims;
 use super::ids::{BootTime, CgroupId, ChainHash, Nanoseconds, ProcessCookie};
-use super::schema::{object, words};
 use super::list::List;
+use super::read::{Decode, DecodeError, Reader};
+use super::schema::{object, words};
 use super::text::Text;
 use super::write::{Encode, Writer};
-use super::read::{Decode, DecodeError, Reader};
 
 words! {
     /// What sort of thing a workload is.
@@ -216,4 +216,3 @@ object! {
         hash: ChainHash = "hash",
     }
 }
-

@@ -24,7 +24,7 @@ pub use act::{
     OpenClaims, Transport,
 };
 pub use control::{
-    Armed, Cadence, Counter, Disarmed, DisarmCause, Epoch, Gap, GapCause, Genesis, Heartbeat, Hook, Identified,
+    Armed, Cadence, Counter, DisarmCause, Disarmed, Epoch, Gap, GapCause, Genesis, Heartbeat, Hook, Identified,
     KeyTier, LossShare, NotCovered, NumberRange, Predecessor, Recovered, RecoveryCause, Scope, ScopeRoot, SecureBoot,
     SessionState, Succession, Unknown,
 };

@@ -353,9 +353,9 @@ macro_rules! bodies {
             }
         }
 
-        /// The part of an entry that its kind decides.
+        /// The part of an entry that its kind decides. Large and unboxed: it lives on the stack between decoding an
+        /// event and writing its entry.
         #[derive(Debug, Clone, PartialEq, Eq)]
-        #[expect(clippy::large_enum_variant, reason = "a body lives on the stack between decoding an event and writing its entry; boxing it would allocate per event")]
         pub enum Body<'a> { $( $(#[doc = $doc])* $kind($body $(<$life>)?), )* }
 
         impl Body<'_> {

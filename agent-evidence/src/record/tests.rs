@@ -94,7 +94,8 @@ fn random_byte_strings_have_one_form_that_reads_back() {
             2 => &[b"a", b"\n", "\u{85}".as_bytes(), b"\x7f"],
             _ => &[b"a", b"\xff", b"\xed\xa0\x80", b"\0"],
         };
-        let path: Vec<u8> = (0..numbers.below(40)).flat_map(|_| alphabet[numbers.below(alphabet.len())].to_vec()).collect();
+        let path: Vec<u8> =
+            (0..numbers.below(40)).flat_map(|_| alphabet[numbers.below(alphabet.len())].to_vec()).collect();
         let bytes = encoded(&open(&path));
         let record = decode(&bytes).unwrap_or_else(|error| panic!("seed {seed:#x} round {round}: {error}"));
         assert_eq!(record.draft, open(&path), "seed {seed:#x} round {round}");
@@ -125,7 +126,11 @@ fn refused(from: &str, to: &str) -> DecodeError {
 
 #[test]
 fn a_second_json_reading_of_an_entry_is_refused() {
-    let key = |expected| move |error: DecodeError| assert!(matches!(error, DecodeError::Key { expected: e, .. } if e == expected), "{error:?}");
+    let key = |expected| {
+        move |error: DecodeError| {
+            assert!(matches!(error, DecodeError::Key { expected: e, .. } if e == expected), "{error:?}")
+        }
+    };
     key("kind")(refused(r#""i":7,"#, r#""i":7,"i":7,"#));
     key("i")(refused(r#""i":7,"kind":"open""#, r#""kind":"open","i":7"#));
     key("prev")(refused(r#""w":4,"#, r#""unknown":4,"#));
@@ -246,44 +251,101 @@ fn every_kind_fits_when_everything_in_it_is_far_too_long() {
     let device = Device { major: u32::MAX, minor: u32::MAX };
     let bodies = [
         Body::Genesis(Genesis {
-            format: 1, origin: text(), log_key: text(), key_tier: KeyTier::T0, boot_id: text(), kernel: text(),
+            format: 1,
+            origin: text(),
+            log_key: text(),
+            key_tier: KeyTier::T0,
+            boot_id: text(),
+            kernel: text(),
             machine: Some(digest),
-            predecessor: Some(Predecessor { origin: text(), size: TreeSize(EntryIndex::MAX.0), root: RootHash([255; 32]) }),
+            predecessor: Some(Predecessor {
+                origin: text(),
+                size: TreeSize(EntryIndex::MAX.0),
+                root: RootHash([255; 32]),
+            }),
         }),
         Body::Armed(Armed {
-            run: Id128([255; 16]), boot_id: text(), capture_id: Id128([255; 16]), resumed: false, agent_version: text(),
-            agent_digest: digest, object_digest: digest, offsets_digest: digest, config_digest: digest, kernel: text(),
-            lockdown: text(), secure_boot: SecureBoot::Unknown, hook_tier: text(), key_tier: KeyTier::T0,
+            run: Id128([255; 16]),
+            boot_id: text(),
+            capture_id: Id128([255; 16]),
+            resumed: false,
+            agent_version: text(),
+            agent_digest: digest,
+            object_digest: digest,
+            offsets_digest: digest,
+            config_digest: digest,
+            kernel: text(),
+            lockdown: text(),
+            secure_boot: SecureBoot::Unknown,
+            hook_tier: text(),
+            key_tier: KeyTier::T0,
             cadence: Cadence { commit_ms: u32::MAX, seal_ms: u32::MAX, heartbeat_ms: u32::MAX },
-            hooks: hooks.into(), not_covered: missing.into(), scope: text(),
+            hooks: hooks.into(),
+            not_covered: missing.into(),
+            scope: text(),
         }),
         Body::Heartbeat(Heartbeat {
-            capture_id: Id128([255; 16]), counters: counters.clone().into(), sessions: sessions.clone().into(),
-            hooks_ok: false, hooks_digest: digest,
+            capture_id: Id128([255; 16]),
+            counters: counters.clone().into(),
+            sessions: sessions.clone().into(),
+            hooks_ok: false,
+            hooks_digest: digest,
         }),
         Body::Disarmed(Disarmed {
-            cause: DisarmCause::HostStop, capture_id: Id128([255; 16]), counters: counters.into(), sessions: sessions.into(),
+            cause: DisarmCause::HostStop,
+            capture_id: Id128([255; 16]),
+            counters: counters.into(),
+            sessions: sessions.into(),
         }),
         Body::Gap(Gap {
-            cause: GapCause::NotObserved, capture_id: Id128([255; 16]), ranges: ranges.into(), count: u64::MAX,
-            shares: vec![LossShare { scope: CgroupId(u64::MAX), count: u64::MAX }; 1_100].into(), from: Some(BootTime(u64::MAX)), to: Some(BootTime(u64::MAX)),
+            cause: GapCause::NotObserved,
+            capture_id: Id128([255; 16]),
+            ranges: ranges.into(),
+            count: u64::MAX,
+            shares: vec![LossShare { scope: CgroupId(u64::MAX), count: u64::MAX }; 1_100].into(),
+            from: Some(BootTime(u64::MAX)),
+            to: Some(BootTime(u64::MAX)),
         }),
         Body::Scope(Scope { text: text(), host_classes: 15, roots: roots.into() }),
         Body::Workload(Workload {
-            sort: WorkloadKind::Kubernetes, id: text(), cgroup: CgroupId(u64::MAX), path: text(), how: text(),
+            sort: WorkloadKind::Kubernetes,
+            id: text(),
+            cgroup: CgroupId(u64::MAX),
+            path: text(),
+            how: text(),
             labels: labels.clone().into(),
         }),
         Body::Issued(Issued {
-            id: text(), identity: text(), cgroup: CgroupId(u64::MAX), uid: u32::MAX, gid: u32::MAX,
+            id: text(),
+            identity: text(),
+            cgroup: CgroupId(u64::MAX),
+            uid: u32::MAX,
+            gid: u32::MAX,
             ttl: Some(Nanoseconds(u64::MAX)),
             by: Requester { process: Some(ProcessCookie(u64::MAX)), tgid: u32::MAX, uid: u32::MAX, gid: u32::MAX },
             claims: IssuedClaims { task: Some(text()), labels: labels.into() },
         }),
         Body::Exec(Exec {
-            path: Some(text()), argv: TextList::Nul(&arguments), argc: u32::MAX, cwd: Some(text()), tgid: u32::MAX,
-            parent: ProcessCookie(u64::MAX), uid: u32::MAX, gid: u32::MAX, euid: u32::MAX, egid: u32::MAX, suid: u32::MAX,
-            sgid: u32::MAX, login_uid: Some(u32::MAX), caps: Capabilities(u64::MAX), ino: u64::MAX, dev: device,
-            nlink: u32::MAX, mode: u32::MAX, size: u64::MAX, marks: ActMarks::RACY,
+            path: Some(text()),
+            argv: TextList::Nul(&arguments),
+            argc: u32::MAX,
+            cwd: Some(text()),
+            tgid: u32::MAX,
+            parent: ProcessCookie(u64::MAX),
+            uid: u32::MAX,
+            gid: u32::MAX,
+            euid: u32::MAX,
+            egid: u32::MAX,
+            suid: u32::MAX,
+            sgid: u32::MAX,
+            login_uid: Some(u32::MAX),
+            caps: Capabilities(u64::MAX),
+            ino: u64::MAX,
+            dev: device,
+            nlink: u32::MAX,
+            mode: u32::MAX,
+            size: u64::MAX,
+            marks: ActMarks::RACY,
             claims: ExecClaims { comm: text(), invoked: Some(text()) },
         }),
     ];
@@ -302,7 +364,12 @@ fn a_session_is_its_own_issued_entry() {
     let mut draft = open(b"");
     draft.session = None;
     draft.body = Body::Issued(Issued {
-        id: "s1".into(), identity: "spiffe://h/s1".into(), cgroup: CgroupId(1), uid: 0, gid: 0, ttl: None,
+        id: "s1".into(),
+        identity: "spiffe://h/s1".into(),
+        cgroup: CgroupId(1),
+        uid: 0,
+        gid: 0,
+        ttl: None,
         by: Requester { process: None, tgid: 1, uid: 0, gid: 0 },
         claims: IssuedClaims { task: None, labels: List::default() },
     });

@@ -9,9 +9,9 @@ use crate::chain;
 use crate::epoch::EpochStatement;
 use crate::note::{KeyName, VerifierKey, verify_ed25519};
 use crate::record::{
-    Armed, Body, BootTime, ChainHash, Class, ControlNumber, Counter, Disarmed, DisarmCause, EntryIndex, Epoch, Gap, GapCause,
-    Genesis, Heartbeat, Id128, Issued, Kind, KeyTier, LeafHash, PublicKey, Record, Recovered, RecoveryCause, Revoked,
-    SessionNumber, SessionState, Succession, TreeSize, WallTime, decode_with,
+    Armed, Body, BootTime, ChainHash, Class, ControlNumber, Counter, DisarmCause, Disarmed, EntryIndex, Epoch, Gap,
+    GapCause, Genesis, Heartbeat, Id128, Issued, KeyTier, Kind, LeafHash, PublicKey, Record, Recovered, RecoveryCause,
+    Revoked, SessionNumber, SessionState, Succession, TreeSize, WallTime, decode_with,
 };
 
 use super::Options;
@@ -26,8 +26,25 @@ const CLOCK_STEP_MIN: i128 = 100_000_000;
 /// Most workloads and unknown acts remembered for checking references to them: 8 bytes each.
 const REFERENCES_MAX: usize = 4_000_000;
 
-/// Most sessions followed at once, and most reported.
-const SESSIONS_MAX: usize = 1_000_000;
+/// Most sessions remembered, at about 300 bytes each.
+const SESSIONS_MAX: usize = 200_000;
+
+/// Entries that later ones may refer to.
+#[derive(Debug, Default)]
+struct Targets(HashSet<EntryIndex>);
+
+impl Targets {
+    fn insert(&mut self, index: EntryIndex) {
+        if self.0.len() < REFERENCES_MAX {
+            self.0.insert(index);
+        }
+    }
+
+    /// Whether the entry is one of them, or could be one that was too many to remember.
+    fn may_have(&self, index: EntryIndex) -> bool {
+        self.0.contains(&index) || self.0.len() >= REFERENCES_MAX
+    }
+}
 
 /// What is known of one session.
 #[derive(Debug, Clone)]
@@ -47,7 +64,11 @@ enum Run {
     /// None yet.
     Before,
     Armed(RunStart),
-    Ended { capture: Id128, wall: WallTime, upgrade: bool },
+    Ended {
+        capture: Id128,
+        wall: WallTime,
+        upgrade: bool,
+    },
 }
 
 #[derive(Debug, Clone)]
@@ -71,8 +92,8 @@ pub(super) struct Audit {
     control_next: u64,
     sessions: HashMap<EntryIndex, Session>,
     sessions_total: u64,
-    workloads: HashSet<EntryIndex>,
-    unknowns: HashSet<EntryIndex>,
+    workloads: Targets,
+    unknowns: Targets,
     counters: Counters,
     counters_overflowed: bool,
     run: Run,
@@ -106,8 +127,8 @@ impl Audit {
             control_next: 0,
             sessions: HashMap::new(),
             sessions_total: 0,
-            workloads: HashSet::new(),
-            unknowns: HashSet::new(),
+            workloads: Targets::default(),
+            unknowns: Targets::default(),
             counters: Counters::default(),
             counters_overflowed: false,
             run: Run::Before,
@@ -269,7 +290,8 @@ impl Audit {
     /// A tier above T0 needs attestation evidence, of which this version of the format has none.
     fn key_tier(&mut self, claimed: KeyTier) {
         if claimed != KeyTier::T0 && self.tier == KeyTier::T0 {
-            let text = format!("the log claims tier {} for its key without evidence; it is judged as T0", claimed.as_str());
+            let text =
+                format!("the log claims tier {} for its key without evidence; it is judged as T0", claimed.as_str());
             self.notes.push_once(Note { name: "tier_claimed", index: None, text });
         }
     }
@@ -444,7 +466,7 @@ impl Audit {
     fn body(&mut self, index: EntryIndex, record: &Record<'_>, findings: &mut Findings) {
         let draft = &record.draft;
         if let Some(workload) = draft.workload
-            && !self.workloads.contains(&workload)
+            && !self.workloads.may_have(workload)
         {
             findings.push(Finding::ReferenceWrong { index, to: workload });
         }
@@ -454,22 +476,16 @@ impl Audit {
             Body::Disarmed(disarmed) => self.disarmed(index, disarmed, draft.wall, findings),
             Body::Gap(gap) => self.gap(index, gap, findings),
             Body::Recovered(recovered) => self.recovered(index, recovered),
-            Body::Workload(_) => {
-                if self.workloads.len() < REFERENCES_MAX {
-                    self.workloads.insert(record.index());
-                }
-            }
+            Body::Workload(_) => self.workloads.insert(record.index()),
             Body::Unknown(_) => {
                 self.unknown_acts += 1;
-                if self.unknowns.len() < REFERENCES_MAX {
-                    self.unknowns.insert(record.index());
-                }
+                self.unknowns.insert(record.index());
             }
             Body::Identified(identified) => {
-                if !self.unknowns.contains(&identified.of) {
+                if !self.unknowns.may_have(identified.of) {
                     findings.push(Finding::ReferenceWrong { index, to: identified.of });
                 }
-                if !self.workloads.contains(&identified.workload) {
+                if !self.workloads.may_have(identified.workload) {
                     findings.push(Finding::ReferenceWrong { index, to: identified.workload });
                 }
             }
@@ -484,11 +500,8 @@ impl Audit {
         self.runs += 1;
         self.key_tier(armed.key_tier);
         self.window_before(index, armed, wall);
-        self.not_covered = armed
-            .not_covered
-            .iter()
-            .map(|item| format!("{} ({})", item.what.display(), item.why.display()))
-            .collect();
+        self.not_covered =
+            armed.not_covered.iter().map(|item| format!("{} ({})", item.what.display(), item.why.display())).collect();
         self.run = Run::Armed(RunStart {
             index,
             capture: armed.capture_id,
@@ -509,11 +522,14 @@ impl Audit {
             Run::Ended { capture, wall, .. } => (*wall, true, *capture == armed.capture_id),
         };
         let (name, what) = match (ended, same && armed.resumed) {
-            (_, true) => ("capture_resumed", "the kernel side captured alone, and what it had kept was read afterwards"),
-            (true, false) => ("not_observed", "nothing was observed"),
-            (false, false) => {
-                ("run_cut", "nothing was observed after the run stopped without a word, and its last entries may be missing")
+            (_, true) => {
+                ("capture_resumed", "the kernel side captured alone, and what it had kept was read afterwards")
             }
+            (true, false) => ("not_observed", "nothing was observed"),
+            (false, false) => (
+                "run_cut",
+                "nothing was observed after the run stopped without a word, and its last entries may be missing",
+            ),
         };
         self.windows += u64::from(name != "capture_resumed");
         let text = format!("from {} to {} (entry {}) {what}", iso(since), iso(wall), index.0);
@@ -694,13 +710,7 @@ impl Session {
         }
     }
 
-    fn check_revoked(
-        &mut self,
-        index: EntryIndex,
-        named: EntryIndex,
-        revoked: &Revoked<'_>,
-        findings: &mut Findings,
-    ) {
+    fn check_revoked(&mut self, index: EntryIndex, named: EntryIndex, revoked: &Revoked<'_>, findings: &mut Findings) {
         let mut wrong = |what| findings.push(Finding::RevokedWrong { index, what });
         let mut bad = false;
         let id: String = revoked.id.display().chars().take(256).collect();

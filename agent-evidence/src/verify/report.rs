@@ -130,9 +130,10 @@ impl SessionReport {
         match (self.wrong, self.revoked) {
             (true, _) => Outcome::Failed("see the findings".to_owned()),
             (false, None) => Outcome::NotProved("still open at the end of the log".to_owned()),
-            (false, Some(end)) => {
-                Outcome::Proved(format!("{} entries from {} to {}, complete as attributed", self.entries, self.issued.0, end.0))
-            }
+            (false, Some(end)) => Outcome::Proved(format!(
+                "{} entries from {} to {}, complete as attributed",
+                self.entries, self.issued.0, end.0
+            )),
         }
     }
 }
@@ -373,7 +374,9 @@ impl Facts<'_> {
         }
         let open = self.sessions.iter().filter(|session| session.revoked.is_none()).count();
         let total = self.sessions_total;
-        Outcome::Proved(format!("{total} sessions, {open} of them still open at the end; the others complete as attributed"))
+        Outcome::Proved(format!(
+            "{total} sessions, {open} of them still open at the end; the others complete as attributed"
+        ))
     }
 }
 
@@ -388,7 +391,9 @@ fn continuity(trust: &Trust, size: u64) -> String {
 /// What a tier means.
 pub(super) fn tier_in_words(tier: KeyTier) -> &'static str {
     match tier {
-        KeyTier::T0 => "a software key in a file on the host, which whoever became root there could have used or copied",
+        KeyTier::T0 => {
+            "a software key in a file on the host, which whoever became root there could have used or copied"
+        }
         KeyTier::T1 => "a key in a TPM that the site's own authority vouches for",
         KeyTier::T2 => "a key in a TPM that the cloud provider vouches for",
         KeyTier::T3 => "a key in a TPM that its vendor vouches for",

@@ -110,7 +110,9 @@ fn the_text_is_loud_about_a_software_key_and_never_says_just_verified() {
     for report in [
         check(&log.files().unwrap(), Some(&trust)).unwrap(),
         check(&log.files().unwrap(), None).unwrap(),
-        check(&Files::default(), Some(&trust)).err().map_or_else(|| panic!("no log"), |_| check(&log.files().unwrap(), None).unwrap()),
+        check(&Files::default(), Some(&trust))
+            .err()
+            .map_or_else(|| panic!("no log"), |_| check(&log.files().unwrap(), None).unwrap()),
     ] {
         let text = report.to_string();
         assert!(text.contains("TIER T0 - SOFTWARE KEY"), "{text}");
