@@ -1429,28 +1429,44 @@ def show(result, as_json):
 def run_vectors(directory):
     """Each directory with an `expected.json` holds `log/`, perhaps `trust.toml`, and what must come out."""
     passed = failed = 0
-    for name in sorted(os.listdir(directory)):
+    try:
+        names = sorted(os.listdir(directory))
+    except OSError as error:
+        print(f"cannot read {directory}: {error}", file=sys.stderr)
+        return 2
+    for name in names:
         place = os.path.join(directory, name)
-        expected_data = read_file(place, "expected.json", EXPECTED_BYTES_MAX)
-        if expected_data is None:
+        if not os.path.isdir(place):
             continue
-        expected = json.loads(expected_data)
-        trust_path = os.path.join(place, "trust.toml")
-        result = check(os.path.join(place, "log"), trust_path if os.path.exists(trust_path) else None,
-                       expected.get("strict", False))
-        seen = [(name, index) for name, index, _ in result[2].findings] if result[2] else []
-        wanted = list(zip(expected["findings"], expected["indexes"], strict=True))
-        # Readers may find things in another order, but not other things.
-        if result[0] == expected["exit"] and sorted(seen, key=repr) == sorted(wanted, key=repr):
-            passed += 1
-        else:
-            failed += 1
-            print(f"{name}: exit {result[0]} {seen}, expected {expected['exit']} {wanted} {result[3] or ''}")
+        wrong = run_vector(place)
+        passed, failed = (passed, failed + 1) if wrong else (passed + 1, failed)
+        if wrong:
+            print(f"{name}: {wrong}")
     print(f"{passed} passed, {failed} failed")
     return 1 if failed or not passed else 0
 
 
+def run_vector(place):
+    """What is wrong with the verdict on one vector, or None."""
+    try:
+        expected = json.loads(read_file(place, "expected.json", EXPECTED_BYTES_MAX) or b"")
+        wanted = list(zip(expected["findings"], expected["indexes"], strict=True))
+        code, strict = expected["exit"], expected["strict"]
+    except (Refused, ValueError, TypeError, KeyError, RecursionError) as error:
+        return f"no usable expected.json: {error}"
+    trust_path = os.path.join(place, "trust.toml")
+    result = check(os.path.join(place, "log"), trust_path if os.path.lexists(trust_path) else None, strict)
+    seen = [(name, index) for name, index, _ in result[2].findings] if result[2] else []
+    # Readers may find things in another order, but not other things.
+    if result[0] == code and sorted(seen, key=repr) == sorted(wanted, key=repr):
+        return None
+    return f"exit {result[0]} {seen}, expected {code} {wanted} {result[3] or ''}"
+
+
 def main(arguments):
+    # Names and paths may hold anything; printing them must not fail.
+    sys.stdout.reconfigure(errors="backslashreplace")
+    sys.stderr.reconfigure(errors="backslashreplace")
     trust_path, strict, as_json, vectors, places = None, False, False, None, []
     rest = iter(arguments)
     for argument in rest:

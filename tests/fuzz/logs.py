@@ -377,6 +377,8 @@ class Disk:
     def put(self, name, data):
         path = os.path.join(self.log, name)
         os.makedirs(os.path.dirname(path), exist_ok=True)
+        if os.path.isdir(path):
+            os.rmdir(path)
         with open(path, "wb") as file:
             file.write(data)
 
@@ -403,6 +405,8 @@ class Disk:
         with open(path, "rb") as file:
             data = bytearray(file.read())
         size, root = self.tree.size, self.tree.root()
+        if not os.path.isdir(os.path.join(self.log, "tile")):
+            return
         if way <= 2 and data:
             data[self.rng.randrange(len(data))] ^= 1 << self.rng.randrange(8)
             self.put(name, data)
