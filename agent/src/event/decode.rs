@@ -84,7 +84,7 @@ pub fn number_of(message: &[u8]) -> Option<KernelNumber> {
 /// # Errors
 /// [`DecodeError`]; nothing of a refused message is used but its number ([`number_of`]).
 pub fn decode(message: &[u8]) -> Result<Event<'_>, DecodeError> {
-    let (wire, _) = header::Header::ref_from_prefix(message).map_err(|_short| DecodeError::Short {
+    let (wire, _) = header::Header::read_from_prefix(message).map_err(|_short| DecodeError::Short {
         kind: 0,
         expected: size_of::<header::Header>(),
         seen: message.len(),
@@ -123,7 +123,7 @@ pub fn decode(message: &[u8]) -> Result<Event<'_>, DecodeError> {
         euid: wire.euid,
         egid: wire.egid,
         flags: wire.flags,
-        comm: Claim(until_nul(&wire.comm)),
+        comm: Claim(until_nul(message.get(COMM).unwrap_or_default())),
     };
     match kind {
         kind::FORK => fork(message, header),
@@ -162,7 +162,7 @@ fn exec<'a>(message: &'a [u8], header: Header<'a>) -> Result<Event<'a>, DecodeEr
     let invoked = Claim(strings.take(wire.name_len)?);
     let argv = strings.take(wire.argv_len)?;
     strings.end()?;
-    Ok(Event::Exec(Exec { header, wire: *wire, path, cwd, invoked, argv }))
+    Ok(Event::Exec(Exec { header, wire, path, cwd, invoked, argv }))
 }
 
 fn exit<'a>(message: &'a [u8], header: Header<'a>) -> Result<Event<'a>, DecodeError> {
@@ -214,6 +214,15 @@ fn connected<'a>(message: &'a [u8], header: Header<'a>, kind: u16) -> Result<Con
     if !matches!(endpoints.family, connect::AF_INET | connect::AF_INET6) {
         return Err(DecodeError::Reserved { kind, member: "family", seen: u64::from(endpoints.family) });
     }
+    if endpoints.family == connect::AF_INET {
+        // An IPv4 address has four bytes; the others are reserved.
+        for address in [endpoints.remote, endpoints.local] {
+            let beyond = address.iter().skip(4).fold(0u64, |seen, byte| seen | u64::from(*byte));
+            if beyond != 0 {
+                return Err(DecodeError::Reserved { kind, member: "bytes after an IPv4 address", seen: beyond });
+            }
+        }
+    }
     Strings::new(kind, message, rest).end()?;
     Ok(Connect { header, endpoints })
 }
@@ -227,14 +236,21 @@ fn open<'a>(message: &'a [u8], header: Header<'a>) -> Result<Event<'a>, DecodeEr
     let path = WalkedPath { names: strings.take(wire.path_len)?, flags: wire.path_flags };
     let asked = Claim(strings.take(wire.asked_len)?);
     strings.end()?;
-    Ok(Event::Open(Open { header, wire: *wire, path, asked }))
+    Ok(Event::Open(Open { header, wire, path, asked }))
 }
 
-fn fixed<T>(message: &[u8], kind: u16) -> Result<(&T, &[u8]), DecodeError>
+/// Where the thread name lies, which events borrow from the message.
+const COMM: std::ops::Range<usize> = {
+    let start = std::mem::offset_of!(header::Header, comm);
+    start..start + 16
+};
+
+/// The fixed part, copied out: a message replayed from a file need not be aligned as those in a ring are.
+fn fixed<T>(message: &[u8], kind: u16) -> Result<(T, &[u8]), DecodeError>
 where
     T: FromBytes + zerocopy::KnownLayout + zerocopy::Immutable,
 {
-    T::ref_from_prefix(message).map_err(|_short| DecodeError::Short {
+    T::read_from_prefix(message).map_err(|_short| DecodeError::Short {
         kind,
         expected: size_of::<T>(),
         seen: message.len(),
@@ -284,4 +300,175 @@ fn known_bits<T: Into<u64>>(kind: u16, member: &'static str, seen: T, all: T) ->
 
 fn until_nul(bytes: &[u8]) -> &[u8] {
     bytes.split(|byte| *byte == 0).next().unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use agent_common::file::path_flag;
+    use zerocopy::{FromZeros as _, IntoBytes as _};
+
+    fn head(kind: u16, class: u8, len: usize) -> header::Header {
+        let mut head = header::Header::new_zeroed();
+        head.kind = kind;
+        head.class = class;
+        head.version = WIRE_VERSION;
+        head.len = u32::try_from(len).unwrap();
+        head.seq = 7;
+        head.tgid = 42;
+        head.scope_id = 5;
+        head.comm = *b"python3\0\0\0\0\0\0\0\0\0";
+        head
+    }
+
+    fn exec_message() -> Vec<u8> {
+        let strings = b"true\0bin\0tmp\0/bin/truetrue\0x y\0";
+        let mut wire = process::Exec::new_zeroed();
+        wire.header = head(kind::EXEC, class::PROCESS, size_of::<process::Exec>() + strings.len());
+        (wire.path_len, wire.cwd_len, wire.name_len, wire.argv_len) = (9, 4, 9, 9);
+        (wire.path_flags, wire.cwd_flags) = (path_flag::COMPLETE, path_flag::COMPLETE);
+        [wire.as_bytes(), strings].concat()
+    }
+
+    fn connect_message(kind: u16, family: u16) -> Vec<u8> {
+        let mut wire = connect::Connect::new_zeroed();
+        wire.header = head(kind, class::NETWORK, size_of::<connect::Connect>());
+        wire.endpoints.family = family;
+        wire.endpoints.remote[..4].copy_from_slice(&[127, 0, 0, 1]);
+        wire.as_bytes().to_vec()
+    }
+
+    /// One good message of every kind.
+    fn samples() -> Vec<Vec<u8>> {
+        let mut fork = process::Fork::new_zeroed();
+        fork.header = head(kind::FORK, class::PROCESS, size_of::<process::Fork>());
+        let mut exit = process::Exit::new_zeroed();
+        exit.header = head(kind::EXIT, class::PROCESS, size_of::<process::Exit>());
+        let life = |kind| {
+            let mut life = cgroup::CgroupLife::new_zeroed();
+            life.header = head(kind, class::CGROUP, size_of::<cgroup::CgroupLife>() + 4);
+            life.path_len = 4;
+            [life.as_bytes(), b"/a/b"].concat()
+        };
+        let mut moved = cgroup::CgroupMove::new_zeroed();
+        moved.header = head(kind::CGROUP_MOVE, class::CGROUP, size_of::<cgroup::CgroupMove>() + 2);
+        moved.path_len = 2;
+        let mut open = file::Open::new_zeroed();
+        open.header = head(kind::OPEN, class::FILE, size_of::<file::Open>() + 7);
+        (open.path_len, open.asked_len) = (4, 3);
+        vec![
+            fork.as_bytes().to_vec(),
+            exec_message(),
+            exit.as_bytes().to_vec(),
+            life(kind::CGROUP_CREATE),
+            life(kind::CGROUP_REMOVE),
+            [moved.as_bytes(), b"/c"].concat(),
+            connect_message(kind::CONNECT, connect::AF_INET),
+            connect_message(kind::CONNECT_DONE, connect::AF_INET6),
+            [open.as_bytes(), b"f\0d\0", b"d/f"].concat(),
+        ]
+    }
+
+    fn with_len(mut message: Vec<u8>) -> Vec<u8> {
+        let len = u32::try_from(message.len()).unwrap();
+        message[4..8].copy_from_slice(&len.to_ne_bytes());
+        message
+    }
+
+    #[test]
+    fn every_kind_gives_its_header_back_wherever_it_lies_in_memory() {
+        for message in samples() {
+            for shift in 0..8 {
+                let moved = [vec![0; shift], message.clone()].concat();
+                let event = decode(&moved[shift..]).unwrap();
+                assert_eq!((event.header().number.seq, event.header().scope_id), (7, 5));
+                assert_eq!(event.header().comm, Claim(b"python3"));
+                assert_eq!(number_of(&moved[shift..]), Some(event.header().number));
+            }
+        }
+    }
+
+    #[test]
+    fn every_truncation_of_every_kind_is_refused() {
+        for message in samples() {
+            for len in 0..message.len() {
+                match decode(&message[..len]) {
+                    Err(DecodeError::Short { kind: 0, expected: 112, seen }) => assert!(seen == len && len < 112),
+                    Err(DecodeError::Length { seen, .. }) => assert!(seen == len && len >= 112),
+                    other => panic!("{len} bytes: {other:?}"),
+                }
+                if len >= 112 {
+                    // With the header's length put right, the fixed part or a string is what is missing.
+                    match decode(&with_len(message[..len].to_vec())) {
+                        Err(DecodeError::Short { seen, .. } | DecodeError::Length { seen, .. }) => assert_eq!(seen, len),
+                        other => panic!("{len} bytes: {other:?}"),
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_byte_too_many_is_refused() {
+        for mut message in samples() {
+            message.push(0);
+            assert!(matches!(decode(&message), Err(DecodeError::Length { .. })));
+            assert!(matches!(decode(&with_len(message)), Err(DecodeError::Length { .. })));
+        }
+    }
+
+    #[test]
+    fn every_changed_bit_gives_an_event_or_an_error() {
+        for message in samples() {
+            for bit in 0..message.len() * 8 {
+                let mut message = message.clone();
+                message[bit / 8] ^= 1 << (bit % 8);
+                let _ = decode(&message);
+            }
+        }
+    }
+
+    #[test]
+    fn reserved_members_and_undefined_flags_are_refused() {
+        let refused = |message: &[u8], wanted: &'static str| match decode(message) {
+            Err(DecodeError::Reserved { member, .. }) => assert_eq!(member, wanted),
+            other => panic!("{wanted}: {other:?}"),
+        };
+        let mut message = exec_message();
+        message[std::mem::offset_of!(header::Header, reserved)] = 1;
+        refused(&message, "header.reserved");
+        let mut message = exec_message();
+        message[std::mem::offset_of!(header::Header, flags) + 3] = 0x80;
+        refused(&message, "header.flags");
+        let mut message = exec_message();
+        message[std::mem::offset_of!(process::Exec, cwd_flags) + 1] = 0x80;
+        refused(&message, "cwd_flags");
+        let mut message = connect_message(kind::CONNECT, connect::AF_INET);
+        let remote = std::mem::offset_of!(connect::Connect, endpoints) + std::mem::offset_of!(connect::Endpoints, remote);
+        message[remote + 4] = 1;
+        refused(&message, "bytes after an IPv4 address");
+        refused(&connect_message(kind::CONNECT, 1), "family");
+    }
+
+    #[test]
+    fn another_version_kind_or_class_is_refused() {
+        let mut message = exec_message();
+        message[3] = WIRE_VERSION + 1;
+        assert_eq!(decode(&message), Err(DecodeError::Version { seen: WIRE_VERSION + 1 }));
+        let mut message = exec_message();
+        message[0] = 200;
+        assert_eq!(decode(&message), Err(DecodeError::Kind { seen: 200 }));
+        let mut message = exec_message();
+        message[2] = class::FILE;
+        let class = DecodeError::Class { kind: kind::EXEC, expected: class::PROCESS, seen: class::FILE };
+        assert_eq!(decode(&message), Err(class));
+    }
+
+    #[test]
+    fn an_exec_has_its_four_strings() {
+        let message = exec_message();
+        let Event::Exec(exec) = decode(&message).unwrap() else { panic!("not an exec") };
+        assert_eq!((exec.path.names, exec.cwd.names), (b"true\0bin\0".as_slice(), b"tmp\0".as_slice()));
+        assert_eq!((exec.invoked.0, exec.argv), (b"/bin/true".as_slice(), b"true\0x y\0".as_slice()));
+    }
 }

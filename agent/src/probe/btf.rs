@@ -416,3 +416,158 @@ fn u32_at(data: &[u8], at: usize, what: &'static str) -> Result<u32, BtfError> {
         None => Err(BtfError::Truncated { what, at, len: data.len() }),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A BTF section written by hand.
+    #[derive(Default)]
+    struct Writer {
+        types: Vec<u8>,
+        strings: Vec<u8>,
+        count: u32,
+    }
+
+    impl Writer {
+        fn new() -> Self {
+            Self { strings: vec![0], ..Self::default() }
+        }
+
+        fn name(&mut self, name: &str) -> u32 {
+            if name.is_empty() {
+                return 0;
+            }
+            let at = self.strings.len();
+            self.strings.extend_from_slice(name.as_bytes());
+            self.strings.push(0);
+            u32::try_from(at).unwrap()
+        }
+
+        /// Appends a type; its id is given back.
+        fn push(&mut self, name: &str, kind: u32, vlen: u32, size_or_type: u32, tail: &[u32]) -> u32 {
+            let name = self.name(name);
+            for word in [name, kind << 24 | vlen, size_or_type].iter().chain(tail) {
+                self.types.extend_from_slice(&word.to_ne_bytes());
+            }
+            self.count += 1;
+            self.count
+        }
+
+        /// Appends a struct of (name, type, bit offset).
+        fn structure(&mut self, name: &str, kind: u32, size: u32, members: &[(&str, u32, u32)]) -> u32 {
+            let tail: Vec<u32> =
+                members.iter().flat_map(|(name, ty, bits)| [self.name(name), *ty, *bits]).collect();
+            self.push(name, kind, u32::try_from(members.len()).unwrap(), size, &tail)
+        }
+
+        fn bytes(&self) -> Vec<u8> {
+            let mut out = Vec::new();
+            out.extend_from_slice(&0xeb9fu16.to_ne_bytes());
+            out.extend_from_slice(&[1, 0]);
+            let types = u32::try_from(self.types.len()).unwrap();
+            let strings = u32::try_from(self.strings.len()).unwrap();
+            for word in [24, 0, types, types, strings] {
+                out.extend_from_slice(&u32::to_ne_bytes(word));
+            }
+            [out, self.types.clone(), self.strings.clone()].concat()
+        }
+    }
+
+    /// `struct file { union { struct path { void *mnt; void *dentry; } f_path; }; unsigned f_mode; char comm[16]; }`
+    fn sample() -> Vec<u8> {
+        let mut btf = Writer::new();
+        let int = btf.push("unsigned int", KIND_INT, 0, 4, &[32]);
+        let pointer = btf.push("", KIND_PTR, 0, 0, &[]);
+        let path = btf.structure("path", KIND_STRUCT, 16, &[("mnt", pointer, 0), ("dentry", pointer, 64)]);
+        let path_const = btf.push("", 10, 0, path, &[]);
+        let union = btf.structure("", KIND_UNION, 16, &[("f_path", path_const, 0), ("__f_path", path, 0)]);
+        let mode = btf.push("fmode_t", KIND_TYPEDEF, 0, int, &[]);
+        let array = btf.push("", KIND_ARRAY, 0, 0, &[int, int, 4]);
+        btf.structure("file", KIND_STRUCT, 40, &[("f_mode", mode, 0), ("", union, 64), ("comm", array, 192)]);
+        btf.bytes()
+    }
+
+    #[test]
+    fn members_are_found_in_anonymous_unions_and_behind_typedefs() {
+        let btf = Btf::parse(sample()).unwrap();
+        assert_eq!(btf.offset("file", "f_mode", Expect::Number(4)), Ok(0));
+        assert_eq!(btf.offset("file", "f_path.dentry", Expect::Pointer), Ok(16));
+        assert_eq!(btf.offset("file", "comm", Expect::Bytes(16)), Ok(24));
+        assert_eq!(btf.offset_of_first("file", &["nope", "f_mode"], Expect::Number(4)), Ok(0));
+    }
+
+    #[test]
+    fn another_size_or_type_is_refused_by_name() {
+        let btf = Btf::parse(sample()).unwrap();
+        let refused = |member: &str, expect: Expect| match btf.offset("file", member, expect) {
+            Err(BtfError::WrongType { within, member: named, .. }) => assert_eq!((within.as_str(), named.as_str()), ("file", member)),
+            other => panic!("{member}: {other:?}"),
+        };
+        refused("f_mode", Expect::Number(8));
+        refused("f_mode", Expect::Pointer);
+        refused("f_path.mnt", Expect::Number(8));
+        refused("comm", Expect::Bytes(17));
+        let none = BtfError::NoMember { within: "file".into(), member: "f_inode".into() };
+        assert_eq!(btf.offset("file", "f_inode", Expect::Pointer), Err(none));
+        assert_eq!(btf.offset("inode", "i_ino", Expect::Number(8)), Err(BtfError::NoStruct { name: "inode".into() }));
+    }
+
+    #[test]
+    fn a_bit_field_has_no_offset() {
+        let mut writer = Writer::new();
+        let int = writer.push("int", KIND_INT, 0, 4, &[32]);
+        // With the kind flag, the top byte of the offset is the width in bits.
+        let name = writer.name("flag");
+        writer.push("task", KIND_STRUCT | 0x80, 1, 4, &[name, int, 1 << 24]);
+        let btf = Btf::parse(writer.bytes()).unwrap();
+        assert!(matches!(btf.offset("task", "flag", Expect::Number(4)), Err(BtfError::BitField { .. })));
+    }
+
+    #[test]
+    fn types_that_refer_to_themselves_end_in_an_error() {
+        let mut writer = Writer::new();
+        writer.push("loop", KIND_TYPEDEF, 0, 1, &[]);
+        writer.structure("task", KIND_STRUCT, 8, &[("member", 1, 0), ("", 3, 0)]);
+        // An anonymous struct that contains itself.
+        writer.structure("", KIND_STRUCT, 8, &[("", 3, 0)]);
+        let btf = Btf::parse(writer.bytes()).unwrap();
+        let endless = |member| matches!(btf.offset("task", member, Expect::Pointer), Err(BtfError::Endless { .. }));
+        assert!(endless("member") && endless("absent"));
+    }
+
+    #[test]
+    fn every_truncation_gives_an_error_or_a_smaller_answer() {
+        let whole = sample();
+        for len in 0..whole.len() {
+            match Btf::parse(whole[..len].to_vec()) {
+                Err(BtfError::Truncated { .. }) => {}
+                other => panic!("{len} bytes: {:?}", other.err()),
+            }
+        }
+    }
+
+    #[test]
+    fn no_changed_byte_makes_it_panic() {
+        let whole = sample();
+        for at in 0..whole.len() {
+            for value in [0, 1, 0x7f, 0x80, 0xff] {
+                let mut bytes = whole.clone();
+                bytes[at] = value;
+                if let Ok(btf) = Btf::parse(bytes) {
+                    for member in ["f_mode", "f_path.dentry", "comm", "absent"] {
+                        drop(btf.offset("file", member, Expect::Pointer));
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn other_data_is_not_taken_for_btf() {
+        assert_eq!(Btf::parse(vec![0x7f, b'E', b'L', b'F']).err(), Some(BtfError::Magic { magic: 0x457f }));
+        let mut bytes = sample();
+        bytes[2] = 2;
+        assert_eq!(Btf::parse(bytes).err(), Some(BtfError::Version { version: 2 }));
+    }
+}

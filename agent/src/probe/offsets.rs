@@ -260,3 +260,31 @@ fn within(within: &'static str, members: &[(u32, u32)]) -> Result<u32, OffsetsEr
     }
     Ok(end)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn another_offset_gives_another_digest() {
+        let mut offsets = Offsets::UNSET;
+        let unset = digest(&offsets);
+        offsets.task_tgid = 1;
+        assert_ne!(digest(&offsets), unset);
+    }
+
+    #[test]
+    fn members_too_far_apart_to_be_read_at_once_are_refused() {
+        assert_eq!(span("dentry", &[(16, 8), (56, 32)], 80).unwrap(), 16);
+        assert!(matches!(span("dentry", &[(16, 8), (90, 8)], 80), Err(OffsetsError::Apart { span: 82, max: 80, .. })));
+        assert!(matches!(within("inode", &[(124, 8)]), Err(OffsetsError::Apart { span: 132, .. })));
+    }
+
+    #[test]
+    fn every_member_is_found_on_the_running_kernel() {
+        // The kernel under test is whatever this runs on; one without BTF cannot be armed and fails here too.
+        let btf = Btf::parse(std::fs::read("/sys/kernel/btf/vmlinux").unwrap()).unwrap();
+        let offsets = resolve(&btf).unwrap();
+        assert!(offsets.named().iter().all(|(_, value)| *value != u32::MAX), "{offsets:?}");
+    }
+}
