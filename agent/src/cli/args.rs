@@ -165,7 +165,7 @@ pub enum TailOutput {
 /// What `tail` takes.
 #[derive(Debug, Args)]
 pub struct TailArguments {
-    /// Go on as entries are sealed.
+    /// Go on as entries are sealed; without --since or --session, from the last ten on.
     #[arg(short, long)]
     pub follow: bool,
     /// How to print.

@@ -15,17 +15,16 @@ use crate::export::sealed::{SealedError, SealedLog};
 /// How often a followed log is looked at: checkpoints come once a second by default.
 const POLL: Duration = Duration::from_millis(200);
 
+/// How many entries are printed before following, when no start is given.
+const FOLLOW_FROM: u64 = 10;
+
 /// Prints entries; with `follow`, until standard output is gone or a signal ends it.
 ///
 /// # Errors
 /// There is no readable log, or standard output is gone.
 pub fn tail(log: &SealedLog, wish: &TailArguments, out: &mut Output) -> Result<u8, Exit> {
     let mut filter = Filter::new(wish, clock::now_ns());
-    let mut next = match wish.since {
-        // Sessions are named by their `issued` entry, which may lie before.
-        Some(Since::Index(index)) if wish.session.is_none() => index,
-        _ => 0,
-    };
+    let mut next = None;
     let mut origin = None;
     loop {
         let head = match log.head() {
@@ -39,8 +38,16 @@ pub fn tail(log: &SealedLog, wish: &TailArguments, out: &mut Output) -> Result<u
         if *origin.get_or_insert_with(|| head.origin.clone()) != head.origin {
             return Err(Exit::new(exit::DATA, format!("the log was replaced: it is {} now", head.origin)));
         }
-        log.each(next..head.size, head.size, |index, bytes| filter.print(index, bytes, out))?;
-        next = next.max(head.size);
+        let from = *next.get_or_insert(match wish.since {
+            // A session is named by its `issued` entry, which may lie before the start.
+            _ if wish.session.is_some() => 0,
+            Some(Since::Index(index)) => index,
+            Some(_) => 0,
+            None if wish.follow => head.size.saturating_sub(FOLLOW_FROM),
+            None => 0,
+        });
+        log.each(from..head.size, head.size, |index, bytes| filter.print(index, bytes, out))?;
+        next = Some(from.max(head.size));
         out.flush()?;
         if !wish.follow {
             return Ok(0);
@@ -99,6 +106,10 @@ impl<'a> Filter<'a> {
     }
 
     fn print(&mut self, index: u64, bytes: &[u8], out: &mut Output) -> Result<(), Exit> {
+        if self.wish.output == TailOutput::Json && self.takes_all() {
+            out.bytes(bytes)?;
+            return out.bytes(b"\n");
+        }
         let record = match record::decode_with(bytes, &mut self.scratch) {
             Ok(record) => record,
             Err(error) => {
@@ -116,6 +127,11 @@ impl<'a> Filter<'a> {
             }
             TailOutput::Compact => out.line(&compact(&record)),
         }
+    }
+
+    /// Whether no entry can be left out, so that none needs to be decoded.
+    fn takes_all(&self) -> bool {
+        self.wish.session.is_none() && self.wish.kinds.is_empty() && self.wish.since.is_none()
     }
 
     fn wants(&mut self, record: &Record<'_>) -> bool {

@@ -10,18 +10,20 @@ use std::collections::{HashMap, VecDeque};
 
 use agent_evidence::record::{Body, EntryIndex, Exec, ProcessCookie, Record, Text, TextList};
 
-/// Most processes remembered. A process costs about 1 KiB with its arguments, so the table stays
-/// below 64 MiB at worst and is far smaller in practice.
-const PROCESSES_MAX: usize = 32_768;
+use crate::cli::output::shell_word;
+
+/// Most processes remembered. A process costs at most about 1.5 KiB with its path and command line,
+/// so the table stays below 24 MiB at worst; a host with 1,000 processes needs 0.3 MiB.
+const PROCESSES_MAX: usize = 16_384;
 
 /// Most processes remembered that have ended: their children may still name them as parent.
-const ENDED_MAX: usize = 4096;
+const ENDED_MAX: usize = 1024;
 
 /// Most workloads and most sessions remembered. They can be read again by index when forgotten.
 const DESCRIPTIONS_MAX: usize = 16_384;
 
-/// Longest command line kept, in bytes; what is longer is in the log.
-const ARGV_SIZE_MAX: usize = 4096;
+/// Longest command line remembered, in bytes; the `exec` event itself has the whole.
+const COMMAND_LINE_SIZE_MAX: usize = 1024;
 
 /// The host, as `genesis` and the newest `armed` describe it.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -77,8 +79,10 @@ pub struct Process {
     pub parent: Option<u64>,
     /// Path of its binary, where known.
     pub path: Option<Vec<u8>>,
-    /// Its arguments, where known, at most [`ARGV_SIZE_MAX`] bytes of them.
-    pub argv: Option<Vec<Vec<u8>>>,
+    /// Its command line, as a shell would read it, where known.
+    pub command_line: Option<Box<str>>,
+    /// Whether the command line is only the first [`COMMAND_LINE_SIZE_MAX`] bytes of it.
+    pub command_line_cut: bool,
     /// Real user id.
     pub uid: u32,
 }
@@ -210,7 +214,8 @@ impl JoinTable {
                             start_ns: Some(process.start.0),
                             parent: process.parent.map(|parent| parent.0),
                             path: process.path.as_ref().map(|path| path.as_bytes().to_vec()),
-                            argv: None,
+                            command_line: None,
+                            command_line_cut: false,
                             uid: process.uid,
                         },
                     );
@@ -224,7 +229,8 @@ impl JoinTable {
                     start_ns: Some(fork.child_start.0),
                     parent: cookie,
                     path: image.and_then(|image| image.path.clone()),
-                    argv: image.and_then(|image| image.argv.clone()),
+                    command_line: image.and_then(|image| image.command_line.clone()),
+                    command_line_cut: image.is_some_and(|image| image.command_line_cut),
                     uid: fork.uid,
                 };
                 self.put(fork.child.0, child);
@@ -232,7 +238,7 @@ impl JoinTable {
             Body::Exec(exec) => {
                 if let Some(cookie) = cookie {
                     let start_ns = self.processes.get(&cookie).and_then(|before| before.start_ns);
-                    self.put(cookie, image_of(exec, start_ns));
+                    self.put(cookie, remembered(image_of(exec, start_ns)));
                 }
             }
             Body::Exit(_) => {
@@ -275,24 +281,27 @@ pub fn image_of(exec: &Exec<'_>, start_ns: Option<u64>) -> Process {
         start_ns,
         parent: Some(exec.parent.0),
         path: exec.path.as_ref().map(|path| path.as_bytes().to_vec()),
-        argv: Some(bounded_argv(&exec.argv)),
+        command_line: Some(command_line(&exec.argv)),
+        command_line_cut: false,
         uid: exec.uid,
     }
 }
 
-fn bounded_argv(argv: &TextList<'_>) -> Vec<Vec<u8>> {
-    let mut room = ARGV_SIZE_MAX;
-    let mut kept = Vec::new();
-    for argument in argv.iter() {
-        let bytes = argument.as_bytes();
-        if bytes.len() >= room {
-            kept.push(bytes.get(..room).unwrap_or(bytes).to_vec());
-            break;
-        }
-        room -= bytes.len() + 1;
-        kept.push(bytes.to_vec());
+fn command_line(argv: &TextList<'_>) -> Box<str> {
+    let words: Vec<String> = argv.iter().map(|word| shell_word(word.as_bytes())).collect();
+    words.join(" ").into_boxed_str()
+}
+
+/// The image with no more of its command line than is remembered.
+fn remembered(mut image: Process) -> Process {
+    if let Some(line) = &image.command_line
+        && line.len() > COMMAND_LINE_SIZE_MAX
+    {
+        let end = line.floor_char_boundary(COMMAND_LINE_SIZE_MAX);
+        image.command_line = line.get(..end).map(Box::from);
+        image.command_line_cut = true;
     }
-    kept
+    image
 }
 
 fn owned(text: &Text<'_>) -> String {

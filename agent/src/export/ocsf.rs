@@ -19,7 +19,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Map, Value, json};
 
-use crate::cli::output::{printable_bytes, shell_word};
+use crate::cli::output::printable_bytes;
 use crate::export::join::{JoinTable, Process, hex, image_of};
 
 /// The version of OCSF that events follow.
@@ -128,7 +128,8 @@ impl<'r, 't> Event<'r, 't> {
             start_ns: Some(fork.child_start.0),
             parent: self.record.draft.process.map(|cookie| cookie.0),
             path: parent.and_then(|parent| parent.path.clone()),
-            argv: parent.and_then(|parent| parent.argv.clone()),
+            command_line: parent.and_then(|parent| parent.command_line.clone()),
+            command_line_cut: parent.is_some_and(|parent| parent.command_line_cut),
             uid: fork.uid,
         };
         let process = self.process("process", fork.child.0, &child, true);
@@ -188,7 +189,15 @@ impl<'r, 't> Event<'r, 't> {
         self.class((1, "System Activity"), (1007, "Process Activity"), &activity(2, "Terminate"));
         let cookie = self.record.draft.process.map_or(0, |cookie| cookie.0);
         let known = self.record.draft.process.and_then(|cookie| self.joins.process(cookie));
-        let bare = Process { tgid: exit.tgid, start_ns: None, parent: None, path: None, argv: None, uid: exit.uid };
+        let bare = Process {
+            tgid: exit.tgid,
+            start_ns: None,
+            parent: None,
+            path: None,
+            command_line: None,
+            command_line_cut: false,
+            uid: exit.uid,
+        };
         let mut process = self.process("process", cookie, known.unwrap_or(&bare), known.is_some());
         if let Some(process) = process.as_object_mut() {
             process.insert("terminated_time".into(), (self.record.draft.wall.0 / NS_PER_MS).into());
@@ -303,7 +312,15 @@ impl<'r, 't> Event<'r, 't> {
             Some(cookie) => {
                 let known = self.joins.process(cookie);
                 self.joined("process", known.is_some());
-                let bare = Process { tgid, start_ns: None, parent: None, path: None, argv: None, uid };
+                let bare = Process {
+                    tgid,
+                    start_ns: None,
+                    parent: None,
+                    path: None,
+                    command_line: None,
+                    command_line_cut: false,
+                    uid,
+                };
                 self.process("actor.process", cookie.0, known.unwrap_or(&bare), known.is_some())
             }
             None => {
@@ -371,9 +388,9 @@ impl<'r, 't> Event<'r, 't> {
             shown.insert("name".into(), base_name(&path_text).into());
             shown.insert("path".into(), path_text.into());
         }
-        if let Some(argv) = &process.argv {
-            let words: Vec<String> = argv.iter().map(|word| shell_word(word)).collect();
-            shown.insert("cmd_line".into(), words.join(" ").into());
+        if let Some(line) = &process.command_line {
+            shown.insert("cmd_line".into(), line.as_ref().into());
+            self.truncated |= process.command_line_cut;
         }
         shown.insert("user".into(), user(process.uid));
         if let Some(start_ns) = process.start_ns {

@@ -42,6 +42,9 @@ const POLL: Duration = Duration::from_millis(250);
 const PAUSE_FIRST: Duration = Duration::from_secs(1);
 const PAUSE_MAX: Duration = Duration::from_secs(30);
 
+/// Most turns made after the stop was asked for: 32,768 entries, a second or two of work.
+const STOP_TURNS_MAX: usize = 16;
+
 /// Longest line torn by a crash that is looked for, in bytes. An event is at most a few times its
 /// entry, which has at most 64 KiB.
 const TORN_LINE_MAX: u64 = 1024 * 1024;
