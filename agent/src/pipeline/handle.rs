@@ -109,8 +109,9 @@ impl SessionService for PipelineHandle {
         // A queue that is full now would keep the session open for ever: wait for room, off the runtime's thread.
         let queue = self.queue.clone();
         let id = id.to_owned();
-        let sent = tokio::task::spawn_blocking(move || queue.send(Input::Command(Command::OpenerGone(id)))).await;
-        if !matches!(sent, Ok(Ok(()))) {
+        let sent =
+            tokio::task::spawn_blocking(move || queue.send(Input::Command(Command::OpenerGone(id))).is_ok()).await;
+        if !matches!(sent, Ok(true)) {
             tracing::debug!("the pipeline stopped before it heard that a session's opener is gone");
         }
     }

@@ -205,30 +205,25 @@ impl Recorder {
                 if self.processes.len() < PROCESSES_MAX {
                     self.processes.insert(fork.child_tgid, fork.child());
                 }
+                self.follow_escape(fork.child_scope_id, fork.child_cgroup_id, fork.child(), fork.child_tgid);
             }
             Event::Exit(exit) => {
                 self.processes.remove(&exit.header.tgid);
+                self.sessions.no_longer_escaped(exit.header.scope_id, exit.header.cookie());
+            }
+            Event::CgroupMove(moved) => {
+                self.follow_escape(moved.scope_after, moved.to_id, moved.process(), moved.moved_tgid);
             }
             _ => {}
         }
-        match event {
-            Event::CgroupMove(moved) if moved.scope_after != 0 => {
-                let process = moved.process();
-                if self.is_within(moved.to_id, moved.scope_after) {
-                    self.sessions.no_longer_escaped(moved.scope_after, process);
-                } else if !self.sessions.escaped(moved.scope_after, process, moved.moved_tgid) {
-                    tracing::error!(scope = moved.scope_after, "too many processes left a session's cgroup to follow each");
-                }
-            }
-            Event::Fork(fork) if fork.child_scope_id != 0 => {
-                if !self.is_within(fork.child_cgroup_id, fork.child_scope_id) {
-                    self.sessions.escaped(fork.child_scope_id, fork.child(), fork.child_tgid);
-                }
-            }
-            Event::Exit(exit) if exit.header.scope_id != 0 => {
-                self.sessions.no_longer_escaped(exit.header.scope_id, exit.header.cookie());
-            }
-            _ => {}
+    }
+
+    /// Notes whether a process of a scope is in the scope's cgroup or has left it.
+    fn follow_escape(&mut self, scope: u64, cgroup: u64, process: ProcessCookie, tgid: u32) {
+        if scope == 0 || self.is_within(cgroup, scope) {
+            self.sessions.no_longer_escaped(scope, process);
+        } else if !self.sessions.escaped(scope, process, tgid) {
+            tracing::error!(scope, "too many processes left a session's cgroup to follow each");
         }
     }
 
