@@ -4,7 +4,7 @@
 //! a scope is in it before anything can run there. Not seen: moves by `CLONE_INTO_CGROUP` (the fork event shows the
 //! child's cgroup), and cgroup v1 hierarchies.
 
-use crate::emit::{Scratch, lost, number, submit};
+use crate::emit::{Scratch, lost, note, number, submit};
 use crate::maps::{SCOPE, off};
 use crate::scope::{keep, of_cgroup, of_process, settings, stored};
 use crate::task::{About, Typed, current, fill, leader, member, start_ns, tgid, tid};
@@ -98,6 +98,7 @@ pub fn cgroup_mkdir(ctx: BtfTracePointContext) -> i32 {
         scope_id = scope.scope_id;
         if SCOPE.insert(&id, &scope, 0).is_err() {
             // Full: what happens in the new cgroup is found out of scope unless its processes were in scope before.
+            note!("SCOPE is full: cgroup {} is left out", id);
             scope_id = 0;
         }
     }

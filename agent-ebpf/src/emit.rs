@@ -56,9 +56,29 @@ pub fn number(class: u8) -> Option<u64> {
     Some(unsafe { fetch_add(counter, 1) })
 }
 
+/// Says something for whoever debugs the programs; nothing at all without the feature `trace`.
+macro_rules! note {
+    ($($argument:expr),+) => {
+        #[cfg(feature = "trace")]
+        aya_log_ebpf::warn!((), $($argument),+);
+    };
+}
+pub(crate) use note;
+
+/// Notes a path whose root was not reached. A function of its own, so that the log's needs stay off the stack of the
+/// programs that walk paths.
+#[inline(never)]
+pub fn note_partial_path(class: u32) -> i32 {
+    note!("class {}: a path is kept in part", class);
+    #[cfg(not(feature = "trace"))]
+    let _ = class;
+    0
+}
+
 /// Counts one numbered event that will never be delivered.
 #[inline(never)]
 pub fn lost(class: u32, scope_id: u64) -> i32 {
+    note!("class {}: an event of scope {} is lost", class, scope_id);
     if let Some(drops) = DROPS.get_ptr_mut(class) {
         // SAFETY: a live per-CPU value, aligned to 8.
         unsafe { fetch_add(drops, 1) };

@@ -3,14 +3,15 @@
 //! Emitted for the whole host, in scope or not. Not seen: threads (only processes are reported), kernel threads, and
 //! exec calls that failed.
 
-use crate::emit::{Scratch, fetch_add, lost, number, submit};
+use crate::emit::{Scratch, fetch_add, lost, note_partial_path, number, submit};
 use crate::maps::off;
 use crate::path::{Start, value, walk};
 use crate::scope::{keep, of_cgroup, of_process, settings, stored};
 use crate::task::{
     About, Typed, cgroup_id, current, fill, is_kernel_thread, leader, member, start_ns, tgid, tid,
 };
-use agent_common::header::{Header, class, flag, kind};
+use agent_common::file::path_flag;
+use agent_common::header::{class, kind};
 use agent_common::limits::{ARGV_BYTES_MAX, CWD_BYTES_MAX, EXEC_NAME_BYTES_MAX, PATH_BYTES_MAX};
 use agent_common::process::{Exec, Exit, Fork, exec_flag};
 use aya_ebpf::helpers::generated::{bpf_probe_read_kernel_str, bpf_probe_read_user};
@@ -129,6 +130,9 @@ pub fn exec(ctx: BtfTracePointContext) -> i32 {
         let (path_len, path_flags) = walk(message.add(end), PATH_BYTES_MAX, start, mnt_ns, zero);
         (*event).path_len = path_len as u16;
         (*event).path_flags = path_flags;
+        if cfg!(feature = "trace") && path_flags & path_flag::COMPLETE == 0 {
+            note_partial_path(class::PROCESS.into());
+        }
         end += path_len;
 
         let fs = member::<u64>(task, off!(task_fs));
@@ -224,6 +228,3 @@ pub fn exit(ctx: BtfTracePointContext) -> i32 {
         submit(event.cast(), size_of::<Exit>() as u64, class::PROCESS, scope_id, seq)
     }
 }
-
-/// Checked here so that the header's flags stay used by every family.
-const _: () = assert!(flag::ALL != 0 && size_of::<Header>() < agent_common::limits::SCRATCH_BYTES);

@@ -5,6 +5,7 @@ use super::backfill::{self, Alive};
 use super::btf::{Btf, BtfError};
 use super::counters::{Counters, LossEntry, losses};
 use super::hooks::{Attach, HOOKS, Hook, NOT_COVERED};
+use super::notes::{self, ToTraces};
 use super::offsets::{self, OffsetsError};
 use super::pins::{MAPS, PinSet};
 use crate::sys::mount::KernelFs;
@@ -18,6 +19,7 @@ use aya::maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray};
 use aya::programs::links::{FdLink, LinkError, PinnedLink};
 use aya::programs::{BtfTracePoint, CgroupAttachMode, CgroupSockAddr, Iter, ProgramError, ProgramInfo, TracePoint};
 use aya::{Ebpf, EbpfError, EbpfLoader, VerifierLogLevel};
+use aya_log::EbpfLogger;
 use sha2::{Digest as _, Sha256};
 use std::fs::File;
 use std::io;
@@ -232,6 +234,8 @@ pub struct Probe {
     settings: Array<MapData, Settings>,
     /// Held besides the pins, so that removing a pin does not detach a hook while this process lives.
     _links: Vec<FdLink>,
+    /// Notes of programs built with their feature `trace`.
+    notes: Option<EbpfLogger<ToTraces>>,
 }
 
 /// Whether the hooks are as they were armed.
@@ -326,6 +330,7 @@ impl Probe {
                     Ok(PinnedLink::from_pin(pins.link(&hook.link)).map_err(link_failed)?.into())
                 })
                 .collect::<Result<_, ProbeError>>()?,
+            notes: report.hooks.first().and_then(|hook| notes::of_program(hook.program_id)),
             report,
             pins,
         })
@@ -380,6 +385,13 @@ impl Probe {
         }
         let proc = Path::new("/proc");
         backfill::from_proc(proc).map_err(|source| file_error("read", proc, source))
+    }
+
+    /// Passes on what programs built with their feature `trace` have noted; does nothing for others.
+    pub fn flush_notes(&mut self) {
+        if let Some(notes) = &mut self.notes {
+            notes.flush();
+        }
     }
 
     /// Opens both rings, standing where the last reader released up to. One reader of each at a time.

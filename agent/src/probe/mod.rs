@@ -11,6 +11,7 @@ pub mod btf;
 mod counters;
 pub mod hooks;
 mod load;
+mod notes;
 pub mod offsets;
 mod pins;
 mod preflight;
