@@ -860,6 +860,7 @@ class Audit:
         self.counters = {}
         self.capture = None  # of the armed run
         self.handed_over = None  # of the last run, if it was disarmed for an upgrade
+        self.cut_off = set()  # captures whose last run was followed by another without `disarmed`
         self.runs = 0
 
     def entry(self, index, data, leaf, previous):
@@ -1052,7 +1053,10 @@ class Audit:
         self.tier_claimed(body)
         if self.capture is not None and not (body["resumed"] and body["capture_id"] == self.capture):
             self.out.note("run_cut", f"the run before entry {index} stopped without a word")
+        if self.capture is not None:
+            self.cut_off.add(self.capture)
         self.capture, self.handed_over = body["capture_id"], None
+        self.cut_off.discard(self.capture)
 
     def on_heartbeat(self, index, entry):
         body = entry["body"]
@@ -1118,15 +1122,19 @@ class Audit:
             return
         if self.capture is not None:
             self.out.note("open_end", "the log ends within a run")
-        in_flight = 0
+        in_flight = lost_in_cut = 0
         for key, counter in sorted(self.counters.items()):
             end = max(counter.next, counter.top())
             if key[0] in (self.capture, self.handed_over):
                 in_flight += counter.missing_below(end)
+            elif key[0] in self.cut_off:
+                lost_in_cut += counter.missing_below(end)
             else:
                 self.holes(size - 1, key, counter, end)
         if in_flight:
             self.out.note("in_flight", f"{in_flight} events were numbered and not yet written at the end")
+        if lost_in_cut:
+            self.out.note("cut_off", f"{lost_in_cut} events were numbered by runs that were cut off, and never written")
 
 
 # ----------------------------------------------------------------------------------------------------------

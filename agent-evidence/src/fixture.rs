@@ -92,7 +92,10 @@ pub struct Builder {
     previous: LeafHash,
     control: u64,
     sessions: HashMap<EntryIndex, (u64, ChainHash)>,
-    seqs: HashMap<(u32, Class), u64>,
+    /// Next kernel number of each counter.
+    pub seqs: HashMap<(u32, Class), u64>,
+    /// The capture that counters are stated of.
+    pub capture: Id128,
     time: u64,
 }
 
@@ -125,6 +128,7 @@ impl Builder {
             control: 0,
             sessions: HashMap::new(),
             seqs: HashMap::new(),
+            capture: CAPTURE,
             time: 0,
         })
     }
@@ -242,7 +246,7 @@ impl Builder {
     #[must_use]
     pub fn heartbeat(&self, sessions: &[EntryIndex]) -> Heartbeat<'static> {
         Heartbeat {
-            capture_id: CAPTURE,
+            capture_id: self.capture,
             counters: self.counters().into(),
             sessions: sessions.iter().map(|session| self.session(*session)).collect::<Vec<_>>().into(),
             hooks_ok: true,
@@ -255,7 +259,7 @@ impl Builder {
     pub fn disarmed(&self) -> Disarmed<'static> {
         Disarmed {
             cause: DisarmCause::Operator,
-            capture_id: CAPTURE,
+            capture_id: self.capture,
             counters: self.counters().into(),
             sessions: List::default(),
         }

@@ -3,10 +3,10 @@
 use agent_evidence::fixture::{Builder, CAPTURE, Files, FixedSigner, ORIGIN};
 use agent_evidence::note::NoteError;
 use agent_evidence::record::{
-    ActMarks, Body, Capabilities, CgroupId, Class, CommClaims, Connect, Device, DisarmCause, Draft, EntryIndex, Exec,
-    ExecClaims, Exit, Gap, GapCause, Genesis, Identified, Issued, IssuedClaims, KernelNumber, KeyTier, KindCount, List,
-    NumberRange, Open, OpenClaims, ProcessCookie, Recovered, RecoveryCause, Requester, RevokeCause, Revoked, RootHash,
-    Scope, Signature, SocketCookie, Succession, Text, TextList, Transport, TreeSize, Unknown,
+    ActMarks, Armed, Body, Capabilities, CgroupId, Class, CommClaims, Connect, Device, DisarmCause, Draft, EntryIndex,
+    Exec, ExecClaims, Exit, Gap, GapCause, Genesis, Id128, Identified, Issued, IssuedClaims, KernelNumber, KeyTier,
+    KindCount, List, NumberRange, Open, OpenClaims, ProcessCookie, Recovered, RecoveryCause, Requester, RevokeCause,
+    Revoked, RootHash, Scope, Signature, SocketCookie, Succession, Text, TextList, Transport, TreeSize, Unknown,
 };
 use agent_evidence::trust::{Head, Trust};
 use agent_evidence::verify::Claim;
@@ -370,6 +370,27 @@ fn in_order(cases: &mut Cases) -> Result<(), BuildError> {
     }
     upgrade.log.append(Body::Disarmed(disarmed));
     cases.log("in_order_upgrade", "nothing: a newer agent is to take over what the rings hold", &upgrade.log, &[])?;
+    let mut cut = Story::begin()?;
+    cut.log.number(0, Class::File);
+    let mut heartbeat = cut.log.heartbeat(&[]);
+    if let List::Owned(rows) = &mut heartbeat.counters {
+        for row in rows {
+            row.settled = row.settled.min(1);
+        }
+    }
+    cut.log.append(Body::Heartbeat(heartbeat));
+    cut.log.next_epoch(3, Succession::Orphan)?;
+    let size = TreeSize(cut.log.entries.len() as u64);
+    let recovered = Recovered { cause: RecoveryCause::Crash, size, replayed: 2, torn_bytes: 17 };
+    cut.log.append(Body::Recovered(recovered));
+    cut.log.seqs.clear();
+    cut.log.capture = Id128([0xcb; 16]);
+    if let Body::Armed(armed) = Builder::armed() {
+        cut.log.append(Body::Armed(Armed { capture_id: cut.log.capture, ..armed }));
+    }
+    cut.act(exit(), Class::Process);
+    cut.disarm();
+    cases.log("in_order_power_cut", "nothing: the power failed, and a second run began", &cut.log, &[])?;
     let mut grown = log.files()?;
     let later = long_log()?.files()?;
     // Only the full tile and bundle are kept; the checkpoint is of a time when they were partial.

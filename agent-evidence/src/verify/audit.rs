@@ -16,7 +16,7 @@ use crate::record::{
 
 use super::Options;
 use super::finding::Finding;
-use super::numbers::Counters;
+use super::numbers::{self, Counters};
 use super::report::{Findings, Note, Notes, SessionReport, iso};
 
 /// Smallest step back of the wall clock that is told, in nanoseconds: 100 ms is beyond what NTP slews between two entries
@@ -92,10 +92,14 @@ pub(super) struct Audit {
     control_next: u64,
     sessions: HashMap<EntryIndex, Session>,
     sessions_total: u64,
+    /// Ended sessions among those remembered.
+    sessions_ended: u64,
     workloads: Targets,
     unknowns: Targets,
     counters: Counters,
     counters_overflowed: bool,
+    /// Runs of numbers kept, over all counters.
+    runs_kept: usize,
     run: Run,
     log_key: Option<VerifierKey>,
     tier: KeyTier,
@@ -104,6 +108,10 @@ pub(super) struct Audit {
     pub(super) notes: Notes,
     pub(super) lost: u64,
     pub(super) in_flight: u64,
+    /// Captures whose last run ended without `disarmed`.
+    cut_off: HashSet<Id128>,
+    /// Events that those runs had numbered and never wrote.
+    pub(super) cut_off_events: u64,
     pub(super) windows: u64,
     pub(super) runs: u64,
     pub(super) not_covered: Vec<String>,
@@ -127,10 +135,12 @@ impl Audit {
             control_next: 0,
             sessions: HashMap::new(),
             sessions_total: 0,
+            sessions_ended: 0,
             workloads: Targets::default(),
             unknowns: Targets::default(),
             counters: Counters::default(),
             counters_overflowed: false,
+            runs_kept: 0,
             run: Run::Before,
             log_key: None,
             tier: KeyTier::T0,
@@ -139,6 +149,8 @@ impl Audit {
             notes: Notes::default(),
             lost: 0,
             in_flight: 0,
+            cut_off: HashSet::new(),
+            cut_off_events: 0,
             windows: 0,
             runs: 0,
             not_covered: Vec::new(),
@@ -374,6 +386,7 @@ impl Audit {
         }
         if let Body::Revoked(revoked) = record.body() {
             session.check_revoked(index, named, revoked, findings);
+            self.sessions_ended += u64::from(session.ended.is_none());
             session.ended = Some(index);
         }
         session.next = seen.map_or(session.next, |number| number.0).saturating_add(1);
@@ -399,8 +412,12 @@ impl Audit {
         }
         self.sessions_total += 1;
         if self.sessions.len() >= SESSIONS_MAX {
-            // Ended sessions are forgotten first; entries of a forgotten one would be findings, never passed over.
+            // Entries of a session that is forgotten, or never followed, are findings, not passed over.
+            if self.sessions_ended == 0 {
+                return;
+            }
             self.sessions.retain(|_, session| session.ended.is_none());
+            self.sessions_ended = 0;
         }
         let shortened = |text: String| text.chars().take(256).collect();
         let session = Session {
@@ -453,10 +470,13 @@ impl Audit {
             self.counters_overflowed = true;
             return;
         };
+        let runs = numbers.runs();
         if let Err(seq) = numbers.insert(first, last) {
             findings.push(Finding::NumberRepeated { index, cpu, class, seq });
         }
-        if numbers.is_crowded() {
+        self.runs_kept = (self.runs_kept + numbers.runs()).saturating_sub(runs);
+        if numbers.runs() > numbers::RUNS_MAX || (self.runs_kept > numbers::RUNS_TOTAL_MAX && numbers.runs() > 0) {
+            self.runs_kept = self.runs_kept.saturating_sub(numbers.runs());
             for (first, last) in numbers.take_holes(numbers.top()) {
                 findings.push(Finding::NumberHole { index, cpu, class, first, last });
             }
@@ -500,6 +520,10 @@ impl Audit {
         self.runs += 1;
         self.key_tier(armed.key_tier);
         self.window_before(index, armed, wall);
+        if let Run::Armed(start) = &self.run {
+            self.cut_off.insert(start.capture);
+        }
+        self.cut_off.remove(&armed.capture_id);
         self.not_covered =
             armed.not_covered.iter().map(|item| format!("{} ({})", item.what.display(), item.why.display())).collect();
         self.run = Run::Armed(RunStart {
@@ -589,9 +613,11 @@ impl Audit {
                 continue;
             }
             numbers.generated = row.next;
+            let runs = numbers.runs();
             for (first, last) in numbers.take_holes(row.settled) {
                 findings.push(Finding::NumberHole { index, cpu: row.cpu, class: row.class, first, last });
             }
+            self.runs_kept = (self.runs_kept + numbers.runs()).saturating_sub(runs);
         }
     }
 
@@ -679,6 +705,11 @@ impl Audit {
             if Some(capture) == current {
                 // The rings still held these when the log was sealed.
                 self.in_flight = self.in_flight.saturating_add(numbers.missing_below(end));
+                continue;
+            }
+            if self.cut_off.contains(&capture) {
+                // Within the window that a note tells of: the power failed, or somebody made it look so.
+                self.cut_off_events = self.cut_off_events.saturating_add(numbers.missing_below(end));
                 continue;
             }
             for (first, last_number) in numbers.take_holes(end) {

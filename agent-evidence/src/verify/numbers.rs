@@ -8,6 +8,9 @@ use crate::record::{Class, Id128};
 /// dozen; one that needs more memory than this is reported with its holes instead.
 pub(super) const RUNS_MAX: usize = 65_536;
 
+/// Most runs kept over all counters: about 64 MiB.
+pub(super) const RUNS_TOTAL_MAX: usize = 1 << 20;
+
 /// Most counters kept: 8,192 processors with four classes, twice over.
 pub(super) const COUNTERS_MAX: usize = 65_536;
 
@@ -64,9 +67,9 @@ impl Numbers {
         }
     }
 
-    /// Whether the runs above the settled part are too many to keep.
-    pub(super) fn is_crowded(&self) -> bool {
-        self.ahead.len() > RUNS_MAX
+    /// How many runs above the settled part are kept.
+    pub(super) fn runs(&self) -> usize {
+        self.ahead.len()
     }
 
     /// One past the highest number accounted for.

@@ -365,6 +365,9 @@ impl Facts<'_> {
         if audit.in_flight > 0 {
             text.push_str(&format!(", {} numbered but not yet written when the log was sealed", audit.in_flight));
         }
+        if audit.cut_off_events > 0 {
+            text.push_str(&format!(", {} numbered and never written by runs that were cut off", audit.cut_off_events));
+        }
         Outcome::Proved(text)
     }
 
