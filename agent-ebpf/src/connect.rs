@@ -21,8 +21,7 @@ use agent_common::stats::{Call, Pending, family, pending_state};
 use aya_ebpf::EbpfContext as _;
 use aya_ebpf::bindings::bpf_sock_addr;
 use aya_ebpf::helpers::generated::{
-    bpf_get_current_pid_tgid, bpf_get_smp_processor_id, bpf_get_socket_cookie,
-    bpf_ktime_get_boot_ns, bpf_task_pt_regs,
+    bpf_get_current_pid_tgid, bpf_get_smp_processor_id, bpf_get_socket_cookie, bpf_ktime_get_boot_ns, bpf_task_pt_regs,
 };
 use aya_ebpf::macros::{btf_tracepoint, cgroup_sock_addr, tracepoint};
 use aya_ebpf::programs::{BtfTracePointContext, SockAddrContext, TracePointContext};

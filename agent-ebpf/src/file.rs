@@ -18,9 +18,7 @@ use agent_common::header::{class, kind};
 use agent_common::limits::{ASKED_BYTES_MAX, CHUNK_BYTES, PATH_BYTES_MAX, SCRATCH_BYTES};
 use agent_common::stats::family;
 use aya_ebpf::EbpfContext as _;
-use aya_ebpf::helpers::generated::{
-    bpf_probe_read_user, bpf_probe_read_user_str, bpf_task_pt_regs,
-};
+use aya_ebpf::helpers::generated::{bpf_probe_read_user, bpf_probe_read_user_str, bpf_task_pt_regs};
 use aya_ebpf::macros::tracepoint;
 use aya_ebpf::programs::TracePointContext;
 
@@ -76,10 +74,8 @@ pub fn open(ctx: TracePointContext) -> u32 {
                 read(piece, off!(file_span), file);
                 (*event).file_flags = member(piece, off!(file_flags));
                 (*event).file_mode = member(piece, off!(file_mode));
-                let start = Start {
-                    mount: member(piece, off!(file_path_mnt)),
-                    dentry: member(piece, off!(file_path_dentry)),
-                };
+                let start =
+                    Start { mount: member(piece, off!(file_path_mnt)), dentry: member(piece, off!(file_path_dentry)) };
                 let inode = member::<u64>(piece, off!(file_inode));
                 read(piece, off!(inode_span), inode);
                 (*event).ino = member(piece, off!(inode_ino));
@@ -117,7 +113,8 @@ pub fn open(ctx: TracePointContext) -> u32 {
         (*event).asked_flags = flags;
         let mut asked_len = 0;
         if ret < 0 || shared {
-            let copied = bpf_probe_read_user_str(message.add(end).cast(), ASKED_BYTES_MAX as u32 + 1, asked as *const _);
+            let copied =
+                bpf_probe_read_user_str(message.add(end).cast(), ASKED_BYTES_MAX as u32 + 1, asked as *const _);
             if copied <= 0 || copied > ASKED_BYTES_MAX as i64 + 1 {
                 open_flags |= open_flag::ASKED_UNREAD;
             } else {

@@ -6,9 +6,9 @@ use agent_common::limits::{
     SCRATCH_BYTES, SCRATCH_SLOTS_PER_CPU,
 };
 use agent_common::stats::{Call, Loss, LossKey, Meta, Pending, Scope, Settings, TaskScope};
+use aya_ebpf::Global;
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::{Array, HashMap, PerCpuArray, RingBuf};
-use aya_ebpf::Global;
 
 /// Struct offsets and constants, filled in by the loader; as built, all ones, which the verifier refuses.
 #[unsafe(no_mangle)]

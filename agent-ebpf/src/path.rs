@@ -6,9 +6,7 @@
 
 use crate::maps::off;
 use agent_common::file::path_flag;
-use agent_common::limits::{
-    DENTRY_CHUNK_BYTES, INLINE_NAME_BYTES, MOUNT_CHUNK_BYTES, NAME_BYTES_MAX, PATH_DEPTH_MAX,
-};
+use agent_common::limits::{DENTRY_CHUNK_BYTES, INLINE_NAME_BYTES, MOUNT_CHUNK_BYTES, NAME_BYTES_MAX, PATH_DEPTH_MAX};
 use aya_ebpf::helpers::generated::bpf_probe_read_kernel;
 
 /// Where a path starts: a vfsmount and a dentry in it, as numbers (read, not typed).
@@ -124,8 +122,7 @@ pub unsafe fn walk(to: *mut u8, max: usize, start: Start, mnt_ns: u64, zero: u32
             (piece, _) = Piece::new(mount.wrapping_add(u64::from(off!(mount_piece))));
             continue;
         }
-        let (name, readable) =
-            Piece::<DENTRY_CHUNK_BYTES>::new(dentry.wrapping_add(u64::from(off!(dentry_piece))));
+        let (name, readable) = Piece::<DENTRY_CHUNK_BYTES>::new(dentry.wrapping_add(u64::from(off!(dentry_piece))));
         if !readable {
             flags |= path_flag::UNREADABLE;
             break;
@@ -136,8 +133,7 @@ pub unsafe fn walk(to: *mut u8, max: usize, start: Start, mnt_ns: u64, zero: u32
         }
         let bytes = name.get::<u32>(off!(piece_name_len)) as usize;
         let text = name.get::<u64>(off!(piece_name));
-        let inline =
-            dentry.wrapping_add(u64::from(off!(dentry_piece))).wrapping_add(u64::from(off!(piece_inline)));
+        let inline = dentry.wrapping_add(u64::from(off!(dentry_piece))).wrapping_add(u64::from(off!(piece_inline)));
         // SAFETY: len < max, so 256 bytes beyond are inside the caller's room.
         unsafe {
             let at = to.add(len);

@@ -7,9 +7,7 @@ use crate::emit::{Scratch, fetch_add, lost, note_partial_path, number, submit};
 use crate::maps::off;
 use crate::path::{Start, value, walk};
 use crate::scope::{keep, of_cgroup, of_process, settings, stored};
-use crate::task::{
-    About, Typed, cgroup_id, current, fill, is_kernel_thread, leader, member, start_ns, tgid, tid,
-};
+use crate::task::{About, Typed, cgroup_id, current, fill, is_kernel_thread, leader, member, start_ns, tgid, tid};
 use agent_common::file::path_flag;
 use agent_common::header::{class, kind};
 use agent_common::limits::{ARGV_BYTES_MAX, CWD_BYTES_MAX, EXEC_NAME_BYTES_MAX, PATH_BYTES_MAX};
@@ -31,13 +29,12 @@ pub fn fork(ctx: BtfTracePointContext) -> i32 {
     let (scope_id, families) = of_process(task, false);
     let settings = settings();
     // The agent places new processes on purpose; everyone else's children stay where their parent is attributed.
-    let (child_scope, child_families) = if child_cgroup != parent_cgroup
-        && (scope_id == 0 || settings.agent_tgid == tgid(task))
-    {
-        of_cgroup(child_cgroup)
-    } else {
-        (scope_id, families)
-    };
+    let (child_scope, child_families) =
+        if child_cgroup != parent_cgroup && (scope_id == 0 || settings.agent_tgid == tgid(task)) {
+            of_cgroup(child_cgroup)
+        } else {
+            (scope_id, families)
+        };
     if child_scope != 0 || child_cgroup != parent_cgroup {
         if let Some(kept) = stored(child, true) {
             keep(kept, child_scope, child_families, settings.generation);
@@ -90,8 +87,7 @@ pub fn exec(ctx: BtfTracePointContext) -> i32 {
         (*event).old_tid = old_tid;
         (*event).argc = member(bprm, off!(bprm_argc));
         (*event).envc = member(bprm, off!(bprm_envc));
-        (*event).loginuid =
-            if off!(has_loginuid) != 0 { member(task, off!(task_loginuid)) } else { u32::MAX };
+        (*event).loginuid = if off!(has_loginuid) != 0 { member(task, off!(task_loginuid)) } else { u32::MAX };
         let cred: Typed = member(task, off!(task_cred));
         if cred.is_null() {
             (*event).suid = u32::MAX;

@@ -230,7 +230,9 @@ fn cgroups_are_seen_and_a_process_that_leaves_stays_in_scope() {
     assert_eq!(exec, Some(inside.id));
     let mut opened = None;
     drain(&mut rings.bulk, |event| match event {
-        Event::Open(open) if text(&open.path) == "/etc/passwd" => opened = Some((open.header.cgroup_id, open.header.scope_id)),
+        Event::Open(open) if text(&open.path) == "/etc/passwd" => {
+            opened = Some((open.header.cgroup_id, open.header.scope_id))
+        }
         _ => {}
     });
     assert_eq!(opened, Some((outside.id, inside.id)));
@@ -283,7 +285,11 @@ t = threading.Thread(target=lambda: os.open('/etc/hostname', 0)); t.start(); t.j
     assert_eq!(created[0].2.asked_flags & 0o103, 0o102);
     assert_eq!(created[0].2.open_flags & open_flag::RACY, 0);
     assert_eq!(of(&format!("{}/{long}/{long}", dir.display())).len(), 1);
-    assert!(of(&format!("{}/gone", dir.display())).iter().any(|open| open.2.nlink == 0 && open.2.path_flags & path_flag::UNLINKED != 0));
+    assert!(
+        of(&format!("{}/gone", dir.display()))
+            .iter()
+            .any(|open| open.2.nlink == 0 && open.2.path_flags & path_flag::UNLINKED != 0)
+    );
     assert_eq!(of("/").len(), 1);
     let missing: Vec<_> = opens.iter().filter(|open| open.1 == "missing").collect();
     assert_eq!((missing.len(), missing[0].2.result, missing[0].2.dir_fd), (1, -2, -100));

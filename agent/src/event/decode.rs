@@ -8,9 +8,7 @@ use agent_common::{WIRE_VERSION, cgroup, connect, file, process};
 use agent_evidence::record::{BootTime, Class, KernelNumber};
 use zerocopy::FromBytes;
 
-use super::{
-    CgroupLife, CgroupMove, Claim, Connect, Event, Exec, Exit, Fork, Header, Open, WalkedPath,
-};
+use super::{CgroupLife, CgroupMove, Claim, Connect, Event, Exec, Exit, Fork, Header, Open, WalkedPath};
 
 /// Why a message is refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -94,7 +92,11 @@ pub fn decode(message: &[u8]) -> Result<Event<'_>, DecodeError> {
     }
     let kind = wire.kind;
     if usize::try_from(wire.len) != Ok(message.len()) {
-        return Err(DecodeError::Length { kind, expected: usize::try_from(wire.len).unwrap_or(usize::MAX), seen: message.len() });
+        return Err(DecodeError::Length {
+            kind,
+            expected: usize::try_from(wire.len).unwrap_or(usize::MAX),
+            seen: message.len(),
+        });
     }
     let (expected, known) = match kind {
         kind::FORK | kind::EXEC | kind::EXIT => (class::PROCESS, Class::Process),
@@ -400,7 +402,9 @@ mod tests {
                 if len >= 112 {
                     // With the header's length put right, the fixed part or a string is what is missing.
                     match decode(&with_len(message[..len].to_vec())) {
-                        Err(DecodeError::Short { seen, .. } | DecodeError::Length { seen, .. }) => assert_eq!(seen, len),
+                        Err(DecodeError::Short { seen, .. } | DecodeError::Length { seen, .. }) => {
+                            assert_eq!(seen, len)
+                        }
                         other => panic!("{len} bytes: {other:?}"),
                     }
                 }
@@ -444,7 +448,8 @@ mod tests {
         message[std::mem::offset_of!(process::Exec, cwd_flags) + 1] = 0x80;
         refused(&message, "cwd_flags");
         let mut message = connect_message(kind::CONNECT, connect::AF_INET);
-        let remote = std::mem::offset_of!(connect::Connect, endpoints) + std::mem::offset_of!(connect::Endpoints, remote);
+        let remote =
+            std::mem::offset_of!(connect::Connect, endpoints) + std::mem::offset_of!(connect::Endpoints, remote);
         message[remote + 4] = 1;
         refused(&message, "bytes after an IPv4 address");
         refused(&connect_message(kind::CONNECT, 1), "family");

@@ -241,7 +241,7 @@ impl Btf {
             bits = bits.checked_add(bit).ok_or_else(no_member)?;
             id = ty;
         }
-        if bits % 8 != 0 {
+        if !bits.is_multiple_of(8) {
             return Err(BtfError::BitField { within: within.to_owned(), member: member.to_owned(), bit: bits });
         }
         let found = self.strip(id)?;
@@ -456,8 +456,7 @@ mod tests {
 
         /// Appends a struct of (name, type, bit offset).
         fn structure(&mut self, name: &str, kind: u32, size: u32, members: &[(&str, u32, u32)]) -> u32 {
-            let tail: Vec<u32> =
-                members.iter().flat_map(|(name, ty, bits)| [self.name(name), *ty, *bits]).collect();
+            let tail: Vec<u32> = members.iter().flat_map(|(name, ty, bits)| [self.name(name), *ty, *bits]).collect();
             self.push(name, kind, u32::try_from(members.len()).unwrap(), size, &tail)
         }
 
@@ -501,7 +500,9 @@ mod tests {
     fn another_size_or_type_is_refused_by_name() {
         let btf = Btf::parse(sample()).unwrap();
         let refused = |member: &str, expect: Expect| match btf.offset("file", member, expect) {
-            Err(BtfError::WrongType { within, member: named, .. }) => assert_eq!((within.as_str(), named.as_str()), ("file", member)),
+            Err(BtfError::WrongType { within, member: named, .. }) => {
+                assert_eq!((within.as_str(), named.as_str()), ("file", member))
+            }
             other => panic!("{member}: {other:?}"),
         };
         refused("f_mode", Expect::Number(8));

@@ -36,10 +36,7 @@ impl Counters {
             .fold((0, 0), |(generated, dropped), counter| (generated + counter.generated, dropped + counter.dropped))
     }
 
-    pub(super) fn read(
-        seq: &PerCpuArray<MapData, u64>,
-        drops: &PerCpuArray<MapData, u64>,
-    ) -> Result<Self, MapError> {
+    pub(super) fn read(seq: &PerCpuArray<MapData, u64>, drops: &PerCpuArray<MapData, u64>) -> Result<Self, MapError> {
         let mut by_cpu = Vec::new();
         for class in 0..class::COUNT {
             let dropped = drops.get(&class, 0)?;

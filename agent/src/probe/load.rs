@@ -281,7 +281,8 @@ impl Probe {
                 (false, id)
             }
         };
-        let mut meta = Meta { capture_id, object_digest, offsets_digest, wire_version: WIRE_VERSION.into(), complete: 0 };
+        let mut meta =
+            Meta { capture_id, object_digest, offsets_digest, wire_version: WIRE_VERSION.into(), complete: 0 };
         match attach_all(config, &offsets, &pins, resumed, &mut meta) {
             Ok((hooks, not_covered)) => {
                 for other in pins.others(&config.pin_root).map_err(|e| file_error("list", &config.pin_root, e))? {
@@ -585,12 +586,7 @@ fn attach_all(
     Ok((reports, not_covered))
 }
 
-fn load_object(
-    config: &ProbeConfig,
-    offsets: &Offsets,
-    pins: &PinSet,
-    btf: &aya::Btf,
-) -> Result<Ebpf, ProbeError> {
+fn load_object(config: &ProbeConfig, offsets: &Offsets, pins: &PinSet, btf: &aya::Btf) -> Result<Ebpf, ProbeError> {
     let mut loader = EbpfLoader::new();
     loader.btf(Some(btf));
     loader.allow_unsupported_maps();
@@ -694,9 +690,7 @@ fn attach(object: &mut Ebpf, hook: &Hook, pins: &PinSet, btf: &aya::Btf) -> Resu
         program.pin(&program_pin).map_err(|error| file_error("pin", &program_pin, io::Error::other(error)))?;
     }
     let path = pins.link(&hook.link_name());
-    link.pin(&path).map_err(|error| {
-        file_error("pin", &path, io::Error::other(error))
-    })?;
+    link.pin(&path).map_err(|error| file_error("pin", &path, io::Error::other(error)))?;
     Ok(())
 }
 
@@ -771,7 +765,8 @@ fn read(path: &Path) -> Result<Vec<u8>, ProbeError> {
 }
 
 pub(super) fn kernel_release() -> String {
-    std::fs::read_to_string("/proc/sys/kernel/osrelease").map_or_else(|_| "unknown".to_owned(), |text| text.trim().to_owned())
+    std::fs::read_to_string("/proc/sys/kernel/osrelease")
+        .map_or_else(|_| "unknown".to_owned(), |text| text.trim().to_owned())
 }
 
 pub(super) fn lockdown() -> Option<String> {

@@ -19,7 +19,9 @@ mod preflight;
 pub use crate::sys::ringbuf::{RingError, RingReader};
 pub use backfill::Alive;
 pub use counters::{Counter, Counters, LossEntry};
-pub use load::{HookCheck, HookReport, cgroup2_root, Probe, ProbeConfig, ProbeError, ProbeReport, RemovedSet, Rings, Tier};
+pub use load::{
+    HookCheck, HookReport, Probe, ProbeConfig, ProbeError, ProbeReport, RemovedSet, Rings, Tier, cgroup2_root,
+};
 pub use preflight::{Feature, Found, Preflight, preflight};
 
 /// How often a reader looks at the rings by itself, in milliseconds. The programs wake it only when a quarter of a

@@ -105,10 +105,8 @@ pub fn resolve(btf: &Btf) -> Result<Offsets, OffsetsError> {
     let file_inode = at("file", "f_inode", Pointer)?;
     let file_path_mnt = at("file", "f_path.mnt", Pointer)?;
     let file_path_dentry = at("file", "f_path.dentry", Pointer)?;
-    let file_span = within(
-        "file",
-        &[(file_mode, 4), (file_flags, 4), (file_inode, 8), (file_path_mnt, 8), (file_path_dentry, 8)],
-    )?;
+    let file_span =
+        within("file", &[(file_mode, 4), (file_flags, 4), (file_inode, 8), (file_path_mnt, 8), (file_path_dentry, 8)])?;
 
     let inode_mode = at("inode", "i_mode", Number(2))?;
     let inode_sb = at("inode", "i_sb", Pointer)?;
@@ -122,11 +120,7 @@ pub fn resolve(btf: &Btf) -> Result<Offsets, OffsetsError> {
         task_flags: task("flags", Number(4))?,
         task_group_leader: task("group_leader", Pointer)?,
         task_real_parent: task("real_parent", Pointer)?,
-        task_start_boottime: btf.offset_of_first(
-            "task_struct",
-            &["start_boottime", "real_start_time"],
-            Number(8),
-        )?,
+        task_start_boottime: btf.offset_of_first("task_struct", &["start_boottime", "real_start_time"], Number(8))?,
         task_cred: task("cred", Pointer)?,
         task_comm: task("comm", Bytes(16))?,
         task_files: task("files", Pointer)?,

@@ -12,8 +12,20 @@ use std::path::{Path, PathBuf};
 
 /// Every map that is pinned; all of them or the set is not whole.
 pub(super) const MAPS: &[&str] = &[
-    "RING_CRIT", "RING_BULK", "SEQ", "DROPS", "LOSS", "SCOPE", "SETTINGS", "META", "WAKES", "CALLS", "PENDING",
-    "TASKS", "SCRATCH", "CLAIMS",
+    "RING_CRIT",
+    "RING_BULK",
+    "SEQ",
+    "DROPS",
+    "LOSS",
+    "SCOPE",
+    "SETTINGS",
+    "META",
+    "WAKES",
+    "CALLS",
+    "PENDING",
+    "TASKS",
+    "SCRATCH",
+    "CLAIMS",
 ];
 
 /// One versioned directory.

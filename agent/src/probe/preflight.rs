@@ -76,12 +76,7 @@ pub fn preflight() -> Preflight {
     hooks(btf.as_ref(), &mut features, &mut not_covered);
     kernel_policy(&mut features);
     let missing = features.iter().any(|feature| feature.required && feature.found == Found::No);
-    Preflight {
-        kernel_release: kernel_release(),
-        features,
-        tier: (!missing).then_some(Tier::Tracepoint),
-        not_covered,
-    }
+    Preflight { kernel_release: kernel_release(), features, tier: (!missing).then_some(Tier::Tracepoint), not_covered }
 }
 
 fn kernel_types(features: &mut Vec<Feature>) -> Option<Btf> {
@@ -99,10 +94,7 @@ fn kernel_types(features: &mut Vec<Feature>) -> Option<Btf> {
     features.push(Feature {
         what: "struct members the programs read".to_owned(),
         found: if resolved.is_ok() { Found::Yes } else { Found::No },
-        detail: resolved.map_or_else(
-            |error| error,
-            |offsets| format!("{} members found", offsets.named().len()),
-        ),
+        detail: resolved.map_or_else(|error| error, |offsets| format!("{} members found", offsets.named().len())),
         means: "the kernel's structs differ from every version known: the programs cannot be fitted to it",
         required: true,
     });
@@ -210,7 +202,10 @@ fn kernel_policy(features: &mut Vec<Feature>) {
     features.push(Feature {
         what: "io_uring disabled".to_owned(),
         found: off.map_or(Found::Unknown, |off| if off { Found::Yes } else { Found::No }),
-        detail: uring.map_or_else(|| "kernel without the setting".to_owned(), |text| format!("kernel.io_uring_disabled = {}", text.trim())),
+        detail: uring.map_or_else(
+            || "kernel without the setting".to_owned(),
+            |text| format!("kernel.io_uring_disabled = {}", text.trim()),
+        ),
         means: "opens made through io_uring are not captured by this tier",
         required: false,
     });
@@ -219,7 +214,10 @@ fn kernel_policy(features: &mut Vec<Feature>) {
     features.push(Feature {
         what: "eBPF compiled to machine code (JIT)".to_owned(),
         found: on.map_or(Found::Unknown, |on| if on { Found::Yes } else { Found::No }),
-        detail: jit.map_or_else(|| "always on, or not readable".to_owned(), |text| format!("net.core.bpf_jit_enable = {}", text.trim())),
+        detail: jit.map_or_else(
+            || "always on, or not readable".to_owned(),
+            |text| format!("net.core.bpf_jit_enable = {}", text.trim()),
+        ),
         means: "without it every hook costs several times as much",
         required: false,
     });

@@ -53,7 +53,7 @@ impl KernelFs {
         }
         // SAFETY: statfs succeeded, so it filled the struct.
         let stat = unsafe { stat.assume_init() };
-        Ok(stat.f_type as i64 == self.magic())
+        Ok(stat.f_type == self.magic())
     }
 
     /// Mounts it at `path` unless it is there; says whether it had to.
@@ -68,13 +68,7 @@ impl KernelFs {
         let flags = libc::MS_NOSUID | libc::MS_NODEV | libc::MS_NOEXEC;
         // SAFETY: NUL-terminated strings, no data.
         let done = unsafe {
-            libc::mount(
-                self.type_name().as_ptr(),
-                target.as_ptr(),
-                self.type_name().as_ptr(),
-                flags,
-                std::ptr::null(),
-            )
+            libc::mount(self.type_name().as_ptr(), target.as_ptr(), self.type_name().as_ptr(), flags, std::ptr::null())
         };
         if done == 0 { Ok(true) } else { Err(io::Error::last_os_error()) }
     }

@@ -75,7 +75,13 @@ struct Mapping {
 unsafe impl Send for Mapping {}
 
 impl Mapping {
-    fn new(fd: BorrowedFd<'_>, bytes: usize, offset: usize, writable: bool, part: &'static str) -> Result<Self, RingError> {
+    fn new(
+        fd: BorrowedFd<'_>,
+        bytes: usize,
+        offset: usize,
+        writable: bool,
+        part: &'static str,
+    ) -> Result<Self, RingError> {
         let protection = if writable { libc::PROT_READ | libc::PROT_WRITE } else { libc::PROT_READ };
         let map_error = |source| RingError::Map { part, source };
         let offset = libc::off_t::try_from(offset).map_err(|error| map_error(io::Error::other(error)))?;
@@ -152,8 +158,8 @@ impl RingReader {
             // SAFETY: `offset` is within page + bytes, and the data is mapped twice, so 8 bytes follow; positions
             // are multiples of 8, so it is aligned. Acquire pairs with the kernel's xchg of the length at commit:
             // a length without BUSY means that the record's bytes are written.
-            let len = unsafe { AtomicU32::from_ptr(self.producer.start.as_ptr().add(offset).cast()) }
-                .load(Ordering::Acquire);
+            let len =
+                unsafe { AtomicU32::from_ptr(self.producer.start.as_ptr().add(offset).cast()) }.load(Ordering::Acquire);
             if len & BUSY != 0 {
                 return Ok(None);
             }
@@ -230,7 +236,7 @@ impl RingReader {
         let produced = self.producer.position().load(Ordering::Acquire);
         let available = produced.wrapping_sub(self.next);
         let unreleased = produced.wrapping_sub(self.released);
-        if unreleased > self.bytes || available > unreleased || self.next % 8 != 0 {
+        if unreleased > self.bytes || available > unreleased || !self.next.is_multiple_of(8) {
             return Err(RingError::Corrupt { position: self.next, len: 0, available });
         }
         Ok(available)
