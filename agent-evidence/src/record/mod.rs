@@ -39,7 +39,7 @@ pub use ids::{
 pub use list::List;
 pub use read::DecodeError;
 pub use schema::{FormSchema, KindSchema, Member};
-pub use text::{Text, TextList};
+pub use text::{Text, TextList, shown};
 
 use read::{Decode, Reader};
 use schema::{Described, bodies};

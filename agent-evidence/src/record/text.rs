@@ -38,19 +38,10 @@ impl<'a> Text<'a> {
         plain(&self.0)
     }
 
-    /// For people: the text, with what cannot be shown as U+FFFD and control characters as `\u{..}`. Not reversible.
+    /// For people: the text as [`shown`] shows it, with what is not UTF-8 as U+FFFD. Not reversible.
     #[must_use]
     pub fn display(&self) -> String {
-        let lossy = String::from_utf8_lossy(&self.0);
-        let mut shown = String::with_capacity(lossy.len());
-        for character in lossy.chars() {
-            if character.is_control() {
-                shown.extend(character.escape_unicode());
-            } else {
-                shown.push(character);
-            }
-        }
-        shown
+        shown(&String::from_utf8_lossy(&self.0))
     }
 
     /// A copy that borrows nothing.
@@ -64,6 +55,28 @@ impl<'a> Text<'a> {
     pub fn borrow(&self) -> Text<'_> {
         Text(Cow::Borrowed(&self.0))
     }
+}
+
+/// Untrusted text as people may be shown it: characters that move the cursor, change the direction of writing or
+/// cannot be seen are written as `\u{..}`, so that a name cannot rearrange the line it stands in.
+#[must_use]
+pub fn shown(text: &str) -> String {
+    let mut shown = String::with_capacity(text.len());
+    for character in text.chars() {
+        if character.is_control() || is_unseen(character) {
+            shown.extend(character.escape_unicode());
+        } else {
+            shown.push(character);
+        }
+    }
+    shown
+}
+
+/// Line and paragraph separators, and the format characters (category Cf) that reorder or hide text.
+fn is_unseen(character: char) -> bool {
+    matches!(character,
+        '\u{ad}' | '\u{61c}' | '\u{180e}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}'
+        | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e007f}')
 }
 
 /// The bytes as text when they have the plain form: UTF-8 without control characters.
@@ -157,6 +170,12 @@ mod tests {
         assert_eq!(items(b"ls\0-l\0"), ["ls", "-l"]);
         assert_eq!(items(b"ls\0-l"), ["ls", "-l"]);
         assert_eq!(items(b"ls\0\0"), ["ls", ""]);
+    }
+
+    #[test]
+    fn what_people_are_shown_cannot_rearrange_the_line() {
+        assert_eq!(shown("größer\u{202e}x\u{1b}[2J\u{feff}"), "größer\\u{202e}x\\u{1b}[2J\\u{feff}");
+        assert_eq!(Text::new(b"a\xff\n").display(), "a\u{fffd}\\u{a}");
     }
 
     #[test]

@@ -6,7 +6,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 
-use crate::record::KeyTier;
+use crate::record::{KeyTier, shown};
 
 use super::finding::Finding;
 use super::report::{Outcome, Report, Verdict, iso, tier_in_words};
@@ -51,7 +51,7 @@ impl fmt::Display for Report {
         if !self.findings.is_empty() {
             writeln!(out, "\nFindings ({}):", self.findings_total)?;
             for finding in self.findings.iter().take(LINES_MAX) {
-                writeln!(out, "  {}: {finding}", finding.name())?;
+                writeln!(out, "  {}: {}", finding.name(), shown(&finding.to_string()))?;
             }
             more(out, self.findings_total, "findings")?;
         }
@@ -99,7 +99,7 @@ fn more(out: &mut fmt::Formatter<'_>, total: u64, what: &str) -> fmt::Result {
 impl Report {
     fn headline(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         let log = match &self.checkpoint {
-            Some(checkpoint) => format!("{}, {} entries", checkpoint.origin.as_str(), checkpoint.size.0),
+            Some(checkpoint) => format!("{}, {} entries", shown(checkpoint.origin.as_str()), checkpoint.size.0),
             None => "a log without a readable checkpoint".to_owned(),
         };
         writeln!(out, "Log: {log}")?;
