@@ -41,11 +41,11 @@ fn in_target_directory() -> io::Result<Option<PathBuf>> {
     let Some(out_dir) = env::var_os("OUT_DIR") else {
         return Ok(None);
     };
-    // OUT_DIR is <target>[/<triple>]/<profile>/build/<package>-<hash>/out: the target directory is marked by CACHEDIR.TAG.
-    let Some(target) = Path::new(&out_dir).ancestors().find(|directory| directory.join("CACHEDIR.TAG").is_file())
-    else {
-        return Ok(None);
-    };
+    // OUT_DIR is <target>[/<triple>]/<profile>/build/<package>-<hash>/out.
+    let Some(above_profile) = Path::new(&out_dir).ancestors().nth(4) else { return Ok(None) };
+    let triple = env::var_os("TARGET");
+    let is_triple = triple.is_some() && above_profile.file_name() == triple.as_deref();
+    let target = if is_triple { above_profile.parent().unwrap_or(above_profile) } else { above_profile };
     // The directory is watched, not the file: Cargo re-runs a build script each time when a watched path does not exist.
     let directory = target.join("ebpf");
     fs::create_dir_all(&directory)?;
