@@ -82,12 +82,12 @@ fn reads_of_the_system_are_counted_and_shown_on_demand() {
     }
     log.push_in(Some(records::SHELL), None, Some(issued), records::open(None, Some(2), ActMarks::NONE));
     log.push_in(Some(records::SHELL), None, Some(issued), read(b"/etc/shadow"));
-    log.push_in(Some(records::SHELL), None, Some(issued), read(b"/work/data.csv"));
-    log.push_in(Some(records::SHELL), None, Some(issued), read(b"/work/data.csv"));
+    log.push_in(Some(records::SHELL), None, Some(issued), read(b"/srv/data.csv"));
+    log.push_in(Some(records::SHELL), None, Some(issued), read(b"/srv/data.csv"));
     let folded = page(&log, issued, false);
     assert!(folded.contains("read 5 files of the system and of packages; looked for 1 file in vain"), "{folded}");
     assert!(folded.contains("read      /etc/shadow\n"), "{folded}");
-    assert!(folded.contains("read      /work/data.csv  x2\n"), "{folded}");
+    assert!(folded.contains("read      /srv/data.csv  x2\n"), "{folded}");
     assert!(!folded.contains("lib3.so"), "{folded}");
     let whole = page(&log, issued, true);
     assert!(whole.contains("/usr/lib/lib3.so") && whole.contains("ENOENT"), "{whole}");
@@ -101,13 +101,13 @@ fn read(path: &[u8]) -> Body<'_> {
 
 #[test]
 fn many_files_of_one_directory_are_one_line_unless_they_look_secret() {
-    let paths: Vec<String> = (0..12).map(|n| format!("/work/parts/{n}.csv")).collect();
+    let paths: Vec<String> = (0..12).map(|n| format!("/srv/parts/{n}.csv")).collect();
     let mut bodies: Vec<_> = paths.iter().map(|path| (records::SHELL, read(path.as_bytes()))).collect();
-    bodies.push((records::SHELL, read(b"/work/parts/api-token.txt")));
+    bodies.push((records::SHELL, read(b"/srv/parts/api-token.txt")));
     let (log, issued) = session(bodies);
     let page = page(&log, issued, false);
-    assert!(page.contains("read      12 files in /work/parts/ (0.csv, 1.csv, 2.csv, ...)"), "{page}");
-    assert!(page.contains("read      /work/parts/api-token.txt"), "{page}");
+    assert!(page.contains("read      12 files in /srv/parts/ (0.csv, 1.csv, 2.csv, ...)"), "{page}");
+    assert!(page.contains("read      /srv/parts/api-token.txt"), "{page}");
 }
 
 #[test]
