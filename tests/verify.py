@@ -737,6 +737,7 @@ class Tree:
 # ----------------------------------------------------------------------------------------------------------
 
 RUNS_MAX = 65_536
+RUNS_TOTAL_MAX = 1 << 20
 COUNTERS_MAX = 65_536
 
 
@@ -857,10 +858,10 @@ class Audit:
         self.log_key = self.first_epoch_key = self.epoch = None
         self.control_next = 0
         self.sessions, self.workloads, self.unknowns = {}, set(), set()
-        self.counters = {}
+        self.counters, self.runs_kept = {}, 0
+        self.cut_off = set()  # captures whose last run was followed by another without `disarmed`
         self.capture = None  # of the armed run
         self.handed_over = None  # of the last run, if it was disarmed for an upgrade
-        self.cut_off = set()  # captures whose last run was followed by another without `disarmed`
         self.runs = 0
 
     def entry(self, index, data, leaf, previous):
@@ -1016,16 +1017,21 @@ class Audit:
         counter = self.counter(key)
         if counter is None:
             return
-        if not counter.account(first, last):
+        kept = len(counter.firsts)
+        accounted = counter.account(first, last)
+        self.runs_kept += len(counter.firsts) - kept
+        if not accounted:
             self.out.find("number_repeated", f"entry {index} accounts again for {first} to {last} of "
                                              f"{CLASS_NAMES[key[2]]} on processor {key[1]}", index)
-        if len(counter.firsts) > RUNS_MAX:
+        if counter.firsts and (len(counter.firsts) > RUNS_MAX or self.runs_kept > RUNS_TOTAL_MAX):
             self.holes(index, key, counter, counter.top())
 
     def holes(self, index, key, counter, limit):
+        kept = len(counter.firsts)
         for first, last in counter.take_holes(limit):
             self.out.find("number_hole", f"entry {index}: {first} to {last} of {CLASS_NAMES[key[2]]} on processor "
                                          f"{key[1]} are neither in the log nor declared lost", index)
+        self.runs_kept += len(counter.firsts) - kept
 
     def references(self, index, entry):
         wanted = [(entry["w"], self.workloads)] if "w" in entry else []
@@ -1051,12 +1057,12 @@ class Audit:
         body = entry["body"]
         self.runs += 1
         self.tier_claimed(body)
-        if self.capture is not None and not (body["resumed"] and body["capture_id"] == self.capture):
-            self.out.note("run_cut", f"the run before entry {index} stopped without a word")
         if self.capture is not None:
             self.cut_off.add(self.capture)
+        self.cut_off.discard(body["capture_id"])
+        if self.capture is not None and not (body["resumed"] and body["capture_id"] == self.capture):
+            self.out.note("run_cut", f"the run before entry {index} stopped without a word")
         self.capture, self.handed_over = body["capture_id"], None
-        self.cut_off.discard(self.capture)
 
     def on_heartbeat(self, index, entry):
         body = entry["body"]
@@ -1122,19 +1128,15 @@ class Audit:
             return
         if self.capture is not None:
             self.out.note("open_end", "the log ends within a run")
-        in_flight = lost_in_cut = 0
+        in_flight = 0
         for key, counter in sorted(self.counters.items()):
             end = max(counter.next, counter.top())
-            if key[0] in (self.capture, self.handed_over):
+            if key[0] in (self.capture, self.handed_over) or key[0] in self.cut_off:
                 in_flight += counter.missing_below(end)
-            elif key[0] in self.cut_off:
-                lost_in_cut += counter.missing_below(end)
             else:
                 self.holes(size - 1, key, counter, end)
         if in_flight:
-            self.out.note("in_flight", f"{in_flight} events were numbered and not yet written at the end")
-        if lost_in_cut:
-            self.out.note("cut_off", f"{lost_in_cut} events were numbered by runs that were cut off, and never written")
+            self.out.note("in_flight", f"{in_flight} events were numbered and not written when a run was cut off, or yet")
 
 
 # ----------------------------------------------------------------------------------------------------------
