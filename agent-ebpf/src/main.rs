@@ -26,6 +26,14 @@
 #![no_main]
 #![cfg_attr(target_arch = "bpf", feature(asm_experimental_arch))]
 #![expect(unsafe_code, reason = "kernel programs: pointers are proven by the verifier, not by rustc")]
+#![expect(
+    clippy::cast_possible_truncation,
+    reason = "the verifier bounds every length; a checked conversion would add a path that it must follow too"
+)]
+#![expect(
+    clippy::needless_borrows_for_generic_args,
+    reason = "a key passed by value is copied to a stack that has 512 bytes"
+)]
 #![expect(unreachable_pub, reason = "a program crate has no outside; `pub` between modules reads better")]
 
 mod alive;

@@ -35,10 +35,10 @@ pub fn fork(ctx: BtfTracePointContext) -> i32 {
         } else {
             (scope_id, families)
         };
-    if child_scope != 0 || child_cgroup != parent_cgroup {
-        if let Some(kept) = stored(child, true) {
-            keep(kept, child_scope, child_families, settings.generation);
-        }
+    if (child_scope != 0 || child_cgroup != parent_cgroup)
+        && let Some(kept) = stored(child, true)
+    {
+        keep(kept, child_scope, child_families, settings.generation);
     }
     if tid(child) != tgid(child) || is_kernel_thread(child) {
         return 0;

@@ -79,10 +79,10 @@ pub fn of_process(task: Typed, remember: bool) -> (u64, u32) {
         return (scope_id, families);
     }
     let (scope_id, families) = of_cgroup(task::cgroup_id(task));
-    if scope_id != 0 || remember {
-        if let Some(kept) = stored(leader, true) {
-            keep(kept, scope_id, families, generation);
-        }
+    if (scope_id != 0 || remember)
+        && let Some(kept) = stored(leader, true)
+    {
+        keep(kept, scope_id, families, generation);
     }
     (scope_id, families)
 }
