@@ -68,6 +68,11 @@ fn the_files_in_the_tree_are_those_that_the_generator_makes() {
             case.files.0.iter().map(|(path, bytes)| (own.join("log").join(path), bytes.clone())).collect();
         assert!(found == made, "{} is stale: run the example `vectors` on tests/vectors", case.name);
         assert_eq!(fs::read_to_string(own.join("trust.toml")).ok(), case.trust, "{}", case.name);
+        let expected: serde_json::Value =
+            serde_json::from_slice(&fs::read(own.join("expected.json")).unwrap()).unwrap();
+        assert_eq!(expected["exit"], case.exit, "{}", case.name);
+        assert_eq!(expected["strict"], case.strict, "{}", case.name);
+        assert_eq!(expected["findings"], serde_json::json!(case.findings), "{}", case.name);
     }
 }
 

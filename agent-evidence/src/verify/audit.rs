@@ -1,23 +1,23 @@
-//! The rules over entries, applied to one entry after the other.
+//! The rules over entries, applied to one entry after the other: place, order, keys and references here, sessions and
+//! coverage in their own modules.
 //!
 //! An entry that cannot be read, or a missing bundle, ends the rules that count across entries ([`Audit::lose_sight`]):
 //! what would follow is one damage told a hundred times. The rules over single entries and over the tree go on.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 
-use crate::chain;
 use crate::epoch::EpochStatement;
 use crate::note::{KeyName, VerifierKey, verify_ed25519};
 use crate::record::{
-    Armed, Body, BootTime, ChainHash, Class, ControlNumber, Counter, DisarmCause, Disarmed, EntryIndex, Epoch, Gap,
-    GapCause, Genesis, Heartbeat, Id128, Issued, KeyTier, Kind, LeafHash, PublicKey, Record, Recovered, RecoveryCause,
-    Revoked, SessionNumber, SessionState, Succession, TreeSize, WallTime, decode_with,
+    Body, ControlNumber, EntryIndex, Epoch, Genesis, KeyTier, Kind, LeafHash, PublicKey, Record, Recovered,
+    RecoveryCause, Succession, TreeSize, WallTime, decode_with,
 };
 
 use super::Options;
+use super::coverage::Coverage;
 use super::finding::Finding;
-use super::numbers::{self, Counters};
-use super::report::{Findings, Note, Notes, SessionReport, iso};
+use super::report::{Findings, Note, Notes, iso};
+use super::sessions::Sessions;
 
 /// Smallest step back of the wall clock that is told, in nanoseconds: 100 ms is beyond what NTP slews between two entries
 /// and below what anybody would set a clock back for.
@@ -25,9 +25,6 @@ const CLOCK_STEP_MIN: i128 = 100_000_000;
 
 /// Most workloads and unknown acts remembered for checking references to them: 8 bytes each.
 const REFERENCES_MAX: usize = 4_000_000;
-
-/// Most sessions remembered, at about 300 bytes each.
-const SESSIONS_MAX: usize = 200_000;
 
 /// Entries that later ones may refer to.
 #[derive(Debug, Default)]
@@ -46,75 +43,24 @@ impl Targets {
     }
 }
 
-/// What is known of one session.
-#[derive(Debug, Clone)]
-struct Session {
-    id: String,
-    identity: String,
-    next: u64,
-    hash: ChainHash,
-    counts: HashMap<Kind, u64>,
-    ended: Option<EntryIndex>,
-    wrong: bool,
-}
-
-/// The run of the agent that the entries are in.
-#[derive(Debug, Clone)]
-enum Run {
-    /// None yet.
-    Before,
-    Armed(RunStart),
-    Ended {
-        capture: Id128,
-        wall: WallTime,
-        upgrade: bool,
-    },
-}
-
-#[derive(Debug, Clone)]
-struct RunStart {
-    index: EntryIndex,
-    capture: Id128,
-    heartbeat_ms: u32,
-    /// The latest of `armed` and `heartbeat`.
-    alive: (EntryIndex, BootTime, WallTime),
-}
-
 #[derive(Debug)]
 pub(super) struct Audit {
     origin: KeyName,
-    options: Options,
     scratch: Vec<u8>,
     /// Whether every entry so far could be read.
     sighted: bool,
     /// By how much the last entry's own index differs from its position.
     index_shift: u64,
     control_next: u64,
-    sessions: HashMap<EntryIndex, Session>,
-    sessions_total: u64,
-    /// Ended sessions among those remembered.
-    sessions_ended: u64,
+    pub(super) sessions: Sessions,
+    pub(super) coverage: Coverage,
     workloads: Targets,
     unknowns: Targets,
-    counters: Counters,
-    counters_overflowed: bool,
-    /// Runs of numbers kept, over all counters.
-    runs_kept: usize,
-    run: Run,
     log_key: Option<VerifierKey>,
     tier: KeyTier,
     first_epoch_key: Option<PublicKey>,
     epoch: Option<(u64, PublicKey)>,
     pub(super) notes: Notes,
-    pub(super) lost: u64,
-    pub(super) in_flight: u64,
-    /// Captures whose last run ended without `disarmed`.
-    cut_off: HashSet<Id128>,
-    /// Events that those runs had numbered and never wrote.
-    pub(super) cut_off_events: u64,
-    pub(super) windows: u64,
-    pub(super) runs: u64,
-    pub(super) not_covered: Vec<String>,
     pub(super) times: Option<(WallTime, WallTime)>,
     last_wall: WallTime,
     /// Wall time minus boot time of the entry before.
@@ -128,32 +74,19 @@ impl Audit {
     pub(super) fn new(origin: &KeyName, options: Options) -> Self {
         Self {
             origin: origin.clone(),
-            options,
             scratch: Vec::new(),
             sighted: true,
             index_shift: 0,
             control_next: 0,
-            sessions: HashMap::new(),
-            sessions_total: 0,
-            sessions_ended: 0,
+            sessions: Sessions::default(),
+            coverage: Coverage::new(options.strict),
             workloads: Targets::default(),
             unknowns: Targets::default(),
-            counters: Counters::default(),
-            counters_overflowed: false,
-            runs_kept: 0,
-            run: Run::Before,
             log_key: None,
             tier: KeyTier::T0,
             first_epoch_key: None,
             epoch: None,
             notes: Notes::default(),
-            lost: 0,
-            in_flight: 0,
-            cut_off: HashSet::new(),
-            cut_off_events: 0,
-            windows: 0,
-            runs: 0,
-            not_covered: Vec::new(),
             times: None,
             last_wall: WallTime(0),
             clock_stand: None,
@@ -186,11 +119,6 @@ impl Audit {
     /// Whether every entry could be read.
     pub(super) fn is_sighted(&self) -> bool {
         self.sighted
-    }
-
-    /// Whether the log had more counters than are followed.
-    pub(super) fn has_overflowed(&self) -> bool {
-        self.counters_overflowed
     }
 
     /// Entries could not be read: what counts across entries is not checked any more.
@@ -247,8 +175,8 @@ impl Audit {
         }
         if self.sighted {
             self.control_chain(index, record, findings);
-            self.session_chain(index, record, leaf, findings);
-            self.kernel_number(index, record, findings);
+            self.sessions.entry(index, record, leaf, findings);
+            self.coverage.kernel_number(index, record, findings);
             self.body(index, record, findings);
         }
     }
@@ -359,130 +287,6 @@ impl Audit {
         }
     }
 
-    fn session_chain(&mut self, index: EntryIndex, record: &Record<'_>, leaf: LeafHash, findings: &mut Findings) {
-        let seen = record.placement.session_number;
-        if let Body::Issued(issued) = record.body() {
-            self.issued(index, issued, record, leaf, findings);
-            return;
-        }
-        let Some(named) = record.draft.session else {
-            if seen.is_some() {
-                findings.push(Finding::SessionNumberWrong { index, expected: None, seen });
-            }
-            return;
-        };
-        let Some(session) = self.sessions.get_mut(&named) else {
-            findings.push(Finding::SessionUnknown { index, session: named });
-            return;
-        };
-        if session.ended.is_some() {
-            session.wrong = true;
-            findings.push(Finding::SessionEnded { index, session: named });
-        }
-        let expected = Some(SessionNumber(session.next));
-        if seen != expected {
-            session.wrong = true;
-            findings.push(Finding::SessionNumberWrong { index, expected, seen });
-        }
-        if let Body::Revoked(revoked) = record.body() {
-            session.check_revoked(index, named, revoked, findings);
-            self.sessions_ended += u64::from(session.ended.is_none());
-            session.ended = Some(index);
-        }
-        session.next = seen.map_or(session.next, |number| number.0).saturating_add(1);
-        session.hash = chain::step(session.hash, leaf);
-        session.count(record.body().kind());
-    }
-
-    fn issued(
-        &mut self,
-        index: EntryIndex,
-        issued: &Issued<'_>,
-        record: &Record<'_>,
-        leaf: LeafHash,
-        findings: &mut Findings,
-    ) {
-        let seen = record.placement.session_number;
-        let expected = Some(SessionNumber(0));
-        if seen != expected {
-            findings.push(Finding::SessionNumberWrong { index, expected, seen });
-        }
-        if let Some(session) = record.draft.session.filter(|session| *session != record.index()) {
-            findings.push(Finding::SessionUnknown { index, session });
-        }
-        self.sessions_total += 1;
-        if self.sessions.len() >= SESSIONS_MAX {
-            // Entries of a session that is forgotten, or never followed, are findings, not passed over.
-            if self.sessions_ended == 0 {
-                return;
-            }
-            self.sessions.retain(|_, session| session.ended.is_none());
-            self.sessions_ended = 0;
-        }
-        let shortened = |text: String| text.chars().take(256).collect();
-        let session = Session {
-            id: shortened(issued.id.display()),
-            identity: shortened(issued.identity.display()),
-            next: 1,
-            hash: chain::session_start(leaf),
-            counts: HashMap::new(),
-            ended: None,
-            wrong: false,
-        };
-        self.sessions.insert(record.index(), session);
-    }
-
-    fn kernel_number(&mut self, index: EntryIndex, record: &Record<'_>, findings: &mut Findings) {
-        let kind = record.body().kind();
-        let Some(number) = record.draft.kernel else {
-            if kind.is_kernel_event() {
-                findings.push(Finding::KernelNumberWrong { index });
-            }
-            return;
-        };
-        if class_of(kind) != Some(number.class) {
-            findings.push(Finding::KernelNumberWrong { index });
-            return;
-        }
-        match self.capture() {
-            Some(capture) => self.account(index, capture, number.cpu, number.class, (number.seq, number.seq), findings),
-            None => findings.push(Finding::EventOutsideRun { index }),
-        }
-    }
-
-    fn capture(&self) -> Option<Id128> {
-        match &self.run {
-            Run::Armed(start) => Some(start.capture),
-            Run::Before | Run::Ended { .. } => None,
-        }
-    }
-
-    fn account(
-        &mut self,
-        index: EntryIndex,
-        capture: Id128,
-        cpu: u32,
-        class: Class,
-        (first, last): (u64, u64),
-        findings: &mut Findings,
-    ) {
-        let Some(numbers) = self.counters.of((capture, cpu, class)) else {
-            self.counters_overflowed = true;
-            return;
-        };
-        let runs = numbers.runs();
-        if let Err(seq) = numbers.insert(first, last) {
-            findings.push(Finding::NumberRepeated { index, cpu, class, seq });
-        }
-        self.runs_kept = (self.runs_kept + numbers.runs()).saturating_sub(runs);
-        if numbers.runs() > numbers::RUNS_MAX || (self.runs_kept > numbers::RUNS_TOTAL_MAX && numbers.runs() > 0) {
-            self.runs_kept = self.runs_kept.saturating_sub(numbers.runs());
-            for (first, last) in numbers.take_holes(numbers.top()) {
-                findings.push(Finding::NumberHole { index, cpu, class, first, last });
-            }
-        }
-    }
-
     fn body(&mut self, index: EntryIndex, record: &Record<'_>, findings: &mut Findings) {
         let draft = &record.draft;
         if let Some(workload) = draft.workload
@@ -491,10 +295,19 @@ impl Audit {
             findings.push(Finding::ReferenceWrong { index, to: workload });
         }
         match record.body() {
-            Body::Armed(armed) => self.armed(index, armed, draft.boot, draft.wall),
-            Body::Heartbeat(heartbeat) => self.heartbeat(index, heartbeat, draft.boot, draft.wall, findings),
-            Body::Disarmed(disarmed) => self.disarmed(index, disarmed, draft.wall, findings),
-            Body::Gap(gap) => self.gap(index, gap, findings),
+            Body::Armed(armed) => {
+                self.key_tier(armed.key_tier);
+                self.coverage.armed(index, armed, draft.boot, draft.wall, &mut self.notes);
+            }
+            Body::Heartbeat(heartbeat) => {
+                self.coverage.heartbeat(index, heartbeat, draft.boot, draft.wall, &mut self.notes, findings);
+                self.sessions.stated(index, &heartbeat.sessions, findings);
+            }
+            Body::Disarmed(disarmed) => {
+                self.coverage.disarmed(index, disarmed, draft.wall, findings);
+                self.sessions.stated(index, &disarmed.sessions, findings);
+            }
+            Body::Gap(gap) => self.coverage.gap(index, gap, &mut self.notes, findings),
             Body::Recovered(recovered) => self.recovered(index, recovered),
             Body::Workload(_) => self.workloads.insert(record.index()),
             Body::Unknown(_) => {
@@ -514,148 +327,6 @@ impl Audit {
             }
             _ => {}
         }
-    }
-
-    fn armed(&mut self, index: EntryIndex, armed: &Armed<'_>, boot: BootTime, wall: WallTime) {
-        self.runs += 1;
-        self.key_tier(armed.key_tier);
-        self.window_before(index, armed, wall);
-        if let Run::Armed(start) = &self.run {
-            self.cut_off.insert(start.capture);
-        }
-        self.cut_off.remove(&armed.capture_id);
-        self.not_covered =
-            armed.not_covered.iter().map(|item| format!("{} ({})", item.what.display(), item.why.display())).collect();
-        self.run = Run::Armed(RunStart {
-            index,
-            capture: armed.capture_id,
-            heartbeat_ms: armed.cadence.heartbeat_ms,
-            alive: (index, boot, wall),
-        });
-    }
-
-    /// Says for which time before this run nothing was observed.
-    fn window_before(&mut self, index: EntryIndex, armed: &Armed<'_>, wall: WallTime) {
-        let (since, ended, same) = match &self.run {
-            Run::Before => {
-                let text = format!("nothing was observed before entry {}, {}", index.0, iso(wall));
-                self.notes.push(Note { name: "not_observed_before", index: Some(index), text });
-                return;
-            }
-            Run::Armed(start) => (start.alive.2, false, start.capture == armed.capture_id),
-            Run::Ended { capture, wall, .. } => (*wall, true, *capture == armed.capture_id),
-        };
-        let (name, what) = match (ended, same && armed.resumed) {
-            (_, true) => {
-                ("capture_resumed", "the kernel side captured alone, and what it had kept was read afterwards")
-            }
-            (true, false) => ("not_observed", "nothing was observed"),
-            (false, false) => (
-                "run_cut",
-                "nothing was observed after the run stopped without a word, and its last entries may be missing",
-            ),
-        };
-        self.windows += u64::from(name != "capture_resumed");
-        let text = format!("from {} to {} (entry {}) {what}", iso(since), iso(wall), index.0);
-        self.notes.push(Note { name, index: Some(index), text });
-    }
-
-    fn heartbeat(
-        &mut self,
-        index: EntryIndex,
-        heartbeat: &Heartbeat<'_>,
-        boot: BootTime,
-        wall: WallTime,
-        findings: &mut Findings,
-    ) {
-        self.counters_stated(index, heartbeat.capture_id, &heartbeat.counters, findings);
-        self.sessions_stated(index, &heartbeat.sessions, findings);
-        if !heartbeat.hooks_ok {
-            findings.push(Finding::HooksNotAttached { index });
-        }
-        let Run::Armed(start) = &mut self.run else { return };
-        let silent = boot.0.saturating_sub(start.alive.1.0);
-        // Three missed heartbeats and a second for a busy host.
-        let limit = u64::from(start.heartbeat_ms).saturating_mul(3_000_000).saturating_add(1_000_000_000);
-        let since = start.alive;
-        start.alive = (index, boot, wall);
-        if silent > limit {
-            let text = format!(
-                "no sign of life for {}.{:03} s between entries {} and {}",
-                silent / 1_000_000_000,
-                silent / 1_000_000 % 1000,
-                since.0.0,
-                index.0
-            );
-            self.notes.push(Note { name: "heartbeat_late", index: Some(index), text });
-        }
-    }
-
-    fn disarmed(&mut self, index: EntryIndex, disarmed: &Disarmed<'_>, wall: WallTime, findings: &mut Findings) {
-        self.counters_stated(index, disarmed.capture_id, &disarmed.counters, findings);
-        self.sessions_stated(index, &disarmed.sessions, findings);
-        let upgrade = disarmed.cause == DisarmCause::Upgrade;
-        self.run = Run::Ended { capture: disarmed.capture_id, wall, upgrade };
-    }
-
-    fn counters_stated(&mut self, index: EntryIndex, capture: Id128, rows: &[Counter], findings: &mut Findings) {
-        if self.capture() != Some(capture) {
-            findings.push(Finding::EventOutsideRun { index });
-            return;
-        }
-        for row in rows {
-            let Some(numbers) = self.counters.of((capture, row.cpu, row.class)) else {
-                self.counters_overflowed = true;
-                continue;
-            };
-            if row.next < numbers.generated || row.settled > row.next {
-                findings.push(Finding::CounterWrong { index, cpu: row.cpu, class: row.class });
-                continue;
-            }
-            numbers.generated = row.next;
-            let runs = numbers.runs();
-            for (first, last) in numbers.take_holes(row.settled) {
-                findings.push(Finding::NumberHole { index, cpu: row.cpu, class: row.class, first, last });
-            }
-            self.runs_kept = (self.runs_kept + numbers.runs()).saturating_sub(runs);
-        }
-    }
-
-    fn sessions_stated(&mut self, index: EntryIndex, rows: &[SessionState], findings: &mut Findings) {
-        for row in rows {
-            match self.sessions.get_mut(&row.session) {
-                None => findings.push(Finding::SessionUnknown { index, session: row.session }),
-                Some(session) => {
-                    let number = row.number.0.checked_add(1);
-                    if number != Some(session.next) || row.hash != session.hash || session.ended.is_some() {
-                        session.wrong = true;
-                        findings.push(Finding::SessionHashWrong { index, session: row.session });
-                    }
-                }
-            }
-        }
-    }
-
-    fn gap(&mut self, index: EntryIndex, gap: &Gap<'_>, findings: &mut Findings) {
-        let mut counted = Some(0_u64);
-        for range in gap.ranges.iter() {
-            let length = range.last.checked_sub(range.first).and_then(|distance| distance.checked_add(1));
-            counted = counted.zip(length).and_then(|(sum, length)| sum.checked_add(length));
-            if length.is_some() {
-                self.account(index, gap.capture_id, range.cpu, range.class, (range.first, range.last), findings);
-            }
-        }
-        if counted != Some(gap.count) {
-            findings.push(Finding::GapCountWrong { index });
-        }
-        self.lost = self.lost.saturating_add(gap.count);
-        if gap.cause == GapCause::Unexplained {
-            findings.push(Finding::LossUnexplained { index, count: gap.count });
-        } else if self.options.strict {
-            findings.push(Finding::LossAccounted { index, count: gap.count });
-        }
-        let text = format!("entry {}: {} events lost, cause {}", index.0, gap.count, gap.cause.as_str());
-        self.notes.push(Note { name: "gap", index: Some(index), text });
     }
 
     fn recovered(&mut self, index: EntryIndex, recovered: &Recovered) {
@@ -686,93 +357,6 @@ impl Audit {
         if !self.sighted {
             return;
         }
-        // A newer agent takes the rings over, with what is in them.
-        let current = match &self.run {
-            Run::Ended { capture, upgrade: true, .. } => Some(*capture),
-            _ => self.capture(),
-        };
-        if let Run::Armed(start) = &self.run {
-            let text = format!(
-                "the log ends within the run of entry {}: the agent was still running, or it stopped without a word after entry {}, {}",
-                start.index.0,
-                last.0,
-                iso(self.last_wall)
-            );
-            self.notes.push(Note { name: "open_end", index: Some(last), text });
-        }
-        for ((capture, cpu, class), numbers) in self.counters.sorted() {
-            let end = numbers.generated.max(numbers.top());
-            if Some(capture) == current {
-                // The rings still held these when the log was sealed.
-                self.in_flight = self.in_flight.saturating_add(numbers.missing_below(end));
-                continue;
-            }
-            if self.cut_off.contains(&capture) {
-                // Within the window that a note tells of: the power failed, or somebody made it look so.
-                self.cut_off_events = self.cut_off_events.saturating_add(numbers.missing_below(end));
-                continue;
-            }
-            for (first, last_number) in numbers.take_holes(end) {
-                findings.push(Finding::NumberHole { index: last, cpu, class, first, last: last_number });
-            }
-        }
-    }
-
-    /// Every session, in the order of issue, with how many there were.
-    pub(super) fn sessions(&self) -> (Vec<SessionReport>, u64) {
-        let mut all: Vec<_> = self.sessions.iter().collect();
-        all.sort_by_key(|(index, _)| **index);
-        let sessions = all.into_iter().map(|(index, session)| SessionReport {
-            id: session.id.clone(),
-            identity: session.identity.clone(),
-            issued: *index,
-            revoked: session.ended,
-            entries: session.next,
-            wrong: session.wrong,
-        });
-        (sessions.collect(), self.sessions_total)
-    }
-}
-
-impl Session {
-    fn count(&mut self, kind: Kind) {
-        if kind.is_kernel_event() {
-            *self.counts.entry(kind).or_default() += 1;
-        }
-    }
-
-    fn check_revoked(&mut self, index: EntryIndex, named: EntryIndex, revoked: &Revoked<'_>, findings: &mut Findings) {
-        let mut wrong = |what| findings.push(Finding::RevokedWrong { index, what });
-        let mut bad = false;
-        let id: String = revoked.id.display().chars().take(256).collect();
-        if id != self.id {
-            bad = true;
-            wrong("session id");
-        }
-        if revoked.entries != self.next {
-            bad = true;
-            wrong("number of entries");
-        }
-        let stated: HashMap<Kind, u64> = revoked.acts.iter().map(|act| (act.kind, act.count)).collect();
-        if stated != self.counts || stated.len() != revoked.acts.len() {
-            bad = true;
-            wrong("count of acts by kind");
-        }
-        if revoked.hash != self.hash {
-            bad = true;
-            findings.push(Finding::SessionHashWrong { index, session: named });
-        }
-        self.wrong |= bad;
-    }
-}
-
-/// The class that numbers events of this kind.
-fn class_of(kind: Kind) -> Option<Class> {
-    match kind {
-        Kind::Fork | Kind::Exec | Kind::Exit => Some(Class::Process),
-        Kind::Cgroup => Some(Class::Cgroup),
-        Kind::Connect | Kind::ConnectDone => Some(Class::Network),
-        Kind::Open => Some(Class::File),
-        _ => None,
+        self.coverage.finish(last, self.last_wall, &mut self.notes, findings);
     }
 }

@@ -6,14 +6,17 @@
 //! | file | what |
 //! |---|---|
 //! | `audit.rs` | the rules over entries, one after the other |
-//! | `numbers.rs` | which kernel numbers are accounted for |
+//! | `sessions.rs` | the chains of sessions |
+//! | `coverage.rs`, `numbers.rs` | runs of the agent; which kernel numbers are accounted for |
 //! | `finding.rs` | one variant per broken rule |
 //! | `report.rs`, `text.rs` | the verdict for programs and for people |
 
 mod audit;
+mod coverage;
 mod finding;
 mod numbers;
 mod report;
+mod sessions;
 mod text;
 
 #[cfg(test)]

@@ -257,7 +257,7 @@ impl Report {
         mut findings: Findings,
         trust: Option<&Trust>,
     ) -> Self {
-        let (sessions, sessions_total) = audit.sessions();
+        let (sessions, sessions_total) = audit.sessions.reports();
         let facts = Facts { checkpoint: &checkpoint, audit: &audit, trust, sessions: &sessions, sessions_total };
         let mut claims = Vec::new();
         for claim in Claim::ALL {
@@ -297,7 +297,7 @@ impl Report {
             times: audit.times,
             notes_total: audit.notes.total,
             notes: audit.notes.kept,
-            not_covered: audit.not_covered,
+            not_covered: audit.coverage.not_covered,
             checkpoint: Some(checkpoint),
         }
     }
@@ -352,21 +352,27 @@ impl Facts<'_> {
         if !audit.is_sighted() {
             return Outcome::NotProved("not every entry could be read".to_owned());
         }
-        if audit.has_overflowed() {
+        if audit.coverage.overflowed {
             return Outcome::NotProved("the log speaks of more counters than are followed".to_owned());
         }
-        if audit.runs == 0 {
+        if audit.coverage.runs == 0 {
             return Outcome::NotProved("no run of the agent is in the log".to_owned());
         }
         let mut text = format!(
             "every event that the hooks numbered is in the log or counted as lost: {} lost, {} windows not observed",
-            audit.lost, audit.windows
+            audit.coverage.lost, audit.coverage.windows
         );
-        if audit.in_flight > 0 {
-            text.push_str(&format!(", {} numbered but not yet written when the log was sealed", audit.in_flight));
+        if audit.coverage.in_flight > 0 {
+            text.push_str(&format!(
+                ", {} numbered but not yet written when the log was sealed",
+                audit.coverage.in_flight
+            ));
         }
-        if audit.cut_off_events > 0 {
-            text.push_str(&format!(", {} numbered and never written by runs that were cut off", audit.cut_off_events));
+        if audit.coverage.cut_off_events > 0 {
+            text.push_str(&format!(
+                ", {} numbered and never written by runs that were cut off",
+                audit.coverage.cut_off_events
+            ));
         }
         Outcome::Proved(text)
     }
