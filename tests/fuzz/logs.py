@@ -20,6 +20,7 @@ import tempfile
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), ".."))
 import verify  # noqa: E402  (the path is set on the line above)
+from reader import profile, rules, signed  # noqa: E402
 from differential import Maker, Mutator  # noqa: E402
 
 ORIGIN = "affiant.example/host"
@@ -32,19 +33,19 @@ class Key:
         digest = hashlib.sha512(seed).digest()
         self.scalar = (int.from_bytes(digest[:32], "little") & (2**254 - 8)) | 2**254
         self.prefix = digest[32:]
-        self.public = self.compress(verify.multiply(self.scalar, verify.BASE))
+        self.public = self.compress(signed.multiply(self.scalar, signed.BASE))
 
     @staticmethod
     def compress(point):
-        inverse = pow(point[2], verify.P - 2, verify.P)
-        x, y = point[0] * inverse % verify.P, point[1] * inverse % verify.P
+        inverse = pow(point[2], signed.P - 2, signed.P)
+        x, y = point[0] * inverse % signed.P, point[1] * inverse % signed.P
         return (y | (x & 1) << 255).to_bytes(32, "little")
 
     def sign(self, message):
-        r = int.from_bytes(hashlib.sha512(self.prefix + message).digest(), "little") % verify.L
-        point = self.compress(verify.multiply(r, verify.BASE))
-        k = int.from_bytes(hashlib.sha512(point + self.public + message).digest(), "little") % verify.L
-        return point + ((r + k * self.scalar) % verify.L).to_bytes(32, "little")
+        r = int.from_bytes(hashlib.sha512(self.prefix + message).digest(), "little") % signed.L
+        point = self.compress(signed.multiply(r, signed.BASE))
+        k = int.from_bytes(hashlib.sha512(point + self.public + message).digest(), "little") % signed.L
+        return point + ((r + k * self.scalar) % signed.L).to_bytes(32, "little")
 
 
 def b64(data):
@@ -52,7 +53,7 @@ def b64(data):
 
 
 def vkey(name, public):
-    return name + "+" + verify.key_id(name, public).hex() + "+" + base64.b64encode(b"\x01" + public).decode()
+    return name + "+" + signed.key_id(name, public).hex() + "+" + base64.b64encode(b"\x01" + public).decode()
 
 
 class Writer:
@@ -85,7 +86,7 @@ class Writer:
     def body(self, kind, **given):
         """A body of this kind with random members but those given, as bytes; None leaves one out."""
         parts = []
-        for member in verify.KINDS[kind][1].split():
+        for member in profile.KINDS[kind][1].split():
             key, _, form = member.partition("=")
             optional = key.endswith("?") or form == "marks"
             key = key.rstrip("?")
@@ -122,7 +123,7 @@ class Writer:
             session, number = self.rng.choice([0, index, index + 5]), 1
         if self.breaks("session_number_wrong"):
             number = self.rng.choice([None, 0, 1, (number or 0) + 1, 2**53 - 1])
-        control = self.control if verify.KINDS[kind][0] else None
+        control = self.control if profile.KINDS[kind][0] else None
         if self.breaks("control_number_wrong"):
             control = self.rng.choice([None, 0, self.control + 1, 2**53 - 1])
         for key, value in (("s", session), ("n", number), ("c", control)):
@@ -134,11 +135,11 @@ class Writer:
         parts += [b'"prev":' + b64(previous), b'"rnd":' + b64(self.rng.randbytes(16)), b'"body":' + body]
         entry = b",".join(parts) + b"}"
         if self.breaks("entry_malformed"):
-            entry = Mutator(self.rng, self.maker).mutate(entry, entry)[:verify.ENTRY_BYTES_MAX]
+            entry = Mutator(self.rng, self.maker).mutate(entry, entry)[:profile.ENTRY_BYTES_MAX]
         leaf = verify.leaf_hash(entry)
         self.entries.append(entry)
         self.leaves.append(leaf)
-        self.control = self.control + 1 if control is None and verify.KINDS[kind][0] else \
+        self.control = self.control + 1 if control is None and profile.KINDS[kind][0] else \
             self.control if control is None else control + 1
         if kind == "issued":
             self.sessions[own] = [1, hashlib.sha256(b"affiant/session/v1" + leaf).digest(), {}, None]
@@ -146,7 +147,7 @@ class Writer:
             state = self.sessions[session]
             state[0] = (state[0] if number is None else number) + 1
             state[1] = hashlib.sha256(state[1] + leaf).digest()
-            if kind in verify.CLASS_OF:
+            if kind in rules.CLASS_OF:
                 state[2][kind] = state[2].get(kind, 0) + 1
         return own
 
@@ -211,7 +212,7 @@ class Writer:
         return cpu, number_class, seq
 
     def act(self):
-        kind, number_class = self.rng.choice(list(verify.CLASS_OF.items()))
+        kind, number_class = self.rng.choice(list(rules.CLASS_OF.items()))
         number = self.take(number_class)
         if self.rng.random() < 0.1 or self.breaks("number_hole", 0.3):
             self.lost.append(number)
@@ -271,7 +272,8 @@ class Writer:
             rows.append(b'[%d,%d,"%d","%d","%d"]' % (cpu, number_class, following, 0, settled))
         for session, (following, running, _, _) in self.sessions.items():
             if self.breaks("session_hash_wrong", 0.4):
-                following, running = self.rng.choice([(following + 1, running), (following, bytes(32)), (2**53 - 1, running)])
+                wrong = [(following + 1, running), (following, bytes(32)), (2**53 - 1, running)]
+                following, running = self.rng.choice(wrong)
             sessions.append(b"[%d,%d,%s]" % (session, following - 1, b64(running)))
         if self.breaks("session_unknown", 0.4):
             sessions.append(b"[0,0,%s]" % b64(bytes(32)))
@@ -387,14 +389,15 @@ class Disk:
 
     def checkpoint(self, origin, size, root, keys=None):
         text = f"{origin}\n{size}\n{base64.b64encode(root).decode()}\n"
-        lines = [self.line(text, origin, self.writer.log_key), self.line(text, origin + "/epoch", self.writer.epoch_key)]
+        lines = [self.line(text, origin, self.writer.log_key),
+                 self.line(text, origin + "/epoch", self.writer.epoch_key)]
         if keys is not None:
             lines = keys(text, lines)
         self.put("checkpoint", (text + "\n" + "".join(lines)).encode())
 
     @staticmethod
     def line(text, name, key, signature=None):
-        blob = verify.key_id(name, key.public) + (signature or key.sign(text.encode()))
+        blob = signed.key_id(name, key.public) + (signature or key.sign(text.encode()))
         return f"\u2014 {name} {base64.b64encode(blob).decode()}\n"
 
     def files(self):
@@ -422,7 +425,8 @@ class Disk:
         elif way == 6:
             self.checkpoint(ORIGIN, size, self.rng.randbytes(32))
         elif way == 7:
-            self.checkpoint(ORIGIN, self.rng.choice([0, 1, size - 1, size + 1, 2**32, 2**53 - 1, 2**53, 2**64 - 1]), root)
+            wrong = [0, 1, size - 1, size + 1, 2**32, 2**53 - 1, 2**53, 2**64 - 1]
+            self.checkpoint(ORIGIN, self.rng.choice(wrong), root)
         elif way == 8:
             self.checkpoint(self.rng.choice(["another.example", ORIGIN + "/x", "n" * 255, "n" * 250]), size, root)
         elif way == 9:
@@ -451,7 +455,7 @@ class Disk:
         lines = {"version": "1", "origin": f'"{ORIGIN}"', "log_key": f'"{vkey(ORIGIN, writer.log_key.public)}"',
                  "genesis": b64(writer.leaves[0]).decode(), "first_epoch_key": b64(first_epoch).decode(),
                  "minimum_tier": '"T0"',
-                 "required": json.dumps(rng.sample(verify.CLAIMS, rng.randrange(4)) if rng.random() < 0.3 else
+                 "required": json.dumps(rng.sample(rules.CLAIMS, rng.randrange(4)) if rng.random() < 0.3 else
                                         ["integrity", "authenticity", "continuity", "coverage", "sessions"])}
         if rng.random() < 0.3:
             way = rng.randrange(10)
@@ -522,11 +526,12 @@ def main():
             if mine != theirs:
                 disagreements += 1
                 if disagreements <= 10:
-                    print(f"log {number}: verify.py {mine} {why or ''}\n  affiant-verify {theirs} {complaint}", flush=True)
+                    print(f"log {number}: verify.py {mine} {why or ''}\n"
+                          f"  affiant-verify {theirs} {complaint}", flush=True)
                 if options.keep:
                     shutil.copytree(place, os.path.join(options.keep, f"{seed}-{number}"))
     print(", ".join(f"{name} {count}" for name, count in sorted(seen.items())))
-    missing = sorted(set(verify.BREAKS) - set(seen))
+    missing = sorted(set(rules.BREAKS) - set(seen))
     print(f"findings never provoked: {', '.join(missing) or 'none'}")
     print(f"{options.count} logs, {clean} clean, {disagreements} disagreements")
     return 1 if disagreements else 0

@@ -44,7 +44,8 @@ fuzz_target!(|input: &[u8]| {
     let Some((bytes, &[drop, grow])) = input.split_last_chunk::<2>() else { return };
     let grow = grow.cast_signed();
     // One entry per line: no permitted entry has a line feed.
-    let entries: Vec<&[u8]> = bytes.split(|byte| *byte == b'\n').take(250).filter(|entry| entry.len() < 65_536).collect();
+    let entries: Vec<&[u8]> =
+        bytes.split(|byte| *byte == b'\n').take(250).filter(|entry| entry.len() < 65_536).collect();
     let mut tree = Tree::new();
     let mut bundle = Vec::new();
     for entry in &entries {

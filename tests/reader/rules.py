@@ -1,0 +1,414 @@
+"""Rules over entries: docs/FORMAT.md, sections 13.2 and 13.3, and the names of findings (13.4)."""
+
+import bisect
+import hashlib
+
+from reader.basics import CannotCheck, Refused
+from reader.profile import KINDS, decode
+from reader.signed import ed25519_verifies, parse_vkey
+
+# ----------------------------------------------------------------------------------------------------------
+# Kernel numbers
+# ----------------------------------------------------------------------------------------------------------
+
+RUNS_MAX = 65_536
+RUNS_TOTAL_MAX = 1 << 20
+COUNTERS_MAX = 65_536
+
+
+class Counter:
+    """Which numbers of one counter are accounted for: all below `settled`, and the runs above it."""
+
+    def __init__(self):
+        self.settled = 0
+        self.next = 0
+        self.firsts = []  # sorted first numbers of the runs above `settled`
+        self.lasts = []  # their last numbers
+
+    def account(self, first, last):
+        """False if any of these was accounted for before; then nothing changes."""
+        at = bisect.bisect_right(self.firsts, last)
+        if first < self.settled or (at > 0 and self.lasts[at - 1] >= first):
+            return False
+        if at > 0 and self.lasts[at - 1] == first - 1:
+            self.lasts[at - 1] = last
+        elif at < len(self.firsts) and self.firsts[at] == last + 1:
+            self.firsts[at] = first
+        else:
+            self.firsts.insert(at, first)
+            self.lasts.insert(at, last)
+            return self.absorb()
+        # The run before may now touch the run after.
+        if 0 < at < len(self.firsts) and self.lasts[at - 1] + 1 == self.firsts[at]:
+            self.lasts[at - 1] = self.lasts.pop(at)
+            self.firsts.pop(at)
+        return self.absorb()
+
+    def absorb(self):
+        while self.firsts and self.firsts[0] == self.settled:
+            self.settled = self.lasts.pop(0) + 1
+            self.firsts.pop(0)
+        return True
+
+    def top(self):
+        return self.lasts[-1] + 1 if self.lasts else self.settled
+
+    def take_holes(self, limit):
+        """The runs of numbers below `limit` that are not accounted for; from now on they are."""
+        while self.settled < limit:
+            end = min(limit, self.firsts[0]) if self.firsts else limit
+            yield self.settled, end - 1
+            self.settled = end
+            self.absorb()
+
+    def missing_below(self, limit):
+        return sum(min(first, limit) - past for past, first in
+                   zip([self.settled] + [last + 1 for last in self.lasts], self.firsts + [limit]) if past < limit)
+
+
+# ----------------------------------------------------------------------------------------------------------
+# Rules over entries
+# ----------------------------------------------------------------------------------------------------------
+
+CLAIMS = ("integrity", "authenticity", "continuity", "non_equivocation", "host_state", "coverage", "time_bounds",
+          "sessions")
+# The claim that each finding breaks.
+FINDINGS = {
+    "integrity": "checkpoint_missing checkpoint_malformed root_mismatch tile_missing tile_differs bundle_missing "
+                 "bundle_malformed entry_malformed entry_altered index_wrong previous_mismatch control_number_wrong "
+                 "reference_wrong",
+    "authenticity": "checkpoint_unsigned checkpoint_forged epoch_missing epoch_forged origin_untrusted "
+                    "log_key_untrusted tier_too_low",
+    "continuity": "genesis_missing genesis_repeated genesis_wrong epoch_wrong genesis_untrusted first_epoch_untrusted "
+                  "log_truncated head_mismatch",
+    "non_equivocation": "equivocation",
+    "coverage": "kernel_number_wrong number_repeated number_hole counter_wrong gap_count_wrong loss_unexplained "
+                "loss_accounted event_outside_run hooks_not_attached",
+    "sessions": "session_unknown session_number_wrong session_ended session_hash_wrong revoked_wrong",
+    None: "claim_not_proved",
+}
+BREAKS = {name: claim for claim, names in FINDINGS.items() for name in names.split()}
+KEPT_MAX = 1_000
+# What is kept in memory is bounded; a log with more is not checked. FORMAT.md section 13 permits limits like these.
+SESSIONS_MAX = 1_000_000
+REFERENCES_MAX = 4_000_000
+CLASS_NAMES = ("process", "cgroup", "network", "file")
+CLASS_OF = {"fork": 0, "exec": 0, "exit": 0, "cgroup": 1, "connect": 2, "connect_done": 2, "open": 3}
+
+
+class Outcome:
+    """Findings and notes so far; the first thousand of each are kept, all are counted."""
+
+    def __init__(self):
+        self.findings, self.notes = [], []
+        self.total, self.names, self.failed = 0, set(), set()
+
+    def find(self, name, text, index=None):
+        """`index` is the entry that the finding is about, for those that are about one."""
+        self.total += 1
+        self.names.add(name)
+        self.failed.add(BREAKS[name])
+        if len(self.findings) < KEPT_MAX:
+            self.findings.append((name, index, text))
+
+    def note(self, name, text):
+        if len(self.notes) < KEPT_MAX:
+            self.notes.append((name, text))
+
+
+class Session:
+    def __init__(self, ident, leaf):
+        self.ident, self.next, self.ended = ident, 1, False
+        self.hash = hashlib.sha256(b"affiant/session/v1" + leaf).digest()
+        self.counts = {}  # entries made from kernel events, by kind
+
+
+class Audit:
+    """FORMAT.md sections 13.2 and 13.3, one entry after the other."""
+
+    def __init__(self, origin, strict, out):
+        self.origin, self.strict, self.out, self.find = origin, strict, out, out.find
+        self.sighted, self.overflowed = True, False
+        self.shift = 0  # by how much the last entry's `i` was off
+        self.log_key = self.first_epoch_key = self.epoch = None
+        self.control_next = 0
+        self.sessions, self.workloads, self.unknowns = {}, set(), set()
+        self.counters, self.runs_kept = {}, 0
+        self.cut_off = set()  # captures whose last run was followed by another without `disarmed`
+        self.capture = None  # of the armed run
+        self.handed_over = None  # of the last run, if it was disarmed for an upgrade
+        self.runs = 0
+
+    def entry(self, index, data, leaf, previous):
+        try:
+            entry = decode(data)
+        except Refused as why:
+            self.find("entry_malformed", f"entry {index} is not in the permitted form: {why}", index)
+            self.sighted = False
+            return
+        body, kind = entry["body"], entry["kind"]
+        own = entry["i"]
+        # Behind one removed or added entry, all others go on counting: that is one finding.
+        if own - index not in (0, self.shift):
+            self.find("index_wrong", f"entry {index} says that it is entry {own}", index)
+        self.shift = own - index
+        if previous is not None and entry["prev"] != previous:
+            self.find("previous_mismatch", f"entry {index} does not follow the entry before it", index)
+        if index == 0 and kind != "genesis":
+            self.find("genesis_missing", "entry 0 is not a genesis")
+        if kind == "genesis":
+            self.genesis(index, body)
+        elif kind == "epoch":
+            self.epoch_entry(index, own, body)
+        if self.sighted:
+            self.control_chain(index, entry)
+            self.session_chain(index, entry, leaf)
+            self.kernel_number(index, entry)
+            self.references(index, entry)
+            handler = getattr(self, "on_" + kind, None)
+            if handler is not None:
+                handler(index, entry)
+
+    def genesis(self, index, body):
+        if index != 0:
+            self.find("genesis_repeated", f"entry {index} is a second genesis", index)
+            return
+        if body["format"] != 1:
+            self.find("genesis_wrong", "the genesis names another format")
+        if body["origin"] != self.origin.encode():
+            self.find("genesis_wrong", "the genesis names another origin than the checkpoint")
+        try:
+            name, key = parse_vkey(body["log_key"].decode("utf-8"))
+        except (Refused, UnicodeDecodeError):
+            name, key = None, None
+        if name == self.origin:
+            self.log_key = (name, key)
+        else:
+            self.find("genesis_wrong", "the genesis does not name a key of this log")
+        self.tier_claimed(body)
+        if "predecessor" in body:
+            self.out.note("predecessor", "this log continues another, which must be verified by itself")
+
+    def tier_claimed(self, body):
+        if body["key_tier"] != "T0" and not any(name == "tier_claimed" for name, _ in self.out.notes):
+            self.out.note("tier_claimed", f"the log claims tier {body['key_tier']} without evidence: judged as T0")
+
+    def epoch_entry(self, index, own, body):
+        number, how = body["number"], body["how"]
+        is_first = self.first_epoch_key is None
+
+        def wrong(what):
+            self.find("epoch_wrong", f"entry {index} begins an epoch with a wrong {what}", index)
+
+        if self.sighted and number != (0 if self.epoch is None else self.epoch[0] + 1):
+            wrong("number")
+        if body["first_size"] != own + 1:
+            wrong("first size")
+        if (self.sighted and (how == "first") != is_first) or (how == "continued") != ("sig_previous" in body):
+            wrong("succession")
+        fields = (self.origin.encode(), number.to_bytes(8, "big"), body["public_key"],
+                  body["first_size"].to_bytes(8, "big"), how.encode())
+        joined = b"".join(len(field).to_bytes(4, "big") + field for field in fields)
+        statement = hashlib.sha256(b"affiant/epoch/v1" + joined).digest()
+        if self.log_key is not None and not ed25519_verifies(self.log_key[1], statement, body["sig_log"]):
+            self.find("epoch_forged", f"entry {index}: the log key's signature does not hold", index)
+        if "sig_previous" in body and self.epoch is not None and self.sighted:
+            if not ed25519_verifies(self.epoch[1], statement, body["sig_previous"]):
+                self.find("epoch_forged", f"entry {index}: the previous epoch's signature does not hold", index)
+        if how == "orphan":
+            self.out.note("orphan_epoch", f"entry {index} begins an epoch that only the log key vouches for")
+        if is_first and self.sighted:
+            self.first_epoch_key = body["public_key"]
+        self.epoch = (number, body["public_key"])
+
+    def control_chain(self, index, entry):
+        expected = self.control_next if KINDS[entry["kind"]][0] else None
+        seen = entry.get("c")
+        if seen != expected:
+            self.find("control_number_wrong", f"entry {index} has control number {seen}, expected {expected}", index)
+        if seen is not None or expected is not None:
+            self.control_next = (expected if seen is None else seen) + 1
+
+    def session_chain(self, index, entry, leaf):
+        seen, named, kind, body = entry.get("n"), entry.get("s"), entry["kind"], entry["body"]
+        if kind == "issued":
+            if seen != 0:
+                self.find("session_number_wrong", f"entry {index} issues a session and has number {seen}", index)
+            self.sessions[entry["i"]] = Session(body["id"], leaf)
+            if len(self.sessions) > SESSIONS_MAX:
+                raise CannotCheck(f"more than {SESSIONS_MAX} sessions")
+            return
+        if named is None:
+            if seen is not None:
+                self.find("session_number_wrong", f"entry {index} has a number and no session", index)
+            if kind == "revoked":
+                self.find("revoked_wrong", f"entry {index} ends no session", index)
+            return
+        session = self.sessions.get(named)
+        if session is None:
+            self.find("session_unknown", f"entry {index} is of session {named}, which was not issued", index)
+            return
+        if session.ended:
+            self.find("session_ended", f"entry {index} is of session {named}, which had ended", index)
+        if seen != session.next:
+            self.find("session_number_wrong", f"entry {index} has number {seen}, expected {session.next}", index)
+        if kind == "revoked":
+            self.revoked(index, named, session, body)
+        session.next = (session.next if seen is None else seen) + 1
+        session.hash = hashlib.sha256(session.hash + leaf).digest()
+        if kind in CLASS_OF:
+            session.counts[kind] = session.counts.get(kind, 0) + 1
+
+    def revoked(self, index, named, session, body):
+        if body["id"] != session.ident:
+            self.find("revoked_wrong", f"entry {index} ends session {named} under another id", index)
+        if body["entries"] != session.next:
+            self.find("revoked_wrong", f"entry {index} counts {body['entries']} entries, not {session.next}", index)
+        if dict(body["acts"]) != session.counts or len(body["acts"]) != len(session.counts):
+            self.find("revoked_wrong", f"entry {index} counts the kinds of its session wrongly", index)
+        if body["hash"] != session.hash:
+            self.find("session_hash_wrong", f"entry {index} ends session {named} with another running hash", index)
+        session.ended = True
+
+    def kernel_number(self, index, entry):
+        wanted = CLASS_OF.get(entry["kind"])
+        cpu, number_class, seq = entry.get("q", (None, None, None))
+        if number_class != wanted:
+            self.find("kernel_number_wrong", f"entry {index} must have a kernel number of its class, or none", index)
+        elif wanted is not None and self.capture is None:
+            self.find("event_outside_run", f"entry {index} is a kernel event outside any run", index)
+        elif wanted is not None:
+            self.account(index, (self.capture, cpu, number_class), seq, seq)
+
+    def counter(self, key):
+        if key not in self.counters:
+            if len(self.counters) >= COUNTERS_MAX:
+                self.overflowed = True
+                return None
+            self.counters[key] = Counter()
+        return self.counters[key]
+
+    def account(self, index, key, first, last):
+        counter = self.counter(key)
+        if counter is None:
+            return
+        kept = len(counter.firsts)
+        accounted = counter.account(first, last)
+        self.runs_kept += len(counter.firsts) - kept
+        if not accounted:
+            self.find("number_repeated", f"entry {index} accounts again for {first} to {last} of "
+                                             f"{CLASS_NAMES[key[2]]} on processor {key[1]}", index)
+        if counter.firsts and (len(counter.firsts) > RUNS_MAX or self.runs_kept > RUNS_TOTAL_MAX):
+            self.holes(index, key, counter, counter.top())
+
+    def holes(self, index, key, counter, limit):
+        kept = len(counter.firsts)
+        for first, last in counter.take_holes(limit):
+            self.find("number_hole", f"entry {index}: {first} to {last} of {CLASS_NAMES[key[2]]} on processor "
+                                         f"{key[1]} are neither in the log nor declared lost", index)
+        self.runs_kept += len(counter.firsts) - kept
+
+    def references(self, index, entry):
+        wanted = [(entry["w"], self.workloads)] if "w" in entry else []
+        if entry["kind"] == "identified":
+            wanted += [(entry["body"]["of"], self.unknowns), (entry["body"]["workload"], self.workloads)]
+        for to, known in wanted:
+            if to not in known:
+                self.find("reference_wrong", f"entry {index} refers to entry {to}, which is not what it must be", index)
+
+    def on_workload(self, _, entry):
+        self.workloads.add(entry["i"])
+        self.bound_references()
+
+    def on_unknown(self, _, entry):
+        self.unknowns.add(entry["i"])
+        self.bound_references()
+
+    def bound_references(self):
+        if len(self.workloads) + len(self.unknowns) > REFERENCES_MAX:
+            raise CannotCheck(f"more than {REFERENCES_MAX} workloads and unknown acts")
+
+    def on_armed(self, index, entry):
+        body = entry["body"]
+        self.runs += 1
+        self.tier_claimed(body)
+        if self.capture is not None:
+            self.cut_off.add(self.capture)
+        self.cut_off.discard(body["capture_id"])
+        if self.capture is not None and not (body["resumed"] and body["capture_id"] == self.capture):
+            self.out.note("run_cut", f"the run before entry {index} stopped without a word")
+        self.capture, self.handed_over = body["capture_id"], None
+
+    def on_heartbeat(self, index, entry):
+        body = entry["body"]
+        self.stated(index, body)
+        if not body["hooks_ok"]:
+            self.find("hooks_not_attached", f"entry {index} did not find the hooks attached", index)
+
+    def on_disarmed(self, index, entry):
+        body = entry["body"]
+        self.stated(index, body)
+        self.capture = None
+        # A newer agent takes over what the rings still hold.
+        self.handed_over = body["capture_id"] if body["cause"] == "upgrade" else None
+
+    def stated(self, index, body):
+        if body["capture_id"] != self.capture:
+            self.find("event_outside_run", f"entry {index} states counters of a capture that is not armed", index)
+        else:
+            for cpu, number_class, following, _, settled in body["counters"]:
+                key = (self.capture, cpu, number_class)
+                counter = self.counter(key)
+                if counter is None:
+                    continue
+                if following < counter.next or settled > following:
+                    self.find("counter_wrong", f"entry {index} states a counter that is not possible", index)
+                    continue
+                counter.next = following
+                self.holes(index, key, counter, settled)
+        for named, last, running in body["sessions"]:
+            session = self.sessions.get(named)
+            if session is None:
+                self.find("session_unknown", f"entry {index} states session {named}, which was not issued", index)
+            elif session.ended or session.next != last + 1 or session.hash != running:
+                self.find("session_hash_wrong", f"entry {index} states session {named} wrongly", index)
+
+    def on_gap(self, index, entry):
+        body = entry["body"]
+        total, valid = 0, True
+        for cpu, number_class, first, last in body["ranges"]:
+            if last < first:
+                valid = False
+                continue
+            total += last - first + 1
+            self.account(index, (body["capture_id"], cpu, number_class), first, last)
+        if not valid or total != body["count"]:
+            self.find("gap_count_wrong", f"entry {index} counts {body['count']} lost events, its ranges {total}", index)
+        text = f"entry {index}: {body['count']} events lost, cause {body['cause']}"
+        if body["cause"] == "unexplained":
+            self.find("loss_unexplained", text, index)
+        elif self.strict:
+            self.find("loss_accounted", text, index)
+        self.out.note("gap", text)
+
+    def on_recovered(self, index, entry):
+        body = entry["body"]
+        if body["cause"] == "crash":
+            self.out.note("recovered", f"entry {index}: the log was recovered after a crash")
+
+    def finish(self, size):
+        if size == 0:
+            self.find("genesis_missing", "the log is empty")
+        if not self.sighted:
+            return
+        if self.capture is not None:
+            self.out.note("open_end", "the log ends within a run")
+        in_flight = 0
+        for key, counter in sorted(self.counters.items()):
+            end = max(counter.next, counter.top())
+            if key[0] in (self.capture, self.handed_over) or key[0] in self.cut_off:
+                in_flight += counter.missing_below(end)
+            else:
+                self.holes(size - 1, key, counter, end)
+        if in_flight:
+            self.out.note("in_flight", f"{in_flight} events were numbered and not written before the end of a run")
