@@ -140,6 +140,22 @@ fn every_hook_of_the_tier_is_attached_on_this_kernel() {
 }
 
 #[test]
+fn programs_whose_offsets_were_never_set_are_refused_by_the_verifier() {
+    let btf = aya::Btf::from_sys_fs().unwrap();
+    // The same object that is armed elsewhere, its offsets as it carries them.
+    let mut loader = aya::EbpfLoader::new();
+    loader.allow_unsupported_maps();
+    let mut object = loader.load(&object()).unwrap();
+    for (name, tracepoint) in
+        [("fork", "sched_process_fork"), ("exec", "sched_process_exec"), ("exit", "sched_process_exit")]
+    {
+        let program: &mut aya::programs::BtfTracePoint = object.program_mut(name).unwrap().try_into().unwrap();
+        let refused = program.load(tracepoint, &btf);
+        assert!(matches!(refused, Err(aya::programs::ProgramError::LoadError { .. })), "{name}: {refused:?}");
+    }
+}
+
+#[test]
 fn a_process_is_seen_from_fork_to_exit_with_what_it_was_given() {
     let pins = PinRoot::new("process");
     let cgroup = Cgroup::new("process");
