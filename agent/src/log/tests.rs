@@ -312,6 +312,10 @@ fn check_after(sim: &SimDisk, told: &Told) {
     assert_eq!(check_directory(sim).len() as u64, size.0);
     let temporary: Vec<String> = sim.files("tmp/");
     assert!(temporary.is_empty(), "left over: {temporary:?}");
+    // What only the page cache had shown would be gone now.
+    let (mut log, recovery) = open(&sim.after_power_cut(Survival::None)).expect("opens after a power cut");
+    assert_eq!(recovery.size, size, "what the second life sealed");
+    assert!(all(&mut log).expect("readable").starts_with(&entries));
 }
 
 #[test]
