@@ -145,7 +145,9 @@ fn open(path: &[u8]) -> Body<'_> {
 fn exec() -> Body<'static> {
     Body::Exec(Exec {
         path: Some(Text::new(b"/usr/bin/x86_64-linux-gnu-gcc-12")),
-        argv: TextList::Nul(b"gcc\0-O2\0-Wall\0-fPIC\0-I/usr/include/python3.11\0-c\0src/module.c\0-o\0build/module.o\0"),
+        argv: TextList::Nul(
+            b"gcc\0-O2\0-Wall\0-fPIC\0-I/usr/include/python3.11\0-c\0src/module.c\0-o\0build/module.o\0",
+        ),
         argc: 9,
         cwd: Some(Text::new(b"/home/pilot/srv/project")),
         tgid: 4_242,

@@ -143,11 +143,7 @@ impl OsDisk {
     /// # Errors
     /// As the system says: not found, not a directory, no permission.
     pub fn open(state: &Path) -> io::Result<Self> {
-        let root = rustix::fs::open(
-            state,
-            OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC,
-            Mode::empty(),
-        )?;
+        let root = rustix::fs::open(state, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
         Ok(Self { root, dirs: HashMap::new(), sync: None })
     }
 

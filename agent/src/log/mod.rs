@@ -373,8 +373,7 @@ impl<D: Disk> Log<D> {
         }
         let size = state.tiling.size();
         let previous = state.epoch.as_ref().map_or(Previous::None, |epoch| Previous::Lost(epoch.number));
-        let (epoch, entry) =
-            EpochKey::begin(origin, &previous, TreeSize(size + 1), now.boot, log_key.as_ref())?;
+        let (epoch, entry) = EpochKey::begin(origin, &previous, TreeSize(size + 1), now.boot, log_key.as_ref())?;
         let mut log = Self {
             disk,
             limits,
@@ -419,12 +418,7 @@ impl<D: Disk> Log<D> {
         let leaf = pushed.map_err(|bytes| LogError::EntryTooLong { bytes })?;
         self.previous = leaf;
         self.chains.step(draft, numbers, placement.index, leaf);
-        Ok(Appended {
-            index: placement.index,
-            leaf,
-            session_number: numbers.session,
-            control_number: numbers.control,
-        })
+        Ok(Appended { index: placement.index, leaf, session_number: numbers.session, control_number: numbers.control })
     }
 
     fn may_append(&self, draft: &Draft<'_>) -> Result<(), LogError> {
@@ -493,10 +487,8 @@ impl<D: Disk> Log<D> {
         let note = self.sign(&checkpoint)?;
         head::publish(&mut self.disk, &note)?;
         let signed_before = self.head.as_ref().and_then(|head| head.signed);
-        let wall_went_back = signed_before
-            .and_then(|before| before.0.checked_sub(now.wall.0))
-            .filter(|back| *back > 0)
-            .map(Nanoseconds);
+        let wall_went_back =
+            signed_before.and_then(|before| before.0.checked_sub(now.wall.0)).filter(|back| *back > 0).map(Nanoseconds);
         self.head = Some(Head { checkpoint: checkpoint.clone(), note, signed: Some(now.wall) });
         self.unsealed_since = None;
         self.tiling.remove_partials(&mut self.disk, size)?;
@@ -513,8 +505,7 @@ impl<D: Disk> Log<D> {
         self.seal(now)?;
         let first_size = TreeSize(self.tiling.size() + 1);
         let previous = Previous::Held(&self.epoch);
-        let (epoch, entry) =
-            EpochKey::begin(&self.origin, &previous, first_size, now.boot, self.log_key.as_ref())?;
+        let (epoch, entry) = EpochKey::begin(&self.origin, &previous, first_size, now.boot, self.log_key.as_ref())?;
         let appended = self.append(&agent_draft(now, Body::Epoch(entry)))?;
         self.epoch = epoch;
         Ok(appended)
@@ -564,10 +555,7 @@ impl<D: Disk> Log<D> {
     ///
     /// # Errors
     /// As [`Log::entries_from`].
-    pub fn entries_back(
-        &mut self,
-        mut each: impl FnMut(EntryIndex, &[u8]) -> ControlFlow<()>,
-    ) -> Result<(), LogError> {
+    pub fn entries_back(&mut self, mut each: impl FnMut(EntryIndex, &[u8]) -> ControlFlow<()>) -> Result<(), LogError> {
         recover::entries_back(&mut self.disk, &self.tiling, |index, entry| Ok(each(EntryIndex(index), entry)))
     }
 

@@ -11,8 +11,8 @@ use std::ops::ControlFlow;
 
 use agent_evidence::note::{NoteError, VerifierKey};
 use agent_evidence::record::{
-    self, Body, BootTime, DecodeError, EntryIndex, Epoch, Kind, LeafHash, Recovered, RecoveryCause,
-    RootHash, SessionState, TreeSize,
+    self, Body, BootTime, DecodeError, EntryIndex, Epoch, Kind, LeafHash, Recovered, RecoveryCause, RootHash,
+    SessionState, TreeSize,
 };
 use agent_evidence::tree::{NodeHash, TILE_WIDTH, leaf_hash};
 use base64::Engine as _;
@@ -198,8 +198,7 @@ pub(super) fn recover<D: Disk>(
         base_leaves: Vec::new(),
         previous: LeafHash([0; 32]),
     };
-    let (wal, tail) =
-        Wal::recover(disk, limits.segment_bytes, |disk, first, body| replay.group(disk, first, body))?;
+    let (wal, tail) = Wal::recover(disk, limits.segment_bytes, |disk, first, body| replay.group(disk, first, body))?;
     let (Some(tail), Some(mut tiling)) = (tail, replay.tiling) else {
         return match sealed {
             0 if head.is_none() => Ok(None),
@@ -249,8 +248,8 @@ impl Replay {
                 }
                 continue;
             }
-            let follows = peek(entry)
-                .is_some_and(|peek| peek.index.0 == index && is_base64_of(peek.previous, &self.previous.0));
+            let follows =
+                peek(entry).is_some_and(|peek| peek.index.0 == index && is_base64_of(peek.previous, &self.previous.0));
             if !follows {
                 return Err(EvidenceFault::Sequence { index }.into());
             }
@@ -490,4 +489,3 @@ impl From<WalError> for LogError {
         }
     }
 }
-

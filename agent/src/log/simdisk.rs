@@ -364,12 +364,7 @@ impl SimDisk {
         Ok(Verdict::Do)
     }
 
-    fn run<T>(
-        &self,
-        op: DiskOp,
-        path: &str,
-        action: impl FnOnce(&mut State) -> io::Result<T>,
-    ) -> io::Result<T> {
+    fn run<T>(&self, op: DiskOp, path: &str, action: impl FnOnce(&mut State) -> io::Result<T>) -> io::Result<T> {
         match self.begin(op, path)? {
             Verdict::Do => action(&mut self.0.borrow_mut()),
             Verdict::DoAndFail => {

@@ -6,8 +6,8 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use agent_evidence::chain;
 use agent_evidence::checkpoint::Checkpoint;
 use agent_evidence::record::{
-    self, ActMarks, BootTime, CgroupId, ChainHash, CommClaims, Disarmed, DisarmCause, Exit, Heartbeat, Id128, Identified, Issued,
-    IssuedClaims, List, RecoveryCause, Requester, RevokeCause, Revoked, Succession,
+    self, ActMarks, BootTime, CgroupId, ChainHash, CommClaims, DisarmCause, Disarmed, Exit, Heartbeat, Id128,
+    Identified, Issued, IssuedClaims, List, RecoveryCause, Requester, RevokeCause, Revoked, Succession,
 };
 use agent_evidence::tiles::{TileKind, TilePath, width_in};
 use agent_evidence::tree::{Tree, leaf_hash};

@@ -69,7 +69,8 @@ impl Tiling {
     pub(super) fn restore<D: Disk>(disk: &mut Durable<D>, size: u64) -> Result<Self, RestoreError> {
         let tree = Tree::restore(TreeSize(size), |level, number, width| {
             // Each hash of an incomplete tile stands above a full tile of the level below.
-            let below = level.checked_sub(1).ok_or(RestoreError::Tree(TreeError::TileMissing { level, tile: number }))?;
+            let below =
+                level.checked_sub(1).ok_or(RestoreError::Tree(TreeError::TileMissing { level, tile: number }))?;
             let first = number << TILE_HEIGHT;
             (first..first + width as u64).map(|number| full_tile_root(disk, below, number)).collect()
         })?;

@@ -38,7 +38,9 @@ pub enum SignError {
     #[error("there is no log key at {0}: a log is created on request only")]
     Missing(PathBuf),
     /// Others could read or replace the key.
-    #[error("{path} has mode {mode:04o} and owner {owner}: it must be 0600 (its directory 0700) and owned by {expected_owner}")]
+    #[error(
+        "{path} has mode {mode:04o} and owner {owner}: it must be 0600 (its directory 0700) and owned by {expected_owner}"
+    )]
     TooOpen {
         /// The file or its directory.
         path: PathBuf,

@@ -170,7 +170,9 @@ mod tests {
         let file = SoftwareKey::path(&keys);
         for (bytes, expected_seen) in [(31, 31), (33, 33), (500, 33)] {
             std::fs::write(&file, vec![7; bytes]).expect("replace");
-            assert!(matches!(refusal(SoftwareKey::load(&keys)), SignError::Length { seen, .. } if seen == expected_seen));
+            assert!(
+                matches!(refusal(SoftwareKey::load(&keys)), SignError::Length { seen, .. } if seen == expected_seen)
+            );
         }
         std::fs::remove_dir_all(keys).expect("clean up");
     }
