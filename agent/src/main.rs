@@ -108,7 +108,7 @@ fn daemon(settings: Config, verbose: u8) -> Result<u8, Exit> {
         .enable_all()
         .build()
         .map_err(|error| Exit::new(exit::UNAVAILABLE, format!("cannot start the runtime: {error}")))?;
-    runtime.block_on(agent::app::run_daemon(settings)).map_err(|error| Exit::new(error.exit_code(), error))?;
+    runtime.block_on(agent::app::run_daemon(settings)).map_err(|error| Exit::in_full(error.exit_code(), &error))?;
     Ok(0)
 }
 

@@ -26,6 +26,9 @@ pub const NOT_EXECUTABLE: u8 = 126;
 /// The command does not exist.
 pub const NOT_FOUND: u8 = 127;
 
+/// Most causes that one message names.
+const CAUSES_MAX: usize = 16;
+
 /// Why a command ends early: what to print after `affiant: `, and the code.
 #[derive(Debug)]
 pub struct Exit {
@@ -39,6 +42,26 @@ impl Exit {
     /// An end with a message.
     pub fn new(code: u8, message: impl fmt::Display) -> Self {
         Self { code, message: Some(message.to_string()) }
+    }
+}
+
+impl Exit {
+    /// An end with an error and its causes in one line. A cause that the text names already is not
+    /// repeated.
+    pub fn in_full(code: u8, error: &dyn std::error::Error) -> Self {
+        let mut text = error.to_string();
+        let mut cause = error.source();
+        // Chains of causes are a few long; the bound keeps a faulty one from never ending.
+        for _ in 0..CAUSES_MAX {
+            let Some(error) = cause else { break };
+            let words = error.to_string();
+            if !text.contains(&words) {
+                text.push_str(": ");
+                text.push_str(&words);
+            }
+            cause = error.source();
+        }
+        Self::new(code, text)
     }
 }
 
@@ -76,5 +99,33 @@ impl From<io::Error> for Exit {
             return Self { code: 0, message: None };
         }
         Self::new(SOFTWARE, format!("cannot write: {error}"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Debug, thiserror::Error)]
+    enum Layer {
+        #[error("cannot load the program")]
+        Outer(#[source] Box<Self>),
+        #[error("the kernel refuses: {0}")]
+        Middle(#[source] Box<Self>),
+        #[error("not permitted")]
+        Inner,
+    }
+
+    #[test]
+    fn every_cause_is_named_once() {
+        let error = Layer::Outer(Box::new(Layer::Middle(Box::new(Layer::Inner))));
+        let exit = Exit::in_full(UNAVAILABLE, &error);
+        assert_eq!(exit.message.unwrap(), "cannot load the program: the kernel refuses: not permitted");
+    }
+
+    #[test]
+    fn a_reader_that_went_away_is_no_failure() {
+        let exit = Exit::from(io::Error::from(io::ErrorKind::BrokenPipe));
+        assert_eq!((exit.code, exit.message), (0, None));
     }
 }
