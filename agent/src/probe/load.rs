@@ -21,9 +21,11 @@ use aya::programs::{BtfTracePoint, CgroupAttachMode, CgroupSockAddr, Iter, Progr
 use aya::{Ebpf, EbpfError, EbpfLoader, VerifierLogLevel};
 use aya_log::EbpfLogger;
 use sha2::{Digest as _, Sha256};
+use std::ffi::OsString;
 use std::fs::File;
 use std::io;
 use std::os::fd::AsFd as _;
+use std::os::unix::ffi::OsStringExt as _;
 use std::path::{Path, PathBuf};
 
 /// Where the kernel describes its types.
@@ -734,13 +736,39 @@ fn link_ids(path: &Path) -> Result<(u32, u32), LinkError> {
 /// When /proc/mounts cannot be read or shows none.
 pub fn cgroup2_root() -> Result<PathBuf, ProbeError> {
     let path = Path::new("/proc/mounts");
-    let mounts = std::fs::read_to_string(path).map_err(|source| file_error("read", path, source))?;
-    let root = mounts.lines().find_map(|line| {
-        let mut words = line.split(' ');
+    let mounts = std::fs::read(path).map_err(|source| file_error("read", path, source))?;
+    mount_of(&mounts, b"cgroup2").ok_or(ProbeError::NoCgroup2)
+}
+
+/// The first mount point of a file system type in the text of `/proc/mounts`.
+fn mount_of(mounts: &[u8], wanted: &[u8]) -> Option<PathBuf> {
+    let place = mounts.split(|byte| *byte == b'\n').find_map(|line| {
+        let mut words = line.split(|byte| *byte == b' ');
         let (_, place, kind) = (words.next()?, words.next()?, words.next()?);
-        (kind == "cgroup2").then(|| PathBuf::from(place))
-    });
-    root.ok_or(ProbeError::NoCgroup2)
+        (kind == wanted).then_some(place)
+    })?;
+    Some(PathBuf::from(OsString::from_vec(unescaped(place))))
+}
+
+/// A word of `/proc/mounts` without its escapes: the kernel writes a space, tab, newline or backslash as a backslash and three
+/// octal digits (`mangle_path`, fs/seq_file.c).
+fn unescaped(word: &[u8]) -> Vec<u8> {
+    let mut plain = Vec::with_capacity(word.len());
+    let mut rest = word;
+    while let Some((first, after)) = rest.split_first() {
+        let digits = after.get(..3).filter(|digits| digits.iter().all(|digit| matches!(digit, b'0'..=b'7')));
+        match digits.filter(|_| *first == b'\\') {
+            Some(digits) => {
+                plain.push(digits.iter().fold(0_u8, |value, digit| value.wrapping_mul(8).wrapping_add(digit - b'0')));
+                rest = after.get(3..).unwrap_or_default();
+            }
+            None => {
+                plain.push(*first);
+                rest = after;
+            }
+        }
+    }
+    plain
 }
 
 fn typed<T, F>(pins: &PinSet, name: &'static str, make: F) -> Result<T, ProbeError>
@@ -796,4 +824,17 @@ fn chain(error: &dyn std::error::Error) -> String {
         text = text.get(start..).unwrap_or_default().to_owned();
     }
     text.replace('\n', " ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_mount_point_is_found_with_its_escapes_undone() {
+        let mounts = b"proc /proc proc rw 0 0\ncgroup2 /odd\\040place\\134x cgroup2 rw 0 0\n";
+        assert_eq!(mount_of(mounts, b"cgroup2"), Some(PathBuf::from("/odd place\\x")));
+        assert_eq!(mount_of(mounts, b"bpf"), None);
+        assert_eq!(unescaped(b"\\04"), b"\\04", "cut off: left as it is");
+    }
 }
