@@ -60,9 +60,32 @@ impl TreeDirectory {
         fs::write(&path, bytes).with_context(|| format!("cannot write {}", path.display()))
     }
 
-    /// Bundle number and place inside it of the first entry of a kind.
-    pub fn find(&self, kind: &str) -> Result<(u64, usize)> {
-        self.find_text(&format!("\"kind\":\"{kind}\""))
+    /// Every entry, in order.
+    pub fn entries(&self) -> Result<Vec<Vec<u8>>> {
+        let mut entries = Vec::new();
+        for number in 0..self.size()?.div_ceil(BUNDLE_ENTRIES) {
+            entries.extend(self.bundle(number)?);
+        }
+        Ok(entries)
+    }
+
+    /// Writes every entry anew into the bundles there are: what does not fit into the last is left out.
+    pub fn write_entries(&self, entries: &[Vec<u8>]) -> Result<()> {
+        let size = self.size()?;
+        let whole = usize::try_from(BUNDLE_ENTRIES).context("a small number")?;
+        let fitting = entries.get(..usize::try_from(size).context("a small log")?).unwrap_or(entries);
+        for (number, bundle) in (0..size.div_ceil(BUNDLE_ENTRIES)).zip(fitting.chunks(whole)) {
+            self.write_bundle(number, bundle)?;
+        }
+        Ok(())
+    }
+
+    /// Index of the first entry of a kind.
+    pub fn find(&self, kind: &str) -> Result<usize> {
+        let wanted = format!("\"kind\":\"{kind}\"");
+        let entries = self.entries()?;
+        let found = entries.iter().position(|entry| String::from_utf8_lossy(entry).contains(&wanted));
+        found.with_context(|| format!("no entry of kind {kind}"))
     }
 
     /// Bundle number and place inside it of the first entry with a text in it.

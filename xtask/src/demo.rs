@@ -63,13 +63,13 @@ pub(crate) fn run(workspace: &Workspace) -> Result<bool> {
     heading(5, "The verdict of the verifier, which needs the log and the trust file, and no agent");
     daemon.stop()?;
     let log = host.state().join("log");
-    let verdict = verify(&host, &log)?;
+    let verdict = verify(&host, &log, None)?;
     ensure!(verdict == Some(0), "exit {verdict:?}, 0 expected");
     say(&format!("exit 0: {}", paint(Color::Green, "every claim the trust file requires is proved")));
 
     heading(6, "Somebody edits one byte in a copy of the log");
     let index = flip(&host, &work)?;
-    let verdict = verify(&host, &host.path("tampered-log"))?;
+    let verdict = verify(&host, &host.path("tampered-log"), Some("Claims "))?;
     ensure!(verdict == Some(1), "exit {verdict:?}, 1 expected");
     say(&format!("exit 1: {}", paint(Color::Red, &format!("the finding names entry {index}"))));
 
@@ -120,16 +120,25 @@ fn run_notebook(host: &Host, interpreter: &Path, runner: &Path, work: &Path, ser
     Session::of(output)
 }
 
-/// Verifies a log directory before the reader's eyes; the exit code.
-fn verify(host: &Host, log: &Path) -> Result<Option<i32>> {
+/// Verifies a log directory before the reader's eyes, up to the line that begins with `until`; the exit code.
+fn verify(host: &Host, log: &Path, until: Option<&str>) -> Result<Option<i32>> {
     say(&format!("affiant-verify {} --trust {}", log.display(), host.trust_file().display()));
-    let status = Command::new(program("affiant-verify"))
+    let output = Command::new(program("affiant-verify"))
         .arg(log)
         .arg("--trust")
         .arg(host.trust_file())
-        .status()
+        .output()
         .context("cannot start affiant-verify")?;
-    Ok(status.code())
+    let text = String::from_utf8_lossy(&output.stdout);
+    for line in text.lines() {
+        if until.is_some_and(|until| line.starts_with(until)) {
+            say("(the rest as before)");
+            break;
+        }
+        say(line);
+    }
+    print!("{}", String::from_utf8_lossy(&output.stderr));
+    Ok(output.status.code())
 }
 
 /// Copies the log and changes one letter of the secret's path in the entry that tells of its opening; that entry's index.
