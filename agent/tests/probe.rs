@@ -420,6 +420,110 @@ fn an_undrained_ring_loses_events_and_every_one_is_accounted_for() {
 }
 
 #[test]
+fn numbers_have_no_holes_while_many_act_and_the_reader_reads() {
+    const ACTORS: usize = 4;
+    const OPENS: usize = 4_000;
+    let pins = PinRoot::new("numbers");
+    let cgroup = Cgroup::new("numbers");
+    let (mut probe, mut rings) = arm(&pins);
+    probe.scope_set(cgroup.id, cgroup.id, family::FILE).unwrap();
+    let program = format!(
+        "import threading
+def f():
+    for i in range({OPENS} // 2): os.close(os.open('/etc/hostname', 0))
+ts = [threading.Thread(target=f) for i in range(2)]
+for t in ts: t.start()
+for t in ts: t.join()
+for i in range(50):
+    if os.fork() == 0: os._exit(0)
+    os.wait()"
+    );
+    let mut numbers = std::collections::HashMap::<_, std::collections::BTreeSet<u64>>::new();
+    let mut opens = 0;
+    let mut take = |event: &Event<'_>| {
+        let number = event.header().number;
+        let new = numbers.entry((number.cpu, number.class)).or_default().insert(number.seq);
+        assert!(new, "{number:?} came twice");
+        opens += usize::from(matches!(event, Event::Open(open) if text(&open.path) == "/etc/hostname"));
+    };
+    std::thread::scope(|scope| {
+        let actors: Vec<_> = (0..ACTORS).map(|_| scope.spawn(|| cgroup.python(&program))).collect();
+        while !actors.iter().all(|actor| actor.is_finished()) {
+            drain(&mut rings.bulk, &mut take);
+            drain(&mut rings.crit, &mut take);
+        }
+    });
+    drain(&mut rings.bulk, &mut take);
+    drain(&mut rings.crit, &mut take);
+    let counters = probe.counters().unwrap();
+    assert!(counters.by_cpu.iter().all(|counter| counter.dropped == 0), "{counters:?}");
+    assert_eq!(opens, ACTORS * OPENS);
+    for ((cpu, class), seen) in &numbers {
+        let last = seen.last().copied().unwrap();
+        assert_eq!(seen.len() as u64, last + 1, "cpu {cpu}, {class:?}");
+    }
+    let files: usize = numbers
+        .iter()
+        .filter(|((_, class), _)| *class == agent_evidence::record::Class::File)
+        .map(|(_, seen)| seen.len())
+        .sum();
+    assert_eq!(counters.totals(class::FILE).0, files as u64);
+    probe.disarm(false).unwrap();
+}
+
+#[test]
+fn a_scope_that_is_removed_ends_for_those_who_left_it_too() {
+    let pins = PinRoot::new("ends");
+    let (inside, outside) = (Cgroup::new("ends-in"), Cgroup::new("ends-out"));
+    let (mut probe, mut rings) = arm(&pins);
+    probe.scope_set(inside.id, inside.id, family::FILE).unwrap();
+    let mut actor = Command::new("python3")
+        .args(["-I", "-S", "-u", "-c"])
+        .arg(format!(
+            "import os, sys
+for cgroup in ['{}', '{}']: open(cgroup + '/cgroup.procs', 'w').write(str(os.getpid()))
+for line in sys.stdin:
+    try: os.open(line.strip(), 0)
+    except OSError: pass
+    print('opened')",
+            inside.path.display(),
+            outside.path.display(),
+        ))
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut tell = actor.stdin.take().unwrap();
+    let mut said = BufReader::new(actor.stdout.take().unwrap()).lines();
+    let mut open = |name: &str| {
+        std::io::Write::write_all(&mut tell, format!("{name}\n").as_bytes()).unwrap();
+        assert_eq!(said.next().unwrap().unwrap(), "opened");
+    };
+    open("/in-scope");
+    probe.scope_remove(inside.id).unwrap();
+    open("/after-the-end");
+    probe.scope_set(outside.id, outside.id, family::FILE).unwrap();
+    open("/in-another-scope");
+    probe.scope_set(outside.id, outside.id, family::NETWORK).unwrap();
+    open("/not-wanted");
+    drop(open);
+    drop(tell);
+    actor.wait().unwrap();
+    let mut seen = Vec::new();
+    drain(&mut rings.bulk, |event| match event {
+        Event::Open(open) if open.wire.result == -2 => {
+            seen.push((String::from_utf8_lossy(open.asked.0).into_owned(), open.header.scope_id));
+        }
+        _ => {}
+    });
+    seen.retain(|(asked, _)| {
+        ["/in-scope", "/after-the-end", "/in-another-scope", "/not-wanted"].contains(&asked.as_str())
+    });
+    assert_eq!(seen, [("/in-scope".to_owned(), inside.id), ("/in-another-scope".to_owned(), outside.id)]);
+    probe.disarm(false).unwrap();
+}
+
+#[test]
 fn a_killed_loader_leaves_capture_running_and_the_next_takes_it_over() {
     const ARMED_BY: &str = "AFFIANT_TEST_PIN_ROOT";
     #[expect(clippy::disallowed_methods, reason = "how this test tells its second process what to do")]
