@@ -47,6 +47,9 @@ const PUBLIC: [&str; 3] = ["/etc/ssl/certs/", "/etc/pki/", "/etc/ca-certificates
 /// From so many folded reads on, where they lie is said too.
 const PLACES_FROM: usize = 50;
 
+/// Most names of files that were not found.
+const NAMED_MAX: usize = 4;
+
 /// More distinct files of one directory than this become one line.
 const FILES_PER_DIRECTORY_MAX: usize = 8;
 
@@ -89,6 +92,14 @@ impl Opened {
 
     fn is_plain_read(&self) -> bool {
         matches!(self.access, "read" | "list" | "look at") && self.errno.is_none() && self.doubts.is_empty()
+    }
+
+    /// Whether a file that was not found is more than a program's search for its own parts.
+    fn is_worth_naming(&self) -> bool {
+        let asked = self.shown.trim_matches('"');
+        let library = asked.ends_with(".so") || asked.contains(".so.") || asked.ends_with(".cfg");
+        let own = SYSTEM.iter().chain(&PACKAGES).any(|part| asked.contains(part));
+        is_sensitive(asked) || (asked.starts_with('/') && !library && !own)
     }
 
     fn fold(&self) -> Fold {
@@ -147,6 +158,7 @@ pub(super) fn fold<'a>(opens: impl Iterator<Item = &'a Opened>) -> Folded {
     let mut system: BTreeMap<&str, usize> = BTreeMap::new();
     let mut system_count = 0;
     let mut not_found = 0;
+    let mut named: Vec<&str> = Vec::new();
     // What is shown: first position and count per distinct open.
     let mut shown: Vec<(usize, &Opened, usize)> = Vec::new();
     let mut known: BTreeMap<(&str, &str, Option<u32>, &str), usize> = BTreeMap::new();
@@ -156,7 +168,12 @@ pub(super) fn fold<'a>(opens: impl Iterator<Item = &'a Opened>) -> Folded {
                 system_count += 1;
                 *system.entry(top(&open.shown)).or_default() += 1;
             }
-            Fold::NotFound => not_found += 1,
+            Fold::NotFound => {
+                not_found += 1;
+                if open.is_worth_naming() && !named.contains(&open.shown.as_str()) {
+                    named.push(&open.shown);
+                }
+            }
             Fold::Show => {
                 let key = (open.shown.as_str(), open.access, open.errno, open.doubts.as_str());
                 match known.get(&key).and_then(|&at| shown.get_mut(at)) {
@@ -173,13 +190,16 @@ pub(super) fn fold<'a>(opens: impl Iterator<Item = &'a Opened>) -> Folded {
     if system_count > 0 {
         let mut places: Vec<(&str, usize)> = system.into_iter().collect();
         places.sort_by_key(|&(_, count)| std::cmp::Reverse(count));
-        let named: Vec<String> = places.iter().take(3).map(|(place, count)| format!("{place} {count}")).collect();
+        let most: Vec<String> = places.iter().take(3).map(|(place, count)| format!("{place} {count}")).collect();
         let more = if places.len() > 3 { ", ..." } else { "" };
-        let places = if system_count >= PLACES_FROM { format!(" ({}{more})", named.join(", ")) } else { String::new() };
+        let places = if system_count >= PLACES_FROM { format!(" ({}{more})", most.join(", ")) } else { String::new() };
         folded.summary.push(format!("read {} of the system and of packages{places}", files(system_count)));
     }
     if not_found > 0 {
-        folded.summary.push(format!("looked for {} in vain", files(not_found)));
+        let more = if named.len() > NAMED_MAX { ", ..." } else { "" };
+        named.truncate(NAMED_MAX);
+        let names = if named.is_empty() { String::new() } else { format!(" ({}{more})", named.join(", ")) };
+        folded.summary.push(format!("looked for {} in vain{names}", files(not_found)));
     }
     group(&shown, &mut folded.lines);
     folded

@@ -85,7 +85,10 @@ fn reads_of_the_system_are_counted_and_shown_on_demand() {
     log.push_in(Some(records::SHELL), None, Some(issued), read(b"/srv/data.csv"));
     log.push_in(Some(records::SHELL), None, Some(issued), read(b"/srv/data.csv"));
     let folded = page(&log, issued, false);
-    assert!(folded.contains("read 5 files of the system and of packages; looked for 1 file in vain"), "{folded}");
+    assert!(
+        folded.contains("read 5 files of the system and of packages; looked for 1 file in vain (\"secret.txt\")"),
+        "{folded}"
+    );
     assert!(folded.contains("read      /etc/shadow\n"), "{folded}");
     assert!(folded.contains("read      /srv/data.csv  x2\n"), "{folded}");
     assert!(!folded.contains("lib3.so"), "{folded}");
