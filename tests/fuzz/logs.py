@@ -405,7 +405,7 @@ class Disk:
                       for folder, _, names in os.walk(self.log) for name in names)
 
     def damage(self):
-        way = self.rng.randrange(12)
+        way = self.rng.randrange(14)
         name = self.rng.choice(self.files())
         path = os.path.join(self.log, name)
         with open(path, "rb") as file:
@@ -440,9 +440,22 @@ class Disk:
         elif way == 10:
             folder = os.path.join(self.log, self.rng.choice(["tile", "tile/0", "tile/entries", "tile/1"]))
             shutil.rmtree(folder, ignore_errors=True)
-        else:
+        elif way == 11:
             os.remove(path)
             os.makedirs(path)
+        else:
+            path = os.path.join(self.log, "checkpoint")
+            if os.path.isfile(path):
+                with open(path, "rb") as file:
+                    self.put("checkpoint", self.edited(file.read()))
+
+    def edited(self, data):
+        """A text with one small change that a parser could pass over."""
+        at, size = self.rng.randrange(len(data) + 1), self.rng.randrange(3)
+        piece = self.rng.choice([b"", b" ", b"\n", b"\n\n", b"\r", b"\t", b"\x00", b"\x7f", b"\xc2\x85", b"\xc2\xa0",
+                                 b"\xff", b"+", b"=", b"0", b"A", b"/", b"\xe2\x80\x94 ", b"\xe2\x80\xa8", b"\xef\xbb\xbf", b"#",
+                                 b'"', b"_", b"0x1", b"\\", b",", b"[", b"1.0", data[at - 30:at]])
+        return data[:at] + piece + data[at + size:]
 
     def trust(self):
         """Writes a trust file, perhaps one of another log; gives its path or None."""
@@ -481,9 +494,12 @@ class Disk:
                 lines["version"] = rng.choice(["2", "true", '"1"', "1.0"])
         text = "".join(f"{key} = {value}\n" for key, value in lines.items())
         text += "".join(f"[[head]]\nsize = {size}\nroot = {b64(root).decode()}\n" for size, root in heads)
+        data = text.encode()
+        if rng.random() < 0.1:
+            data = self.edited(data)
         path = os.path.join(self.place, "trust.toml")
-        with open(path, "w", encoding="utf-8") as file:
-            file.write(text)
+        with open(path, "wb") as file:
+            file.write(data)
         return path
 
 

@@ -4,7 +4,7 @@ import bisect
 import hashlib
 
 from reader.basics import CannotCheck, Refused
-from reader.profile import KINDS, decode
+from reader.profile import KINDS, U64_MAX, decode
 from reader.signed import ed25519_verifies, parse_vkey
 
 # ----------------------------------------------------------------------------------------------------------
@@ -377,7 +377,7 @@ class Audit:
         body = entry["body"]
         total, valid = 0, True
         for cpu, number_class, first, last in body["ranges"]:
-            if last < first:
+            if not 0 < last - first + 1 <= U64_MAX:
                 valid = False
                 continue
             total += last - first + 1
