@@ -31,7 +31,8 @@ fn main() -> anyhow::Result<()> {
     };
     let entries = number(2_000_000)?;
     let limits = Limits::default();
-    let limits = Limits { commit_bytes: usize::try_from(number(limits.commit_bytes as u64)?)?, ..limits };
+    let commit_bytes = usize::try_from(number(limits.commit_bytes as u64)?)?;
+    let limits = Limits { commit_bytes, pending_bytes_max: commit_bytes + (4 << 20), ..limits };
     std::fs::create_dir(&dir).with_context(|| format!("make {}", dir.display()))?;
     let key = SoftwareKey::create(&dir.join("keys"))?;
     let birth = Birth {

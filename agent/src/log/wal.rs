@@ -116,23 +116,17 @@ pub(super) struct Wal<D: Disk> {
 
 /// What was found at the end of the write-ahead log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Tail {
+pub(super) struct Tail {
     /// Index of the first entry that is still in the write-ahead log.
-    pub first: u64,
+    pub(super) first: u64,
     /// Index after the last entry.
-    pub next: u64,
+    pub(super) next: u64,
     /// Bytes of a group that was being written when the writer ended, and were cut. At least: when the header of
     /// the group did not survive, only the header is counted.
-    pub torn_bytes: u64,
+    pub(super) torn_bytes: u64,
 }
 
 impl<D: Disk> Wal<D> {
-    /// Makes the directory. The caller makes its name durable.
-    pub(super) fn create(disk: &mut Durable<D>, segment_bytes: u64) -> Result<Self, DurableError> {
-        disk.ensure_dir(DIR)?;
-        Ok(Self { segments: VecDeque::new(), current: None, has_spare: false, segment_bytes })
-    }
-
     /// Reads every group in order, gives each to `group` (first index, body), cuts a torn tail.
     ///
     /// Memory: one segment at a time. `Ok(None)` as the tail: there is not one whole group.
@@ -482,8 +476,10 @@ mod tests {
     fn fresh() -> (SimDisk, Durable<SimDisk>, Wal<SimDisk>) {
         let sim = SimDisk::default();
         let mut disk = Durable::new(sim.clone());
-        let wal = Wal::create(&mut disk, 200).expect("create");
+        disk.ensure_dir(DIR).expect("directory");
         disk.sync_dir("").expect("sync");
+        let (wal, tail) = Wal::recover(&mut disk, 200, |_, _, _| Ok::<(), WalError>(())).expect("nothing yet");
+        assert_eq!(tail, None);
         (sim, disk, wal)
     }
 
