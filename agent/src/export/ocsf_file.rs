@@ -89,6 +89,19 @@ pub enum Turn {
     More,
 }
 
+/// The events of a run of entries.
+#[derive(Debug)]
+struct Batch {
+    origin: String,
+    first: u64,
+    next: u64,
+    lines: Vec<u8>,
+    /// How many events `lines` holds.
+    sent: u64,
+    /// Whether they are in the file, durably; only the cursor is missing then.
+    written: bool,
+}
+
 /// The sink's work, one turn at a time.
 #[derive(Debug)]
 pub struct OcsfFileSink {
@@ -98,6 +111,9 @@ pub struct OcsfFileSink {
     joins: JoinTable,
     /// The next entry that the join table has not learned from; none: not rebuilt yet.
     learned: Option<Position>,
+    /// What was rendered and is not sent: kept over failures, so that a sink that stays dead costs
+    /// an attempt and no second reading.
+    pending: Option<Batch>,
     status: Arc<Mutex<SinkStatus>>,
 }
 
@@ -113,6 +129,7 @@ impl OcsfFileSink {
             cursor: Cursor::open(cursors, NAME)?,
             joins: JoinTable::default(),
             learned: None,
+            pending: None,
             status: Arc::new(Mutex::new(SinkStatus {
                 name: NAME.to_owned(),
                 next_entry: 0,
@@ -138,8 +155,6 @@ impl OcsfFileSink {
     pub fn turn(&mut self) -> Result<Turn, SinkError> {
         let result = self.try_turn();
         if let Err(error) = &result {
-            // The table may have learned from entries that are read again now.
-            self.learned = None;
             self.note(|status| {
                 status.failures += 1;
                 status.fault = Some(error.to_string());
@@ -167,22 +182,24 @@ impl OcsfFileSink {
             self.note(|status| status.fault = None);
             return Ok(Turn::Idle);
         }
-        self.rebuild(&head, first)?;
-        let next = head.size.min(first.saturating_add(TURN_ENTRIES_MAX));
-        let (lines, sent) = self.render(&head, first, next)?;
-        if sent > 0 {
-            append(&self.path, &lines)?;
+        let mut batch = match self.pending.take() {
+            Some(batch) if batch.origin == head.origin && batch.first == first => batch,
+            _ => self.render(&head, first)?,
+        };
+        let outcome = self.send(&mut batch);
+        let Batch { next, sent, .. } = batch;
+        if let Err(error) = outcome {
+            self.pending = Some(batch);
+            return Err(error);
         }
-        self.cursor.advance(Position { origin: head.origin.clone(), next })?;
-        self.learned = Some(Position { origin: head.origin, next });
         self.note(|status| {
             status.next_entry = next;
-            status.lag_entries = head.size - next;
+            status.lag_entries = head.size.saturating_sub(next);
             status.sent += sent;
             status.filtered += (next - first) - sent;
             status.fault = None;
         });
-        Ok(if next == head.size { Turn::Idle } else { Turn::More })
+        Ok(if next >= head.size { Turn::Idle } else { Turn::More })
     }
 
     /// Fills the join table with what the entries before `first` say.
@@ -204,9 +221,22 @@ impl OcsfFileSink {
         Ok(())
     }
 
-    fn render(&mut self, head: &Head, first: u64, next: u64) -> Result<(Vec<u8>, u64), SinkError> {
-        let mut lines = Vec::new();
-        let mut sent = 0;
+    /// Appends the batch, then moves the cursor.
+    fn send(&mut self, batch: &mut Batch) -> Result<(), SinkError> {
+        if !batch.written && batch.sent > 0 {
+            append(&self.path, &batch.lines)?;
+        }
+        batch.written = true;
+        self.cursor.advance(Position { origin: batch.origin.clone(), next: batch.next })?;
+        Ok(())
+    }
+
+    fn render(&mut self, head: &Head, first: u64) -> Result<Batch, SinkError> {
+        self.rebuild(head, first)?;
+        // Unless all goes well, the table has learned from some of the entries only.
+        self.learned = None;
+        let next = head.size.min(first.saturating_add(TURN_ENTRIES_MAX));
+        let mut batch = Batch { origin: head.origin.clone(), first, next, lines: Vec::new(), sent: 0, written: false };
         let mut scratch = Vec::new();
         let Self { log, joins, .. } = self;
         log.each(first..next, head.size, |index, entry| {
@@ -222,14 +252,15 @@ impl OcsfFileSink {
             let at = Coordinates { origin: &head.origin, leaf_hash: leaf_hash(entry) };
             if let Some(event) = ocsf::map(&record, at, joins) {
                 // A value made here always serializes: its keys are strings.
-                lines.extend_from_slice(event.to_string().as_bytes());
-                lines.push(b'\n');
-                sent += 1;
+                batch.lines.extend_from_slice(event.to_string().as_bytes());
+                batch.lines.push(b'\n');
+                batch.sent += 1;
             }
             joins.learn(&record);
             Ok(())
         })?;
-        Ok((lines, sent))
+        self.learned = Some(Position { origin: head.origin.clone(), next });
+        Ok(batch)
     }
 
     fn note(&self, change: impl FnOnce(&mut SinkStatus)) {

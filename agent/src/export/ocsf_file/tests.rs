@@ -147,6 +147,23 @@ fn a_file_that_cannot_be_written_holds_the_cursor_and_is_reported_until_it_can()
 }
 
 #[test]
+fn a_cursor_that_cannot_be_kept_does_not_repeat_what_is_in_the_file() {
+    let mut place = Place::new();
+    place.open_files(1);
+    place.seal_all();
+    let mut sink = place.sink();
+    // Its temporary file cannot be made where a directory stands.
+    let obstacle = place.directory.path().join("cursors").join(NAME).with_extension("tmp");
+    fs::create_dir(&obstacle).unwrap();
+    for _ in 0..2 {
+        assert!(matches!(sink.turn(), Err(SinkError::Cursor(_))));
+    }
+    fs::remove_dir(&obstacle).unwrap();
+    place.drain(&mut sink);
+    assert_eq!(place.indices(), [2, 3]);
+}
+
+#[test]
 fn a_full_device_takes_back_what_did_not_fit() {
     let mut place = Place::new();
     place.open_files(1);
