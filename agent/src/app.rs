@@ -146,8 +146,11 @@ pub async fn run_daemon(config: Config) -> Result<(), AppError> {
     let reader_gid = config.access.reader_group.as_deref().map(group_id).transpose()?;
     prepare_state(&config.paths.state, reader_gid)?;
     let clock = Clock;
+    // Before anything is made below them. Files of the log are made in `tmp` and renamed, with the group they got there.
+    for shared in [config.paths.log(), config.paths.state.join("tmp")] {
+        share_log(&shared, reader_gid)?;
+    }
     let (log, recovery) = open_log(&config, clock)?;
-    share_log(&config.paths.log(), reader_gid)?;
     tracing::info!(origin = log.origin(), entries = log.size().0, tier = log.key_tier().as_str(), "log open");
     tracing::warn!("tier T0: the log key is a software key on disk; whoever becomes root on this host can sign with it");
 
@@ -379,9 +382,13 @@ fn prepare_state(state: &Path, reader_gid: Option<u32>) -> Result<(), AppError> 
     chown(state, Some(0), Some(reader_gid.unwrap_or(0))).map_err(io_error("set the owner of", state))
 }
 
-/// The log directory: what is made below it later takes its group (set-group-id), and the directory's mode decides
-/// who gets that far.
+/// The log directory, made if absent: what is made below it later takes its group (set-group-id), and the directory's
+/// mode decides who gets that far.
 fn share_log(log: &Path, reader_gid: Option<u32>) -> Result<(), AppError> {
+    match std::fs::create_dir(log) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(io_error("make", log)(error)),
+        _ => {}
+    }
     let mode = if reader_gid.is_some() { 0o2750 } else { 0o700 };
     chown(log, Some(0), Some(reader_gid.unwrap_or(0))).map_err(io_error("set the owner of", log))?;
     std::fs::set_permissions(log, std::fs::Permissions::from_mode(mode)).map_err(io_error("set the mode of", log))

@@ -61,6 +61,8 @@ pub use wal::{WalError, WalFault};
 
 /// Name of the lock file.
 const LOCK: &str = "lock";
+/// Size of a log that was just created: the genesis is entry 0, the first epoch's entry 1.
+const CREATED_SIZE: TreeSize = TreeSize(2);
 /// Random bytes fetched at once: 256 entries' worth, so that the system call costs an entry next to nothing.
 const RANDOM_BLOCK: usize = 4096;
 
@@ -305,13 +307,17 @@ impl<D: Disk> Log<D> {
         disk.prepare_temp()?;
         disk.sync_dir("")?;
         disk.take_reserve(limits.reserve_bytes)?;
-        if recover::recover(&mut disk, &limits, &log_verifier)?.is_some() {
-            return Err(LogError::AlreadyCreated);
+        match recover::recover(&mut disk, &limits, &log_verifier)? {
+            None => {}
+            // A creation that a crash ended before it was acknowledged: its two entries were never shown to anyone.
+            Some(begun) if begun.head.is_none() && begun.recovery.size <= CREATED_SIZE => {
+                Wal::discard(&mut disk)?;
+            }
+            Some(_) => return Err(LogError::AlreadyCreated),
         }
-        // What a creation that did not come to its end may have left: no whole group, or it would be a log.
+        // What is left of an unfinished creation has no whole group now.
         let (wal, _) = Wal::recover(&mut disk, limits.segment_bytes, |_, _, _| Ok::<(), LogError>(()))?;
-        // The genesis is entry 0 and the epoch's entry 1, so the smallest tree with both has size 2.
-        let (epoch, entry) = EpochKey::begin(origin, &Previous::None, TreeSize(2), now.boot, log_key.as_ref())?;
+        let (epoch, entry) = EpochKey::begin(origin, &Previous::None, CREATED_SIZE, now.boot, log_key.as_ref())?;
         let mut log = Self {
             disk,
             limits,

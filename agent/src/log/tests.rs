@@ -480,6 +480,25 @@ fn nothing_is_created_by_opening_and_nothing_is_overwritten_by_creating() {
     assert_eq!(sim.read("log/checkpoint").expect("checkpoint"), before);
 }
 
+#[test]
+fn a_creation_that_a_crash_ended_is_begun_anew() {
+    let plain = SimDisk::default();
+    drop(create(&plain).expect("create"));
+    for at in 0..plain.operations() - 1 {
+        let sim = SimDisk::default();
+        sim.set_fault(at, Fault::CrashAfter);
+        assert!(create(&sim).is_err());
+        let after = sim.after_power_cut(Survival::All);
+        if after.read("head").is_ok() {
+            continue;
+        }
+        let other = Log::create_on(after.clone(), limits(), "example.org/again", key(), &birth(), now(0));
+        drop(other.expect("nothing was there yet"));
+        let opened = Log::open_on(after, limits(), "example.org/again", key(), now(1));
+        assert_eq!(opened.expect("open").1.size, TreeSize(2));
+    }
+}
+
 /// A log with entries in the tiles, in the write-ahead log only, and beyond the checkpoint.
 fn grown() -> SimDisk {
     let sim = SimDisk::default();
@@ -688,6 +707,80 @@ fn each_start_is_an_orphan_epoch_and_each_hour_a_continued_one() {
     let (_, note) = Checkpoint::parse(&note).expect("signed");
     let names: Vec<&str> = note.signatures.iter().map(|line| line.name.as_str()).collect();
     assert_eq!(names, [ORIGIN, "example.org/host/epoch"]);
+}
+
+fn scratch(name: &str) -> std::path::PathBuf {
+    let dir = std::env::temp_dir().join(format!("affiant-log-{}-{name}", std::process::id()));
+    drop(std::fs::remove_dir_all(&dir));
+    std::fs::create_dir_all(&dir).expect("scratch directory");
+    dir
+}
+
+#[test]
+fn a_log_on_a_real_disk_comes_back_with_everything_committed() {
+    let dir = scratch("real");
+    let mut log = Log::create(&dir, limits(), ORIGIN, key(), &birth(), now(0)).expect("create");
+    for round in 0..40 {
+        for _ in 0..30 {
+            log.append(&draft(None, exit())).expect("append");
+        }
+        let _acknowledged = log.commit().expect("commit");
+        if round % 5 == 0 {
+            log.seal(now(round)).expect("seal");
+        }
+    }
+    let expected = all(&mut log).expect("readable");
+    // As kill -9 leaves it: nothing is written when the value goes.
+    drop(log);
+    let (mut log, recovery) = Log::open(&dir, limits(), ORIGIN, key(), now(9)).expect("open");
+    assert_eq!((recovery.size, recovery.cause), (TreeSize(1202), RecoveryCause::Crash));
+    assert_eq!((recovery.replayed, recovery.torn_bytes), (120, 0));
+    assert!(all(&mut log).expect("readable").starts_with(&expected));
+    log.seal(now(10)).expect("seal");
+    let kept = std::fs::read_dir(dir.join("wal")).expect("wal").count();
+    assert!(kept <= 4, "segments are used again: {kept}");
+    std::fs::remove_dir_all(dir).expect("clean up");
+}
+
+#[test]
+fn a_reader_beside_a_writer_sees_every_entry_once_and_in_order() {
+    let dir = scratch("reader");
+    let mut log = Log::create(&dir, limits(), ORIGIN, key(), &birth(), now(0)).expect("create");
+    let path = dir.join("log");
+    let reader = std::thread::spawn(move || {
+        let mut reader = Reader::open(&path).expect("open");
+        let mut next = EntryIndex(0);
+        // The writer ends the log with a `disarmed`.
+        loop {
+            reader.refresh().expect("refresh");
+            let mut ended = false;
+            let size = reader.size();
+            reader
+                .for_each(next, size, |index, entry| {
+                    assert_eq!(index, next);
+                    let record = record::decode(entry).expect("a record");
+                    assert_eq!(record.placement.index, index);
+                    ended = record.draft.body.kind() == Kind::Disarmed;
+                    next = EntryIndex(index.0 + 1);
+                    ControlFlow::Continue(())
+                })
+                .expect("readable");
+            assert_eq!(next.0, size.0);
+            if ended {
+                return next.0;
+            }
+        }
+    });
+    for round in 0..200 {
+        for _ in 0..1 + round % 13 {
+            log.append(&draft(None, exit())).expect("append");
+        }
+        log.seal(now(round)).expect("seal");
+    }
+    log.append(&draft(None, disarmed(Vec::new()))).expect("append");
+    log.seal(now(900)).expect("seal");
+    assert_eq!(reader.join().expect("the reader saw nothing wrong"), log.size().0);
+    std::fs::remove_dir_all(dir).expect("clean up");
 }
 
 #[test]

@@ -197,6 +197,14 @@ impl<D: Disk> Wal<D> {
         Ok((wal, tail))
     }
 
+    /// Removes every segment: for a creation that was never acknowledged.
+    pub(super) fn discard(disk: &mut Durable<D>) -> Result<(), DurableError> {
+        for name in disk.list(DIR)? {
+            disk.remove(&format!("{DIR}/{name}"))?;
+        }
+        disk.sync_dir(DIR)
+    }
+
     /// Writes one group and makes it durable. After [`DurableError::Full`] the same call may be made again.
     pub(super) fn append(
         &mut self,
