@@ -34,7 +34,7 @@ impl Lines for Vec<u8> {
     }
 }
 
-/// Standard output: locked once, buffered, flushed by [`Output::finish`].
+/// Standard output: locked once, buffered, flushed by [`Output::flush`].
 #[derive(Debug)]
 pub struct Output {
     out: BufWriter<StdoutLock<'static>>,

@@ -81,7 +81,7 @@ pub struct Process {
     pub path: Option<Vec<u8>>,
     /// Its command line, as a shell would read it, where known.
     pub command_line: Option<Box<str>>,
-    /// Whether the command line is only the first [`COMMAND_LINE_SIZE_MAX`] bytes of it.
+    /// Whether the command line is only the first `COMMAND_LINE_SIZE_MAX` bytes of it.
     pub command_line_cut: bool,
     /// Real user id.
     pub uid: u32,

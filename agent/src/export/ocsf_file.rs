@@ -148,7 +148,7 @@ impl OcsfFileSink {
         self.status.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Sends what is sealed, at most [`TURN_ENTRIES_MAX`] entries of it.
+    /// Sends what is sealed, at most `TURN_ENTRIES_MAX` entries of it.
     ///
     /// # Errors
     /// Nothing was skipped: the next turn begins where the cursor stands.
@@ -370,8 +370,12 @@ impl Running {
                     Ok(()) | Err(RecvTimeoutError::Disconnected) => break,
                 }
             }
-            // What was sealed while stopping; a failure leaves it for the next start.
-            while matches!(sink.turn(), Ok(Turn::More)) {}
+            // What was sealed while stopping; a failure or a long backlog is left for the next start.
+            for _ in 0..STOP_TURNS_MAX {
+                if !matches!(sink.turn(), Ok(Turn::More)) {
+                    break;
+                }
+            }
         })?;
         Ok(Self { stop, thread, status })
     }
