@@ -1,7 +1,7 @@
 //! Finds the compiled eBPF object and tells the crate where it is, so that the daemon can carry it inside itself.
 //!
-//! Looked for, in this order: the file named by the environment variable `AFFIANT_EBPF_OBJECT`, then `ebpf/affiant.bpf.o` in
-//! the target directory this build writes to, which is where `cargo xtask build` leaves it. When it is found, the configuration
+//! Looked for, in this order: the file named by the environment variable `AFFIANT_EBPF_OBJECT`, then
+//! `ebpf/<profile>/affiant.bpf.o` in the target directory this build writes to, which is where `cargo xtask build` leaves it. When it is found, the configuration
 //! flag `ebpf_object` is set and `env!("AFFIANT_EBPF_OBJECT")` is its absolute path. When it is not, the flag is unset and the
 //! crate still builds, so that `cargo check` works on machines that cannot build eBPF; such a daemon says so and does not start.
 
@@ -47,7 +47,8 @@ fn in_target_directory() -> io::Result<Option<PathBuf>> {
     let is_triple = triple.is_some() && above_profile.file_name() == triple.as_deref();
     let target = if is_triple { above_profile.parent().unwrap_or(above_profile) } else { above_profile };
     // The directory is watched, not the file: Cargo re-runs a build script each time when a watched path does not exist.
-    let directory = target.join("ebpf");
+    let profile = env::var_os("PROFILE").unwrap_or_else(|| "debug".into());
+    let directory = target.join("ebpf").join(profile);
     fs::create_dir_all(&directory)?;
     println!("cargo::rerun-if-changed={}", directory.display());
     let object = directory.join(OBJECT_NAME);

@@ -27,7 +27,7 @@ pub(crate) fn run(workspace: &Workspace, wanted: &[&str]) -> Result<bool> {
     }
     let started = Instant::now();
     let is_wanted = |part: &str| wanted.is_empty() || wanted.contains(&part);
-    build::ebpf(workspace)?;
+    build::ebpf(workspace, Profile::Release)?;
     build::host(workspace, Profile::Release)?;
     // This program is a debug build beside others; what is measured is not.
     ::tests::use_programs_in(workspace.target.join(Profile::Release.directory()));

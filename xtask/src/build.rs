@@ -51,7 +51,7 @@ impl Profile {
 
 /// `cargo xtask build`.
 pub(crate) fn run(workspace: &Workspace, profile: Profile) -> Result<bool> {
-    ebpf(workspace)?;
+    ebpf(workspace, profile)?;
     host(workspace, profile)?;
     for program in ["affiant", "affiant-verify"] {
         println!("  {}", workspace.program(profile.directory(), program).display());
@@ -59,11 +59,15 @@ pub(crate) fn run(workspace: &Workspace, profile: Profile) -> Result<bool> {
     Ok(true)
 }
 
-/// Builds the eBPF object and leaves it where the host build finds it.
-pub(crate) fn ebpf(workspace: &Workspace) -> Result<()> {
+/// Builds the eBPF object of a profile and leaves it where the host build of that profile finds it.
+pub(crate) fn ebpf(workspace: &Workspace, profile: Profile) -> Result<()> {
     let toolchain = setup::ebpf(workspace)?;
     let mut command = ebpf_cargo(workspace, &toolchain, "build");
     command.arg("--release");
+    if profile == Profile::Dev {
+        // Notes from inside the programs, which the daemon passes on as traces.
+        command.args(["--features", "trace"]);
+    }
     required_step(&workspace.logs(), "build eBPF object", &mut command)?;
 
     let built = bpf_target_directory(workspace).join(BPF_TARGET).join("release/agent-ebpf");
@@ -74,7 +78,7 @@ pub(crate) fn ebpf(workspace: &Workspace) -> Result<()> {
     println!("    {} bytes, sha256 {digest}", object.len());
     println!("    by {compiler}; {linker}");
     let record = serde_json::json!({ "compiler": compiler, "linker": linker, "sha256": digest });
-    let place = workspace.ebpf_object();
+    let place = workspace.ebpf_object(profile.directory());
     let directory = place.parent().context("the object has no directory")?;
     fs::create_dir_all(directory).with_context(|| format!("cannot create {}", directory.display()))?;
     write_if_changed(&place, &object)?;

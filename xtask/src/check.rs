@@ -41,7 +41,7 @@ impl Tally {
 /// `cargo xtask check`.
 pub(crate) fn run(workspace: &Workspace) -> Result<bool> {
     // The host crates are linted with the object embedded, as they are built: without it another branch would be compiled.
-    build::ebpf(workspace)?;
+    build::ebpf(workspace, build::Profile::Dev)?;
     let tally = all(workspace)?;
     println!("{} checks passed, {} failed", tally.passed, tally.failed);
     Ok(tally.failed == 0)
@@ -65,7 +65,7 @@ pub(crate) fn all(workspace: &Workspace) -> Result<Tally> {
 
     let toolchain = setup::ebpf(workspace)?;
     let mut clippy = build::ebpf_cargo(workspace, &toolchain, "clippy");
-    clippy.args(["--release", "--", "-D", "warnings"]);
+    clippy.args(["--release", "--features", "trace", "--", "-D", "warnings"]);
     // Debian's Clippy is a year's releases apart from the pinned one at most; a lint only one of them knows is not an error.
     if matches!(toolchain, EbpfToolchain::Debian { .. }) {
         clippy.args(["-A", "unknown-lints"]);

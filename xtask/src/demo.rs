@@ -31,7 +31,7 @@ const IDENTITY: &str = "spiffe://demo.example/pilot/claims-review";
 pub(crate) fn run(workspace: &Workspace) -> Result<bool> {
     let started = Instant::now();
     let interpreter = setup::python(workspace)?;
-    build::ebpf(workspace)?;
+    build::ebpf(workspace, Profile::Dev)?;
     build::host(workspace, Profile::Dev)?;
 
     let host = Host::kept("affiant-demo")?;

@@ -19,7 +19,7 @@ use crate::workspace::Workspace;
 pub(crate) fn run(workspace: &Workspace) -> Result<bool> {
     let started = Instant::now();
     let mut tally = Tally::default();
-    tally.count(attempt("build eBPF object", build::ebpf(workspace)));
+    tally.count(attempt("build eBPF object", build::ebpf(workspace, Profile::Dev)));
     match check::all(workspace) {
         Ok(checks) => tally.add(checks),
         Err(error) => tally.count(attempt("check", Err(error))),

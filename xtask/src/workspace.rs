@@ -39,9 +39,9 @@ impl Workspace {
         self.target.join("xtask-logs")
     }
 
-    /// The eBPF object that the host build embeds; `agent/build.rs` looks here too.
-    pub(crate) fn ebpf_object(&self) -> PathBuf {
-        self.target.join("ebpf/affiant.bpf.o")
+    /// The eBPF object that the host build of a profile embeds; `agent/build.rs` looks here too.
+    pub(crate) fn ebpf_object(&self, profile_directory: &str) -> PathBuf {
+        self.target.join("ebpf").join(profile_directory).join("affiant.bpf.o")
     }
 
     /// A program built for the host.
