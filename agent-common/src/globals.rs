@@ -211,6 +211,8 @@ offsets! {
     regs_arg2,
     /// `pt_regs`: number of the system call.
     regs_nr,
+    /// 1 where socket-address programs may use task storage (6.16); else scope is looked up when connect(2) returns.
+    sock_addr_storage,
     /// Number of open(2); 0xffff where the architecture has none.
     nr_open,
     /// Number of creat(2); 0xffff where the architecture has none.

@@ -40,7 +40,8 @@ pub mod class {
 
 /// Bits of [`Header::flags`].
 pub mod flag {
-    /// The per-task scratch could not be had: fixed fields only, every string is missing.
+    /// No scratch could be had: fixed fields only, every string is missing. Not written yet: such an event counts as
+    /// lost.
     pub const NO_SCRATCH: u32 = 1 << 0;
     /// The acting task is a kernel worker that carries out requests for the process (io_uring).
     pub const IO_WORKER: u32 = 1 << 1;

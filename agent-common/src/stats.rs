@@ -76,8 +76,12 @@ pub struct Settings {
     pub agent_tgid: u32,
     /// Raised whenever `SCOPE` changes, so that cached lookups are made again.
     pub generation: u32,
+    /// Bits of [`family`] that any scope has wanted since the maps were made: without one, its hooks leave at once.
+    pub families: u32,
+    /// Zero.
+    pub reserved: u32,
 }
-const _: () = assert!(size_of::<Settings>() == 8);
+const _: () = assert!(size_of::<Settings>() == 16);
 
 /// The one value of `META`: what a later daemon must know before it takes the maps over.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]

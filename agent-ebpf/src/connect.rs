@@ -13,8 +13,8 @@ use crate::emit::{Scratch, fetch_add, lost, number, submit};
 use crate::file::descriptor;
 use crate::maps::{CALLS, PENDING, off};
 use crate::path::{read, value};
-use crate::scope::{of_process, settings};
-use crate::task::{About, Typed, current, fill, member, tgid};
+use crate::scope::{of_cgroup, of_process, settings};
+use crate::task::{About, Typed, cgroup_id, current, fill, member, tgid};
 use agent_common::connect::{AF_INET, AF_INET6, Connect, Endpoints, connect_flag};
 use agent_common::header::{class, flag, kind};
 use agent_common::stats::{Call, Pending, family, pending_state};
@@ -62,10 +62,21 @@ pub fn connect6(ctx: SockAddrContext) -> i32 {
 
 #[inline(always)]
 fn begin(ctx: *mut bpf_sock_addr, address_family: u16) {
-    let task = current();
-    let (scope_id, families) = of_process(task, true);
-    if scope_id == 0 || families & family::NETWORK == 0 || settings().agent_tgid == tgid(task) {
+    let settings = settings();
+    if settings.families & family::NETWORK == 0 {
         return;
+    }
+    let task = current();
+    if settings.agent_tgid == tgid(task) {
+        return;
+    }
+    let mut scope_id = 0;
+    if off!(sock_addr_storage) != 0 {
+        let (found, families) = of_process(task, true);
+        if found == 0 || families & family::NETWORK == 0 {
+            return;
+        }
+        scope_id = found;
     }
     // SAFETY: context members in the widths that the verifier allows; helpers take the context.
     unsafe {
@@ -101,6 +112,14 @@ fn begin(ctx: *mut bpf_sock_addr, address_family: u16) {
         let key = bpf_get_current_pid_tgid();
         if !in_connect || CALLS.insert(&key, &call, 0).is_err() {
             // No exit of connect(2) will see this call, or it will not find it: say now what is known.
+            if off!(sock_addr_storage) == 0 {
+                // Without task storage here, only the cgroup can say; who left it is out of scope to this path.
+                let (found, families) = of_cgroup(cgroup_id(task));
+                if found == 0 || families & family::NETWORK == 0 {
+                    return;
+                }
+                scope_id = found;
+            }
             call.endpoints.connect_flags |= connect_flag::RESULT_UNOBSERVED;
             report(task, scope_id, &call, 0);
         }
@@ -134,7 +153,10 @@ pub fn connect_exit(ctx: TracePointContext) -> u32 {
     let mut call = unsafe { *kept };
     let _ = CALLS.remove(&key);
     let task = current();
-    let (scope_id, _) = of_process(task, true);
+    let (scope_id, families) = of_process(task, true);
+    if scope_id == 0 || families & family::NETWORK == 0 {
+        return 0;
+    }
     // SAFETY: the record is as its format says.
     let ret = unsafe { *ctx.as_ptr().cast::<u8>().add(RET_OFFSET).cast::<i64>() };
     // SAFETY: no arguments.

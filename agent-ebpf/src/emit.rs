@@ -147,15 +147,14 @@ impl Scratch {
     pub fn claim() -> Option<Self> {
         // SAFETY: no arguments.
         let first = unsafe { bpf_get_smp_processor_id() } * SCRATCH_SLOTS_PER_CPU;
-        let mut slot = first;
-        while slot < first + SCRATCH_SLOTS_PER_CPU {
+        for next in 0..SCRATCH_SLOTS_PER_CPU {
+            let slot = first + next;
             let claim = CLAIMS.get_ptr_mut(slot)?;
             // SAFETY: a live array value, aligned to 8.
             if unsafe { exchange(claim, 1) } == 0 {
                 let room = SCRATCH.get_ptr_mut(slot)?;
                 return Some(Self { room: room.cast(), claim });
             }
-            slot += 1;
         }
         None
     }

@@ -30,9 +30,13 @@ const RET_OFFSET: usize = 16;
 /// `syscalls:sys_exit_{open,openat,openat2,creat}`.
 #[tracepoint]
 pub fn open(ctx: TracePointContext) -> u32 {
+    let settings = settings();
+    if settings.families & family::FILE == 0 {
+        return 0;
+    }
     let task = current();
     let (scope_id, families) = of_process(task, true);
-    if scope_id == 0 || families & family::FILE == 0 || settings().agent_tgid == tgid(task) {
+    if scope_id == 0 || families & family::FILE == 0 || settings.agent_tgid == tgid(task) {
         return 0;
     }
     let Some(seq) = number(class::FILE) else { return 0 };

@@ -9,7 +9,7 @@
 //! /usr/bin/cargo build --release --target bpfel-unknown-none -p agent-ebpf
 //! ```
 //! The object is `target/bpfel-unknown-none/release/agent-ebpf`. `v3` is needed for the atomic fetch-and-add that
-//! numbers events and the compare-and-swap that hands a connection's answer over.
+//! numbers events and the exchange that owns scratch.
 //!
 //! # Reading order
 //! [`maps`] (what there is), [`emit`] (numbers, loss, submission), [`task`] and [`scope`] (who, and whether wanted),
@@ -18,8 +18,8 @@
 //! # Rules kept here
 //! - An event takes its number before anything that can fail, and every failure after that is counted by class and
 //!   by scope ([`emit::lost`]): generated = delivered + dropped, always.
-//! - No per-CPU scratch: programs can be preempted since 6.13. A message is put together in the acting task's own
-//!   storage, which no other task touches and which the hooks of one task cannot enter twice at a time.
+//! - No scratch shared by CPU: programs can be preempted since 6.13. A message is put together in a slot that one
+//!   program owns by an atomic mark ([`emit::Scratch`]) until it is submitted.
 //! - Whatever is read from user memory is the workload's claim, and named so in the message.
 //! - Each program leaves as soon as it knows that the task is out of scope.
 #![no_std]

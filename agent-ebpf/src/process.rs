@@ -215,11 +215,12 @@ pub fn exit(ctx: BtfTracePointContext) -> i32 {
     unsafe {
         fill(&raw mut (*event).header, about, seq, task);
         (*event).header.len = size_of::<Exit>() as u32;
-        (*event).status = if member::<u32>(signal, off!(signal_flags)) & SIGNAL_GROUP_EXIT != 0 {
-            member(signal, off!(signal_group_exit_code))
-        } else {
-            member(head, off!(task_exit_code))
-        };
+        // Both are read before one is chosen: from a branch each, the compiler makes one load of a chosen pointer at
+        // a chosen offset, of which the verifier sees every pair ("access beyond struct signal_struct", 6.1).
+        let group: u32 = member(signal, off!(signal_group_exit_code));
+        let own: u32 = member(head, off!(task_exit_code));
+        let ended_as_group = member::<u32>(signal, off!(signal_flags)) & SIGNAL_GROUP_EXIT != 0;
+        (*event).status = if ended_as_group { group } else { own };
         (*event).reserved = 0;
         submit(event.cast(), size_of::<Exit>() as u64, class::PROCESS, scope_id, seq)
     }

@@ -24,9 +24,9 @@ pub fn stored(task: Typed, create: bool) -> Option<*mut TaskScope> {
 #[inline(always)]
 pub fn settings() -> Settings {
     match SETTINGS.get_ptr(0) {
-        // SAFETY: the one value of the array; torn reads of two u32 are harmless (looked up again).
+        // SAFETY: the one value of the array; torn reads are harmless (looked up again).
         Some(settings) => unsafe { *settings },
-        None => Settings { agent_tgid: 0, generation: 0 },
+        None => Settings { agent_tgid: 0, generation: 0, families: 0, reserved: 0 },
     }
 }
 

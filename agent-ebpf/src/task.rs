@@ -15,14 +15,14 @@ const PF_KTHREAD: u32 = 0x0020_0000;
 /// A kernel object that the verifier knows the type of.
 pub type Typed = *const u8;
 
-/// The member at `offset` of a typed object, as a typed load.
+/// The member at `offset` of a typed object, as a typed load. Volatile, so that it keeps its width and its place.
 ///
 /// # Safety
 /// `object` is typed and `offset` a frozen constant, so the verifier checks the access; a freed object reads as zero.
 #[inline(always)]
 pub unsafe fn member<T: Copy>(object: Typed, offset: u32) -> T {
     // SAFETY: as above.
-    unsafe { *object.add(offset as usize).cast::<T>() }
+    unsafe { object.add(offset as usize).cast::<T>().read_volatile() }
 }
 
 /// The acting task.

@@ -16,8 +16,10 @@ use agent_common::header::class;
 use agent_common::limits::SCRATCH_SLOTS_PER_CPU;
 use agent_common::stats::{Loss, LossKey, Meta, Scope, Settings};
 use aya::maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray};
+use aya::programs::ProgramType;
 use aya::programs::links::{FdLink, LinkError, PinnedLink};
 use aya::programs::{BtfTracePoint, CgroupAttachMode, CgroupSockAddr, Iter, ProgramError, ProgramInfo, TracePoint};
+use aya::sys::{BpfHelper, is_helper_supported};
 use aya::{Ebpf, EbpfError, EbpfLoader, VerifierLogLevel};
 use aya_log::EbpfLogger;
 use sha2::{Digest as _, Sha256};
@@ -263,8 +265,11 @@ impl Probe {
     pub fn arm(config: &ProbeConfig) -> Result<Self, ProbeError> {
         prepare_file_systems(&config.pin_root)?;
         let btf = Btf::parse(read(Path::new(KERNEL_BTF))?).map_err(ProbeError::Btf)?;
-        let offsets = offsets::resolve(&btf).map_err(ProbeError::Offsets)?;
+        let mut offsets = offsets::resolve(&btf).map_err(ProbeError::Offsets)?;
         drop(btf);
+        let storage = is_helper_supported(ProgramType::CgroupSockAddr, BpfHelper::BPF_FUNC_task_storage_get);
+        // When the kernel cannot be asked, the way that works everywhere is taken.
+        offsets.sock_addr_storage = u32::from(storage.unwrap_or(false));
         let object_digest: [u8; 32] = Sha256::digest(&config.object).into();
         let offsets_digest = offsets::digest(&offsets);
         let pins = PinSet::of(&config.pin_root, &object_digest, &offsets_digest);
@@ -430,7 +435,7 @@ impl Probe {
     pub fn scope_set(&mut self, cgroup_id: u64, scope_id: u64, families: u32) -> Result<(), ProbeError> {
         let scope = Scope { scope_id, families, reserved: 0 };
         self.scope.insert(cgroup_id, scope, 0).map_err(|source| map_error("SCOPE", source))?;
-        self.next_generation()
+        self.next_generation(families)
     }
 
     /// Takes a cgroup out of scope; for a root, this ends the scope for the processes that left the cgroup too.
@@ -440,7 +445,7 @@ impl Probe {
     /// When the map cannot be written.
     pub fn scope_remove(&mut self, cgroup_id: u64) -> Result<(), ProbeError> {
         match self.scope.remove(&cgroup_id) {
-            Ok(()) | Err(MapError::KeyNotFound) => self.next_generation(),
+            Ok(()) | Err(MapError::KeyNotFound) => self.next_generation(0),
             Err(MapError::SyscallError(error)) if error.io_error.kind() == io::ErrorKind::NotFound => Ok(()),
             Err(source) => Err(map_error("SCOPE", source)),
         }
@@ -474,10 +479,11 @@ impl Probe {
         self.settings.set(0, settings, 0).map_err(|source| map_error("SETTINGS", source))
     }
 
-    /// Makes the programs look scopes up again.
-    fn next_generation(&mut self) -> Result<(), ProbeError> {
+    /// Makes the programs look scopes up again, for these families besides those wanted already.
+    fn next_generation(&mut self, families: u32) -> Result<(), ProbeError> {
         let mut settings = self.settings.get(&0, 0).map_err(|source| map_error("SETTINGS", source))?;
         settings.generation = settings.generation.wrapping_add(1);
+        settings.families |= families;
         self.settings.set(0, settings, 0).map_err(|source| map_error("SETTINGS", source))
     }
 }
@@ -617,8 +623,13 @@ fn possible_cpus() -> Result<u32, ProbeError> {
 /// Puts the maps in the state that the programs expect before the first of them runs.
 fn initialize(config: &ProbeConfig, pins: &PinSet, resumed: bool, meta: &Meta) -> Result<(), ProbeError> {
     let mut settings: Array<_, Settings> = typed(pins, "SETTINGS", Array::try_from)?;
-    let generation = settings.get(&0, 0).map_err(|source| map_error("SETTINGS", source))?.generation;
-    let now = Settings { agent_tgid: config.agent_tgid, generation: generation.wrapping_add(1) };
+    let before = settings.get(&0, 0).map_err(|source| map_error("SETTINGS", source))?;
+    let now = Settings {
+        agent_tgid: config.agent_tgid,
+        generation: before.generation.wrapping_add(1),
+        families: before.families,
+        reserved: 0,
+    };
     settings.set(0, now, 0).map_err(|source| map_error("SETTINGS", source))?;
     if resumed {
         return Ok(());

@@ -223,6 +223,8 @@ pub fn resolve(btf: &Btf) -> Result<Offsets, OffsetsError> {
         regs_arg1: at("pt_regs", abi.args[1], Number(8))?,
         regs_arg2: at("pt_regs", abi.args[2], Number(8))?,
         regs_nr: at("pt_regs", abi.nr, Number(8))?,
+        // Not a matter of types: the loader asks the kernel.
+        sock_addr_storage: 0,
         nr_open: abi.open,
         nr_creat: abi.creat,
         nr_openat: call_number(libc::SYS_openat),
