@@ -51,6 +51,15 @@ pub fn timeline(log: &SealedLog, wish: &TimelineArguments, out: &mut Output) -> 
         }
         Ok::<(), Exit>(())
     })?;
+    // A loss is recorded when the counters are read, which can be after the session's end.
+    log.each(end..head.size, head.size, |_, bytes| {
+        if has_kind(bytes, b"gap")
+            && let Ok(record) = record::decode(bytes)
+        {
+            tree.take(&record, bounds.issued);
+        }
+        Ok::<(), Exit>(())
+    })?;
     tree.grow();
     render::page(&tree, wish.all, out)?;
     Ok(0)
@@ -120,8 +129,14 @@ struct Tree {
     start_ns: u64,
     /// Losses in the session's time: when, and what.
     losses: Vec<(u64, String)>,
+    /// Events lost in the session's time that were of others, by the kernel side's own count.
+    lost_elsewhere: u64,
+    /// The session's cgroup.
+    cgroup: Option<u64>,
     /// How it ended; none: it is open.
     end: Option<String>,
+    /// Boot time of its end.
+    end_ns: Option<u64>,
     /// Acts as they came, until [`Tree::grow`] puts them where they belong.
     acts: Vec<Act>,
     processes: Vec<Process>,
@@ -198,8 +213,7 @@ impl Tree {
     fn take(&mut self, record: &Record<'_>, issued: u64) {
         let at_ns = record.draft.boot.0;
         if let Body::Gap(gap) = record.body() {
-            self.losses.push((gap.to.map_or(at_ns, |to| to.0), view::loss(gap)));
-            return;
+            return self.lose(record, gap, issued);
         }
         if !belongs(record, issued) {
             return;
@@ -210,6 +224,7 @@ impl Tree {
                 let how = view::ending(revoked.code, revoked.signal)
                     .map(|how| format!("; the command {how}"))
                     .unwrap_or_default();
+                self.end_ns = Some(at_ns);
                 self.end = Some(format!(
                     "{} UTC, entry {}: {}{how}",
                     crate::cli::clock::show_utc(record.draft.wall.0),
@@ -257,6 +272,27 @@ impl Tree {
         self.acts.push(Act { at_ns, cookie: cookie.0, tgid, what });
     }
 
+    /// Notes a loss in the session's time, and whether it can be the session's.
+    fn lose(&mut self, record: &Record<'_>, gap: &record::Gap<'_>, issued: u64) {
+        let at_ns = gap.to.map_or(record.draft.boot.0, |to| to.0);
+        let from_ns = gap.from.map_or(0, |from| from.0);
+        if at_ns < self.start_ns || self.end_ns.is_some_and(|end_ns| from_ns > end_ns) {
+            return;
+        }
+        let counted: u64 = gap.shares.iter().map(|share| share.count).sum();
+        let ours: u64 =
+            gap.shares.iter().filter(|share| Some(share.scope.0) == self.cgroup).map(|share| share.count).sum();
+        let named = record.draft.session.map(|session| session.0);
+        let whose = match named {
+            Some(session) if session == issued => "all of this session".to_owned(),
+            Some(_) => return self.lost_elsewhere += gap.count,
+            None if ours > 0 => format!("{ours} of this session"),
+            None if counted >= gap.count => return self.lost_elsewhere += gap.count,
+            None => "acts of this session may be among them".to_owned(),
+        };
+        self.losses.push((at_ns, format!("{}; {whose}", view::loss(gap))));
+    }
+
     /// Puts every act where it belongs. By boot time, because the kernel hands acts over through two
     /// rings: an open may stand in the log before the fork that made its process. Acts of one moment
     /// stay in the order of the log.
@@ -294,6 +330,7 @@ impl Tree {
 
     fn head_of(&mut self, record: &Record<'_>, issued: &record::Issued<'_>) {
         self.start_ns = record.draft.boot.0;
+        self.cgroup = Some(issued.cgroup.0);
         self.head.push(("session", view::text(&issued.id)));
         self.head.push(("identity", view::text(&issued.identity)));
         if let Some(task) = &issued.claims.task {

@@ -22,12 +22,16 @@ pub(super) fn page(tree: &Tree, all: bool, out: &mut impl Lines) -> Result<(), E
         None => out.line("ended     not yet: this shows what is sealed so far")?,
     }
     if tree.losses.is_empty() {
-        out.line("losses    none recorded in this time")?;
+        let others = match tree.lost_elsewhere {
+            0 => String::new(),
+            count => format!("; {count} events of others were lost meanwhile"),
+        };
+        out.line(&format!("losses    none recorded for this session{others}"))?;
     }
     let mut losses = tree.losses.clone();
     losses.sort();
     for (at_ns, loss) in &losses {
-        out.line(&format!("!!!!!!!!  {} {loss}; some acts of this session may be missing here", since(tree, *at_ns)))?;
+        out.line(&format!("!!!!!!!!  {} {loss}", since(tree, *at_ns)))?;
     }
     out.line("")?;
     let roots = (0..tree.processes.len())

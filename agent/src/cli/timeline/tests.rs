@@ -124,10 +124,13 @@ fn hostile_names_cannot_act_on_the_terminal() {
     assert!(page.contains("\\u{202e}gnp.sh"), "{page}");
 }
 
-#[test]
-fn a_loss_in_the_sessions_time_is_loud() {
-    use agent_evidence::record::{BootTime, Class, Gap, GapCause, Id128, NumberRange};
+/// A gap of seven file events within the session's time, of which the kernel side counted these
+/// shares per cgroup.
+fn page_with_gap(shares: &[(u64, u64)]) -> String {
+    use agent_evidence::record::{BootTime, CgroupId, Class, Gap, GapCause, Id128, LossShare, NumberRange};
     let (mut log, issued) = session(vec![(records::SHELL, records::exec(b"/bin/sh", b"sh\0"))]);
+    let shares: Vec<LossShare> =
+        shares.iter().map(|&(scope, count)| LossShare { scope: CgroupId(scope), count }).collect();
     log.push(
         None,
         Body::Gap(Gap {
@@ -135,14 +138,32 @@ fn a_loss_in_the_sessions_time_is_loud() {
             capture_id: Id128([1; 16]),
             ranges: vec![NumberRange { cpu: 0, class: Class::File, first: 3, last: 9 }].into(),
             count: 7,
-            shares: Vec::new().into(),
+            shares: shares.into(),
             from: Some(BootTime(5_000_000_000_000)),
             to: Some(BootTime(5_000_500_000_000)),
         }),
     );
-    let page = page(&log, issued, false);
-    assert!(page.contains("!!!!!!!!  +0.500s LOST 7 events (file): the ring was full, within 0.500s"), "{page}");
-    assert!(!page.contains("none recorded"), "{page}");
+    page(&log, issued, false)
+}
+
+#[test]
+fn a_loss_that_can_be_the_sessions_is_loud() {
+    const LOSS: &str = "!!!!!!!!  +0.500s LOST 7 events (file): the ring was full, within 0.500s; ";
+    let unsure = page_with_gap(&[]);
+    assert!(unsure.contains(&format!("{LOSS}acts of this session may be among them")), "{unsure}");
+    assert!(!unsure.contains("none recorded"), "{unsure}");
+    let ours = page_with_gap(&[(9, 3), (0, 4)]);
+    assert!(ours.contains(&format!("{LOSS}3 of this session")), "{ours}");
+}
+
+#[test]
+fn a_loss_that_was_all_of_others_is_said_quietly() {
+    let page = page_with_gap(&[(0, 7)]);
+    assert!(
+        page.contains("losses    none recorded for this session; 7 events of others were lost meanwhile"),
+        "{page}"
+    );
+    assert!(!page.contains("LOST"), "{page}");
 }
 
 #[test]
