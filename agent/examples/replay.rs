@@ -5,7 +5,11 @@
 //! (decode, translate, encode, append, seal) into a fresh log in the empty directory STATE, and prints how long it took.
 
 #![forbid(unsafe_code)]
-#![expect(clippy::print_stdout, clippy::disallowed_methods, reason = "a measuring tool: it prints, and reads the clock")]
+#![expect(
+    clippy::print_stdout,
+    clippy::disallowed_methods,
+    reason = "a measuring tool: it prints, and reads the clock"
+)]
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};

@@ -10,9 +10,9 @@ use std::path::{Path, PathBuf};
 use std::sync::mpsc::sync_channel;
 use std::sync::{Arc, Weak};
 
+use agent_common::stats::family;
 use agent_evidence::checkpoint::{Checkpoint, CheckpointError};
 use agent_evidence::record::{Digest, Id128, Nanoseconds, Text};
-use agent_common::stats::family;
 use sha2::{Digest as _, Sha256};
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -45,7 +45,9 @@ pub enum AppError {
     #[error("access.reader_group: there is no group {0:?} in /etc/group")]
     NoGroup(String),
     /// Configuration asks for another origin than the log has.
-    #[error("log.origin is {asked:?}, the log in {state} is {has:?}: an origin cannot be changed; use another state directory")]
+    #[error(
+        "log.origin is {asked:?}, the log in {state} is {has:?}: an origin cannot be changed; use another state directory"
+    )]
     OtherOrigin {
         /// What is configured.
         asked: String,
@@ -152,7 +154,9 @@ pub async fn run_daemon(config: Config) -> Result<(), AppError> {
     }
     let (log, recovery) = open_log(&config, clock)?;
     tracing::info!(origin = log.origin(), entries = log.size().0, tier = log.key_tier().as_str(), "log open");
-    tracing::warn!("tier T0: the log key is a software key on disk; whoever becomes root on this host can sign with it");
+    tracing::warn!(
+        "tier T0: the log key is a software key on disk; whoever becomes root on this host can sign with it"
+    );
 
     let listener = control::bind(&config.paths.control_socket())?;
     let sink = match &config.export.ocsf_file.path {
@@ -320,8 +324,8 @@ fn settings(config: &Config, origin: &str) -> Result<Settings, AppError> {
     getrandom::fill(&mut run).map_err(AppError::Random)?;
     let milliseconds = |value: u64| u32::try_from(value).unwrap_or(u32::MAX);
     let effective = config.to_toml().unwrap_or_default();
-    let families = if config.capture.files { family::FILE } else { 0 }
-        | if config.capture.network { family::NETWORK } else { 0 };
+    let families =
+        if config.capture.files { family::FILE } else { 0 } | if config.capture.network { family::NETWORK } else { 0 };
     Ok(Settings {
         run: Id128(run),
         boot_id: boot_id()?,
@@ -378,7 +382,8 @@ fn own_digest() -> Result<[u8; 32], AppError> {
 fn prepare_state(state: &Path, reader_gid: Option<u32>) -> Result<(), AppError> {
     std::fs::create_dir_all(state).map_err(io_error("make the state directory", state))?;
     let mode = if reader_gid.is_some() { 0o710 } else { 0o700 };
-    std::fs::set_permissions(state, std::fs::Permissions::from_mode(mode)).map_err(io_error("set the mode of", state))?;
+    std::fs::set_permissions(state, std::fs::Permissions::from_mode(mode))
+        .map_err(io_error("set the mode of", state))?;
     chown(state, Some(0), Some(reader_gid.unwrap_or(0))).map_err(io_error("set the owner of", state))
 }
 

@@ -120,9 +120,8 @@ impl SessionCgroup {
         while let Some(directory) = directories.get(next).cloned() {
             next += 1;
             let Ok(entries) = std::fs::read_dir(&directory) else { continue };
-            directories.extend(
-                entries.flatten().filter(|e| e.file_type().is_ok_and(|kind| kind.is_dir())).map(|e| e.path()),
-            );
+            directories
+                .extend(entries.flatten().filter(|e| e.file_type().is_ok_and(|kind| kind.is_dir())).map(|e| e.path()));
         }
         // Children stand after their parents, so backwards is from the leaves.
         for directory in directories.iter().rev() {

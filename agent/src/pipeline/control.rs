@@ -1,11 +1,11 @@
 //! What the agent records about itself: `armed`, `scope`, `heartbeat`, `disarmed`, and the processes that were
 //! alive before capture began.
 
+use agent_common::stats::family;
 use agent_evidence::record::{
     Armed, Body, BootTime, Cadence, CgroupId, CommClaims, Counter, Digest, DisarmCause, Disarmed, Draft, Heartbeat,
     Hook, List, NotCovered, Process, ProcessCookie, Scope, ScopeRoot, SecureBoot, Text,
 };
-use agent_common::stats::family;
 
 use super::error::PipelineError;
 use super::recorder::{Recorder, append};
@@ -122,11 +122,8 @@ impl Recorder {
             chunks.push(&[]);
         }
         for chunk in chunks {
-            let scope = Scope {
-                text: Text::new(text.as_bytes()),
-                host_classes: HOST_CLASSES,
-                roots: List::from(chunk),
-            };
+            let scope =
+                Scope { text: Text::new(text.as_bytes()), host_classes: HOST_CLASSES, roots: List::from(chunk) };
             self.append_now(None, None, Body::Scope(scope))?;
         }
         Ok(())

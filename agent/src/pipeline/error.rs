@@ -20,7 +20,9 @@ pub enum PipelineError {
     #[error("the cgroup tree cannot be read: {0}")]
     Cgroups(#[from] IndexError),
     /// The state directory's disk is full.
-    #[error("the disk of the state directory is full: free space and start again; events since wait in the kernel's rings, and what they cannot hold is counted")]
+    #[error(
+        "the disk of the state directory is full: free space and start again; events since wait in the kernel's rings, and what they cannot hold is counted"
+    )]
     DiskFull,
     /// The system's random source failed.
     #[error("no randomness: {0}")]

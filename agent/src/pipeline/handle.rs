@@ -86,7 +86,9 @@ impl PipelineHandle {
     async fn ask<T>(&self, command: impl FnOnce(Reply<T>) -> Command) -> Result<T, SessionError> {
         let (reply, answer) = oneshot::channel();
         self.send(command(reply))?;
-        answer.await.map_err(|_stopped| SessionError::Unavailable { why: "it stopped before it could answer".to_owned() })
+        answer
+            .await
+            .map_err(|_stopped| SessionError::Unavailable { why: "it stopped before it could answer".to_owned() })
     }
 }
 

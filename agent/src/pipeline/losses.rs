@@ -141,7 +141,13 @@ mod tests {
     }
 
     fn reading(scope: u64, count: u64) -> LossReading {
-        LossReading { class: Class::File, scope: CgroupId(scope), count, first: BootTime(10 + scope), last: BootTime(20 + scope) }
+        LossReading {
+            class: Class::File,
+            scope: CgroupId(scope),
+            count,
+            first: BootTime(10 + scope),
+            last: BootTime(20 + scope),
+        }
     }
 
     #[test]

@@ -6,8 +6,8 @@ use std::collections::HashMap;
 use std::sync::mpsc::Receiver;
 
 use agent_evidence::record::{
-    Body, BootTime, CgroupId, DisarmCause, Draft, EntryIndex, Gap, GapCause, Id128, Identified,
-    Label, List, NumberRange, ProcessCookie, Text, Unknown, WallTime, Workload,
+    Body, BootTime, CgroupId, DisarmCause, Draft, EntryIndex, Gap, GapCause, Id128, Identified, Label, List,
+    NumberRange, ProcessCookie, Text, Unknown, WallTime, Workload,
 };
 
 use super::accounting::{Accounting, Novelty, Reading, Stream};
@@ -190,7 +190,10 @@ impl Recorder {
             Event::CgroupCreate(create) => {
                 self.attribution.forget(create.id);
                 if !self.cgroups.insert(create.id, create.path.to_vec()) {
-                    tracing::error!(id = create.id, "too many cgroups: this one's processes will be recorded as unknown");
+                    tracing::error!(
+                        id = create.id,
+                        "too many cgroups: this one's processes will be recorded as unknown"
+                    );
                 }
             }
             Event::CgroupRemove(remove) => self.cgroups.remove(remove.id),
@@ -451,7 +454,11 @@ impl Recorder {
             if let Some(cgroup) = &session.cgroup
                 && let Err(error) = cgroup.kill()
             {
-                tracing::warn!(session = session.id, error = &error as &dyn std::error::Error, "an expired session's processes could not be ended");
+                tracing::warn!(
+                    session = session.id,
+                    error = &error as &dyn std::error::Error,
+                    "an expired session's processes could not be ended"
+                );
             }
         }
         Ok(())

@@ -6,8 +6,7 @@
 use std::collections::HashMap;
 
 use agent_evidence::record::{
-    Body, BootTime, CgroupId, Issued, IssuedClaims, Label, List, Nanoseconds, Requester, RevokeCause,
-    Revoked, Text,
+    Body, BootTime, CgroupId, Issued, IssuedClaims, Label, List, Nanoseconds, Requester, RevokeCause, Revoked, Text,
 };
 
 use super::error::PipelineError;
@@ -217,7 +216,8 @@ impl Recorder {
             .into_iter()
             .find(|session| {
                 self.cgroups.get(session.cgroup_id).is_some_and(|root| {
-                    path == root.path || path.strip_prefix(root.path.as_slice()).is_some_and(|rest| rest.first() == Some(&b'/'))
+                    path == root.path
+                        || path.strip_prefix(root.path.as_slice()).is_some_and(|rest| rest.first() == Some(&b'/'))
                 }) || self.process(pid).is_some_and(|process| session.escaped.contains_key(&process))
             })
             .map(|session| (session.id.clone(), session.identity.clone()));

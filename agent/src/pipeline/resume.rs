@@ -7,8 +7,8 @@ use std::collections::HashMap;
 use std::ops::ControlFlow;
 
 use agent_evidence::record::{
-    Body, BootTime, CgroupOp, Class, EntryIndex, Gap, GapCause, Heartbeat, ProcessCookie, SessionState,
-    WallTime, decode,
+    Body, BootTime, CgroupOp, Class, EntryIndex, Gap, GapCause, Heartbeat, ProcessCookie, SessionState, WallTime,
+    decode,
 };
 
 use super::accounting::{Novelty, Stream};
@@ -123,9 +123,7 @@ impl Recorder {
             let open: u64 = readings
                 .iter()
                 .filter(|(stream, _)| stream.class == class)
-                .map(|(stream, reading)| {
-                    reading.dropped.saturating_sub(accounted.get(stream).copied().unwrap_or(0))
-                })
+                .map(|(stream, reading)| reading.dropped.saturating_sub(accounted.get(stream).copied().unwrap_or(0)))
                 .sum();
             let of_class: Vec<_> = losses.iter().filter(|loss| loss.class == class).collect();
             for loss in &of_class {
@@ -152,24 +150,35 @@ impl Recorder {
                 && is_open(index)
             {
                 let text = |text: &agent_evidence::record::Text<'_>| text.as_str().unwrap_or_default().to_owned();
-                issued.insert(index, IssuedBefore {
-                    id: text(&body.id),
-                    identity: text(&body.identity),
-                    task: body.claims.task.as_ref().map(text),
-                    labels: body.claims.labels.iter().map(|label| (text(&label.name), text(&label.value))).collect(),
-                    uid: body.uid,
-                    cgroup_id: body.cgroup.0,
-                    wall: record.draft.wall,
-                    expires: body.ttl.map(|ttl| BootTime(record.draft.boot.0.saturating_add(ttl.0))),
-                });
+                issued.insert(
+                    index,
+                    IssuedBefore {
+                        id: text(&body.id),
+                        identity: text(&body.identity),
+                        task: body.claims.task.as_ref().map(text),
+                        labels: body
+                            .claims
+                            .labels
+                            .iter()
+                            .map(|label| (text(&label.name), text(&label.value)))
+                            .collect(),
+                        uid: body.uid,
+                        cgroup_id: body.cgroup.0,
+                        wall: record.draft.wall,
+                        expires: body.ttl.map(|ttl| BootTime(record.draft.boot.0.saturating_add(ttl.0))),
+                    },
+                );
             }
             if let Some(session) = record.draft.session.filter(|session| is_open(*session)) {
                 totals.entry(session).or_default().count(record.body().kind());
             }
             match record.body() {
                 Body::Cgroup(moved) if moved.op == CgroupOp::Move => {
-                    let session = issued.iter().find(|(_, session)| Some(session.cgroup_id) == moved.scope_after.map(|id| id.0));
-                    if let (Some((entry, session)), Some(process), Some(tgid)) = (session, moved.moved, moved.moved_tgid) {
+                    let session =
+                        issued.iter().find(|(_, session)| Some(session.cgroup_id) == moved.scope_after.map(|id| id.0));
+                    if let (Some((entry, session)), Some(process), Some(tgid)) =
+                        (session, moved.moved, moved.moved_tgid)
+                    {
                         let processes = away.entry(*entry).or_default();
                         if moved.id.0 == session.cgroup_id {
                             processes.remove(&process);

@@ -240,9 +240,7 @@ impl Sessions {
 
     /// The sessions whose time is up and whose processes were not told yet.
     pub fn expiring(&mut self, now: BootTime) -> impl Iterator<Item = &mut Session> {
-        self.open
-            .values_mut()
-            .filter(move |session| !session.expiring && session.expires.is_some_and(|at| at <= now))
+        self.open.values_mut().filter(move |session| !session.expiring && session.expires.is_some_and(|at| at <= now))
     }
 
     /// The scopes of sessions of which nothing is left.

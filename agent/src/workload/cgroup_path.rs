@@ -207,11 +207,19 @@ mod tests {
     fn paths_of_every_runtime_and_driver_name_the_container() {
         let under = UID.replace('-', "_");
         check(
-            &format!("/kubepods.slice/kubepods-besteffort.slice/kubepods-besteffort-pod{under}.slice/cri-containerd-{ID}.scope"),
+            &format!(
+                "/kubepods.slice/kubepods-besteffort.slice/kubepods-besteffort-pod{under}.slice/cri-containerd-{ID}.scope"
+            ),
             &container(Runtime::Containerd, Some(UID)),
         );
-        check(&format!("/kubepods.slice/kubepods-pod{under}.slice/crio-{ID}.scope"), &container(Runtime::Crio, Some(UID)));
-        check(&format!("/kubepods.slice/kubepods-pod{under}.slice/crio-{ID}.scope/container"), &container(Runtime::Crio, Some(UID)));
+        check(
+            &format!("/kubepods.slice/kubepods-pod{under}.slice/crio-{ID}.scope"),
+            &container(Runtime::Crio, Some(UID)),
+        );
+        check(
+            &format!("/kubepods.slice/kubepods-pod{under}.slice/crio-{ID}.scope/container"),
+            &container(Runtime::Crio, Some(UID)),
+        );
         check(&format!("/kubepods/besteffort/pod{UID}/{ID}"), &container(Runtime::Unnamed, Some(UID)));
         check(&format!("/system.slice/docker-{ID}.scope"), &container(Runtime::Docker, None));
         check(&format!("/docker/{ID}"), &container(Runtime::Docker, None));
@@ -226,13 +234,19 @@ mod tests {
     #[test]
     fn pods_units_and_the_host_are_told_apart() {
         check(&format!("/kubepods/burstable/pod{UID}"), &Owner::Pod { pod_uid: UID.to_owned() });
-        check("/kubepods/pod0123456789abcdef0123456789abcdef", &Owner::Pod { pod_uid: "0123456789abcdef0123456789abcdef".to_owned() });
+        check(
+            "/kubepods/pod0123456789abcdef0123456789abcdef",
+            &Owner::Pod { pod_uid: "0123456789abcdef0123456789abcdef".to_owned() },
+        );
         check("/system.slice/nginx.service", &Owner::Systemd { unit: "nginx.service".to_owned(), user: None });
         check(
             "/user.slice/user-1000.slice/user@1000.service/app.slice/jupyter.service",
             &Owner::Systemd { unit: "jupyter.service".to_owned(), user: Some(1000) },
         );
-        check("/user.slice/user-1000.slice/session-2.scope", &Owner::Systemd { unit: "session-2.scope".to_owned(), user: Some(1000) });
+        check(
+            "/user.slice/user-1000.slice/session-2.scope",
+            &Owner::Systemd { unit: "session-2.scope".to_owned(), user: Some(1000) },
+        );
         check("/", &Owner::Host);
         check("/system.slice", &Owner::Host);
         check("/something/else", &Owner::Host);
@@ -250,6 +264,9 @@ mod tests {
         assert_eq!(parse(b"/a\xff"), Owner::Unknown { reason: "cgroup path is not UTF-8" });
         assert_eq!(parse(b"a/b"), Owner::Unknown { reason: "cgroup path is not absolute" });
         assert_eq!(parse(&[b'/'; PATH_BYTES_MAX + 1]), Owner::Unknown { reason: "cgroup path longer than 4096 bytes" });
-        assert_eq!(parse("/a".repeat(DEPTH_MAX + 1).as_bytes()), Owner::Unknown { reason: "cgroup path deeper than 64 levels" });
+        assert_eq!(
+            parse("/a".repeat(DEPTH_MAX + 1).as_bytes()),
+            Owner::Unknown { reason: "cgroup path deeper than 64 levels" }
+        );
     }
 }
