@@ -104,7 +104,7 @@ pub const NOT_COVERED: &[(&str, &str)] = &[
         "they do not return through connect(2); marked result_not_observed",
     ),
     (
-        "connect: processes outside cgroup v2's root, connections of the kernel itself",
+        "connect: connections that the kernel makes itself (NFS and the like)",
         "the hooks belong to the cgroup of a process",
     ),
     ("udp: datagrams sent without connect", "sendmsg hooks are not attached at this tier yet"),

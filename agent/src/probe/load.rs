@@ -291,7 +291,13 @@ impl Probe {
         let mut meta =
             Meta { capture_id, object_digest, offsets_digest, wire_version: WIRE_VERSION.into(), complete: 0 };
         match attach_all(config, &offsets, &pins, resumed, &mut meta) {
-            Ok((hooks, not_covered)) => {
+            Ok((hooks, mut not_covered)) => {
+                if offsets.sock_addr_storage == 0 {
+                    let what = "connect: io_uring and fast open by a process that left its scope's cgroup";
+                    let why =
+                        "this kernel's address hooks have no task storage, so there only the cgroup says whose it is";
+                    not_covered.push((what.to_owned(), why.to_owned()));
+                }
                 for other in pins.others(&config.pin_root).map_err(|e| file_error("list", &config.pin_root, e))? {
                     removed.push(remove_set(&other, "made by another version of the eBPF object".to_owned())?);
                 }
