@@ -420,6 +420,27 @@ fn an_undrained_ring_loses_events_and_every_one_is_accounted_for() {
 }
 
 #[test]
+fn the_reader_is_woken_when_a_quarter_of_the_ring_is_unread() {
+    let pins = PinRoot::new("wake");
+    let cgroup = Cgroup::new("wake");
+    let (mut probe, rings) = arm(&pins);
+    probe.scope_set(cgroup.id, cgroup.id, family::FILE).unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let woken = runtime.block_on(async {
+        // Registered while the ring is empty: what makes it ready after that is a wake-up, and nothing else.
+        let fd = std::os::fd::AsFd::as_fd(&rings.bulk).try_clone_to_owned().unwrap();
+        let ring = tokio::io::unix::AsyncFd::with_interest(fd, tokio::io::Interest::READABLE).unwrap();
+        assert_eq!(rings.bulk.backlog_bytes(), 0);
+        let quarter = rings.bulk.capacity_bytes() / 4;
+        cgroup.python("for i in range(30000): os.close(os.open('/etc/hostname', 0))");
+        assert!(rings.bulk.backlog_bytes() > quarter);
+        tokio::time::timeout(std::time::Duration::from_secs(10), ring.readable()).await.map(|ready| ready.is_ok())
+    });
+    assert_eq!(woken, Ok(true));
+    probe.disarm(false).unwrap();
+}
+
+#[test]
 fn numbers_have_no_holes_while_many_act_and_the_reader_reads() {
     const ACTORS: usize = 4;
     const OPENS: usize = 4_000;
