@@ -224,6 +224,9 @@ pub fn asked(open: &Open<'_>) -> String {
     open.claims.asked.as_ref().map_or_else(|| "a path not known".to_owned(), |asked| format!("\"{}\"", text(asked)))
 }
 
+/// What [`doubts`] says when the descriptor table was shared and nothing else is in doubt.
+pub const RACY_ONLY: &str = "  (racy)";
+
 /// What makes the path of an open less than certain.
 #[must_use]
 pub fn doubts(open: &Open<'_>) -> String {

@@ -90,8 +90,16 @@ impl Opened {
         }
     }
 
+    /// Whether it only read, and its path is in no doubt but that of a shared descriptor table, which
+    /// every open of a program with threads has.
     fn is_plain_read(&self) -> bool {
-        matches!(self.access, "read" | "list" | "look at") && self.errno.is_none() && self.doubts.is_empty()
+        matches!(self.access, "read" | "list" | "look at")
+            && self.errno.is_none()
+            && (self.doubts.is_empty() || self.is_racy())
+    }
+
+    fn is_racy(&self) -> bool {
+        self.doubts == view::RACY_ONLY
     }
 
     /// Whether a file that was not found is more than a program's search for its own parts.
@@ -157,6 +165,7 @@ pub(super) struct Folded {
 pub(super) fn fold<'a>(opens: impl Iterator<Item = &'a Opened>) -> Folded {
     let mut system: BTreeMap<&str, usize> = BTreeMap::new();
     let mut system_count = 0;
+    let mut racy = 0;
     let mut not_found = 0;
     let mut named: Vec<&str> = Vec::new();
     // What is shown: first position and count per distinct open.
@@ -166,6 +175,7 @@ pub(super) fn fold<'a>(opens: impl Iterator<Item = &'a Opened>) -> Folded {
         match open.fold() {
             Fold::System => {
                 system_count += 1;
+                racy += usize::from(open.is_racy());
                 *system.entry(top(&open.shown)).or_default() += 1;
             }
             Fold::NotFound => {
@@ -193,7 +203,8 @@ pub(super) fn fold<'a>(opens: impl Iterator<Item = &'a Opened>) -> Folded {
         let most: Vec<String> = places.iter().take(3).map(|(place, count)| format!("{place} {count}")).collect();
         let more = if places.len() > 3 { ", ..." } else { "" };
         let places = if system_count >= PLACES_FROM { format!(" ({}{more})", most.join(", ")) } else { String::new() };
-        folded.summary.push(format!("read {} of the system and of packages{places}", files(system_count)));
+        let racy = if racy == 0 { String::new() } else { format!(", {racy} of them racy") };
+        folded.summary.push(format!("read {} of the system and of packages{places}{racy}", files(system_count)));
     }
     if not_found > 0 {
         let more = if named.len() > NAMED_MAX { ", ..." } else { "" };

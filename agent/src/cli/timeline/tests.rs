@@ -103,6 +103,25 @@ fn read(path: &[u8]) -> Body<'_> {
 }
 
 #[test]
+fn racy_reads_of_the_system_are_counted_and_a_path_that_differs_is_shown() {
+    let marked = |path: &'static [u8], marks| {
+        let Body::Open(mut open) = records::open(Some(path), None, marks) else { panic!() };
+        open.oflags = 0;
+        (records::SHELL, Body::Open(open))
+    };
+    let (log, issued) = session(vec![
+        marked(b"/usr/lib/a.so", ActMarks::RACY),
+        marked(b"/usr/lib/b.so", ActMarks::NONE),
+        marked(b"/usr/lib/c.so", ActMarks::RACY | ActMarks::DIFFERS),
+        marked(b"/work/d.csv", ActMarks::RACY),
+    ]);
+    let page = page(&log, issued, false);
+    assert!(page.contains("read 2 files of the system and of packages, 1 of them racy"), "{page}");
+    assert!(page.contains("read      /usr/lib/c.so  (racy, not what was asked for)"), "{page}");
+    assert!(page.contains("read      /work/d.csv  (racy)"), "{page}");
+}
+
+#[test]
 fn many_files_of_one_directory_are_one_line_unless_they_look_secret() {
     let paths: Vec<String> = (0..12).map(|n| format!("/srv/parts/{n}.csv")).collect();
     let mut bodies: Vec<_> = paths.iter().map(|path| (records::SHELL, read(path.as_bytes()))).collect();
