@@ -2,6 +2,7 @@
 //!
 //! Each test has its own pin directory and its own cgroups, so they can run at the same time; each arms its own set
 //! of programs. Acts are done by `python3` and `sh` inside a cgroup that the test has put in scope.
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 use agent::event::{Event, WalkedPath, decode};
 use agent::probe::{Probe, ProbeConfig, ProbeError, RingReader, Rings};
@@ -17,7 +18,9 @@ use std::process::{Command, Stdio};
 
 /// The object that `cargo xtask build` made.
 fn object() -> Vec<u8> {
-    let path = option_env!("AFFIANT_EBPF_OBJECT").expect("no eBPF object: run `cargo xtask build` first");
+    let Some(path) = option_env!("AFFIANT_EBPF_OBJECT") else {
+        panic!("no eBPF object: run `cargo xtask build` first")
+    };
     std::fs::read(path).unwrap()
 }
 
@@ -429,6 +432,7 @@ fn the_reader_is_woken_when_a_quarter_of_the_ring_is_unread() {
     let woken = runtime.block_on(async {
         // Registered while the ring is empty: what makes it ready after that is a wake-up, and nothing else.
         let fd = std::os::fd::AsFd::as_fd(&rings.bulk).try_clone_to_owned().unwrap();
+        #[expect(deprecated, reason = "an owned descriptor gives what the newer, unsafe constructor asks for")]
         let ring = tokio::io::unix::AsyncFd::with_interest(fd, tokio::io::Interest::READABLE).unwrap();
         assert_eq!(rings.bulk.backlog_bytes(), 0);
         let quarter = rings.bulk.capacity_bytes() / 4;
@@ -527,7 +531,6 @@ for line in sys.stdin:
     open("/in-another-scope");
     probe.scope_set(outside.id, outside.id, family::NETWORK).unwrap();
     open("/not-wanted");
-    drop(open);
     drop(tell);
     actor.wait().unwrap();
     let mut seen = Vec::new();
@@ -662,10 +665,10 @@ fn processes_alive_before_are_back_filled_under_the_cookie_their_events_carry() 
     Command::new("/bin/true").status().unwrap();
     let mut parents = Vec::new();
     drain(&mut rings.crit, |event| {
-        if let Event::Fork(fork) = event {
-            if fork.header.tgid == me.tgid {
-                parents.push(fork.header.start.0);
-            }
+        if let Event::Fork(fork) = event
+            && fork.header.tgid == me.tgid
+        {
+            parents.push(fork.header.start.0);
         }
     });
     assert!(!parents.is_empty() && parents.iter().all(|start| *start == me.start_ns), "{parents:?} {me:?}");
