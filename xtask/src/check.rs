@@ -72,8 +72,10 @@ pub(crate) fn all(workspace: &Workspace) -> Result<Tally> {
     }
     tally.count(step(&logs, "check BPF lints", &mut clippy)?.success);
 
+    // For those who change the code: built with private items, so links to them are wanted.
+    let flags = "-D warnings -A rustdoc::private_intra_doc_links";
     let mut documentation = process::cargo();
-    documentation.current_dir(&workspace.root).env("RUSTDOCFLAGS", "-D warnings").args([
+    documentation.current_dir(&workspace.root).env("RUSTDOCFLAGS", flags).args([
         "doc",
         "--locked",
         "--workspace",
