@@ -135,6 +135,13 @@ impl Drop for SimLock {
     }
 }
 
+impl DiskOp {
+    /// Whether a full disk makes this operation fail.
+    pub(crate) fn needs_space(self) -> bool {
+        matches!(self, Self::CreateDir | Self::CreateNew | Self::Write | Self::Allocate | Self::Rename)
+    }
+}
+
 fn dir_of(path: &str) -> &str {
     path.rsplit_once('/').map_or("", |(dir, _)| dir)
 }
@@ -339,8 +346,6 @@ impl SimDisk {
         let number = state.operations;
         state.operations += 1;
         state.trace.push((op, path.to_owned()));
-        let needs_space =
-            matches!(op, DiskOp::CreateDir | DiskOp::CreateNew | DiskOp::Write | DiskOp::Allocate | DiskOp::Rename);
         if let Some((at, fault)) = state.fault
             && at == number
         {
@@ -358,7 +363,7 @@ impl SimDisk {
         if state.no_space && op == DiskOp::Remove && path == "reserve" && state.fault.is_some() {
             state.no_space = false;
         }
-        if state.no_space && needs_space {
+        if state.no_space && op.needs_space() {
             return Err(os(io::ErrorKind::StorageFull));
         }
         Ok(Verdict::Do)
