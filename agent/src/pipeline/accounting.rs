@@ -12,7 +12,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use agent_evidence::record::{BootTime, Class, KernelNumber};
+use agent_evidence::record::{BootTime, Class, KernelNumber, NumberRange};
 
 /// How long a hole that no failed reservation explains may stay open before it is recorded as unexplained, ns.
 /// A preempted program resumes within scheduler latencies (milliseconds); 5 s is far outside.
@@ -69,6 +69,14 @@ pub struct Hole {
     pub count: u64,
     /// Why.
     pub cause: Cause,
+}
+
+impl Hole {
+    /// Its runs as an entry gives them.
+    pub fn number_ranges(&self) -> impl Iterator<Item = NumberRange> {
+        let Stream { cpu, class } = self.stream;
+        self.ranges.iter().map(move |(first, last)| NumberRange { cpu, class, first: *first, last: *last })
+    }
 }
 
 #[derive(Debug, Default)]

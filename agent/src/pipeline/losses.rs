@@ -67,14 +67,7 @@ impl Losses {
                 let ranges: Vec<NumberRange> = holes
                     .iter()
                     .filter(|hole| hole.stream.class == class && hole.cause == cause)
-                    .flat_map(|hole| {
-                        hole.ranges.iter().map(|(first, last)| NumberRange {
-                            cpu: hole.stream.cpu,
-                            class,
-                            first: *first,
-                            last: *last,
-                        })
-                    })
+                    .flat_map(Hole::number_ranges)
                     .collect();
                 if ranges.is_empty() {
                     continue;

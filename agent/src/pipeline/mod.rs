@@ -155,6 +155,7 @@ impl Pipeline {
         pipeline.recorder.scope_existing()?;
         pipeline.recorder.record_backfill()?;
         pipeline.read_all()?;
+        pipeline.recorder.record_numbers_before()?;
         pipeline.commit()?;
         Ok(pipeline)
     }

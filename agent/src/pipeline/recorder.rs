@@ -17,6 +17,7 @@ use super::clock::Clock;
 use super::error::PipelineError;
 use super::handle::Input;
 use super::losses::{LossReading, Losses};
+use super::resume::readings;
 use super::sessions::{EndReason, Sessions};
 use super::{Parts, Readings, Settings, class_of, translate};
 use crate::event::{self, DecodeError, Event, Header};
@@ -49,6 +50,8 @@ pub(super) struct Recorder {
     /// Wall time minus boot time, read once per batch.
     wall_offset: u64,
     decode_failures: u64,
+    /// Whether the kernel side had run for another log before.
+    pub(super) took_over_unknown: bool,
     /// Cgroups of ended sessions in which a process is left.
     pub(super) left_over: Vec<(u64, SessionCgroup)>,
     /// Paths of the event at hand, in reading order.
@@ -85,6 +88,7 @@ impl Recorder {
             armed_at: clock.boot(),
             wall_offset: 0,
             decode_failures: 0,
+            took_over_unknown: false,
             left_over: Vec::new(),
             paths: translate::Paths::default(),
             processes: HashMap::new(),
@@ -334,16 +338,7 @@ impl Recorder {
     }
 
     pub(super) fn read_counters(&self) -> Result<Readings, PipelineError> {
-        Ok(self
-            .probe
-            .counters()?
-            .by_cpu
-            .iter()
-            .filter_map(|counter| {
-                let stream = Stream { cpu: counter.cpu, class: class_of(counter.class)? };
-                Some((stream, Reading { generated: counter.generated, dropped: counter.dropped }))
-            })
-            .collect())
+        Ok(readings(&self.probe.counters()?))
     }
 
     pub(super) fn read_losses(&self) -> Result<Vec<LossReading>, PipelineError> {

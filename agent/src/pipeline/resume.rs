@@ -7,15 +7,18 @@ use std::collections::HashMap;
 use std::ops::ControlFlow;
 
 use agent_evidence::record::{
-    Body, BootTime, CgroupOp, Class, EntryIndex, Gap, GapCause, Heartbeat, ProcessCookie, SessionState, WallTime,
-    decode,
+    Body, BootTime, CgroupOp, Class, EntryIndex, Gap, GapCause, Heartbeat, Id128, List, NumberRange, ProcessCookie,
+    SessionState, WallTime, decode,
 };
 
-use super::accounting::{Novelty, Stream};
+use super::accounting::{Accounting, Hole, Novelty, Reading, Stream};
 use super::error::PipelineError;
+use super::losses::RANGES_PER_GAP_MAX;
 use super::recorder::Recorder;
 use super::sessions::{CommandState, EndReason, Session, Totals};
+use super::{Readings, class_of};
 use crate::log::Recovery;
+use crate::probe::Counters;
 
 /// What one pass backwards over the log's end finds.
 #[derive(Debug, Default)]
@@ -27,6 +30,8 @@ struct Tail {
     boot_id: Option<Vec<u8>>,
     /// Everything further back is settled.
     stopped: bool,
+    /// Whether a run of this capture is in the log.
+    known: bool,
 }
 
 /// An `issued` entry, as far as the registry needs it.
@@ -45,18 +50,66 @@ struct IssuedBefore {
 impl Recorder {
     /// Takes over what earlier runs left, and records `recovered`.
     pub(super) fn take_over(&mut self, recovery: Option<Recovery>) -> Result<(), PipelineError> {
+        let tail = self.read_tail(self.capture_id)?;
+        self.took_over_unknown = self.probe.report().resumed && !tail.known;
         let Some(recovery) = recovery else { return Ok(()) };
-        let tail = self.read_tail()?;
         let open = self.log.sessions();
         self.append_now(None, None, Body::Recovered(recovery.record()))?;
+        self.record_removed_sets()?;
         self.resume_numbers(&tail)?;
         let same_boot = tail.boot_id.as_deref() == Some(self.settings.boot_id.as_bytes());
         self.resume_sessions(&open, same_boot)
     }
 
+    /// Events that a set of another version of the kernel side still held went with it: says which numbers. What the
+    /// set itself could not tell any more shows as numbers that its last record states and no entry has.
+    fn record_removed_sets(&mut self) -> Result<(), PipelineError> {
+        for set in self.probe.report().removed.clone() {
+            let (Some(id), Some(counters)) = (set.capture_id, set.counters) else { continue };
+            let capture = Id128(id);
+            let tail = self.read_tail(capture)?;
+            if !tail.known {
+                // Of another log: its numbers mean nothing here.
+                continue;
+            }
+            let mut accounting = tail.accounting();
+            let holes = settle_all(&mut accounting, &readings(&counters), self.clock.boot());
+            self.record_not_observed(capture, &holes)?;
+        }
+        Ok(())
+    }
+
+    /// Numbers that were given before this log knew of the capture, and whose events nobody can read any more, are
+    /// of a time that this log does not observe.
+    pub(super) fn record_numbers_before(&mut self) -> Result<(), PipelineError> {
+        if !self.took_over_unknown {
+            return Ok(());
+        }
+        let readings = self.read_counters()?;
+        let now = self.clock.boot();
+        let holes = settle_all(&mut self.accounting, &readings, now);
+        self.record_not_observed(self.capture_id, &holes)
+    }
+
+    fn record_not_observed(&mut self, capture_id: Id128, holes: &[Hole]) -> Result<(), PipelineError> {
+        let ranges: Vec<NumberRange> = holes.iter().flat_map(Hole::number_ranges).collect();
+        for ranges in ranges.chunks(RANGES_PER_GAP_MAX) {
+            let gap = Gap {
+                cause: GapCause::NotObserved,
+                capture_id,
+                ranges: List::from(ranges),
+                count: ranges.iter().map(|range| range.last - range.first + 1).sum(),
+                shares: List::default(),
+                from: None,
+                to: None,
+            };
+            self.append_now(None, None, Body::Gap(gap))?;
+        }
+        Ok(())
+    }
+
     /// Reads the log backwards until every counter of this capture is known to be settled before.
-    fn read_tail(&mut self) -> Result<Tail, PipelineError> {
-        let capture = self.capture_id;
+    fn read_tail(&mut self, capture: Id128) -> Result<Tail, PipelineError> {
         let mut tail = Tail::default();
         self.log.entries_back(|_, bytes| {
             // Recovery has decoded what it replays; an entry that cannot be read here is found by it or a verifier.
@@ -87,6 +140,7 @@ impl Recorder {
                     }
                 }
                 Body::Armed(armed) => {
+                    tail.known |= armed.capture_id == capture;
                     tail.boot_id.get_or_insert_with(|| armed.boot_id.as_bytes().to_vec());
                     let other = armed.capture_id != capture || !armed.resumed;
                     if other || tail.stopped {
@@ -105,16 +159,7 @@ impl Recorder {
         if !self.probe.report().resumed {
             return Ok(());
         }
-        for (stream, (settled, next, dropped)) in &tail.counters {
-            // As many holes as were open then may still be explained by drops counted then.
-            self.accounting.resume(*stream, *settled, dropped.saturating_sub(next.saturating_sub(*settled)));
-        }
-        for number in &tail.numbers {
-            let _seen: Novelty = self.accounting.note(*number);
-        }
-        for (stream, first, last, by_drops) in &tail.gaps {
-            self.accounting.resume_gap(*stream, *first, *last, *by_drops);
-        }
+        self.accounting = tail.accounting();
         let accounted: HashMap<Stream, u64> =
             self.accounting.settled().into_iter().map(|(stream, _, dropped)| (stream, dropped)).collect();
         let readings = self.read_counters()?;
@@ -230,7 +275,40 @@ impl Recorder {
     }
 }
 
+/// The kernel side's counters by stream; classes of another version are left out.
+pub(super) fn readings(counters: &Counters) -> Readings {
+    counters
+        .by_cpu
+        .iter()
+        .filter_map(|counter| {
+            let stream = Stream { cpu: counter.cpu, class: class_of(counter.class)? };
+            Some((stream, Reading { generated: counter.generated, dropped: counter.dropped }))
+        })
+        .collect()
+}
+
+/// Every hole below these readings, nothing being waited for.
+fn settle_all(accounting: &mut Accounting, readings: &[(Stream, Reading)], now: BootTime) -> Vec<Hole> {
+    readings.iter().filter_map(|(stream, reading)| accounting.settle(*stream, *reading, now, true)).collect()
+}
+
 impl Tail {
+    /// What is recorded or accounted for, as far as this tail tells.
+    fn accounting(&self) -> Accounting {
+        let mut accounting = Accounting::default();
+        for (stream, (settled, next, dropped)) in &self.counters {
+            // As many holes as were open then may still be explained by drops counted then.
+            accounting.resume(*stream, *settled, dropped.saturating_sub(next.saturating_sub(*settled)));
+        }
+        for number in &self.numbers {
+            let _seen: Novelty = accounting.note(*number);
+        }
+        for (stream, first, last, by_drops) in &self.gaps {
+            accounting.resume_gap(*stream, *first, *last, *by_drops);
+        }
+        accounting
+    }
+
     fn note_gap(&mut self, gap: &Gap<'_>) {
         for range in gap.ranges.iter() {
             let stream = Stream { cpu: range.cpu, class: range.class };
