@@ -137,6 +137,16 @@ impl Recorder {
         cgroup
             .adopt(peer.pid)
             .map_err(|error| SessionError::Unavailable { why: format!("{error}: {}", error.source) })?;
+        if !peer.is_same_process() {
+            // Whoever has the id now is in the session's cgroup without having asked. It cannot be put back where
+            // it came from, so the move stays in the log as what it was: the daemon's.
+            tracing::error!(
+                pid = peer.pid,
+                session = session.id,
+                "a process that was to join ended, and another took its id"
+            );
+            return Err(SessionError::Unavailable { why: "the process that asked has ended".to_owned() });
+        }
         session.token = None;
         session.command = CommandState::Running;
         Ok(())
