@@ -1,7 +1,7 @@
 //! Messages saved to a file and read back, byte for byte: for replay tests and benchmarks without root.
 //!
-//! Not evidence and not kept: the file is in this host's byte order. Layout: the 16 bytes of [`MAGIC`] with the wire
-//! version as the last, then for each message its length (u32, native order) and its bytes.
+//! Not evidence and not kept: the file is in this host's byte order. Layout: the 15 bytes of `MAGIC` with the wire
+//! version as the 16th, then for each message its length (u32, native order) and its bytes.
 #![forbid(unsafe_code)]
 
 use agent_common::WIRE_VERSION;
