@@ -12,11 +12,14 @@ use std::time::{Duration, Instant};
 use agent::log::{Birth, Limits, Log, Now};
 use agent::sign::software::SoftwareKey;
 use agent_evidence::record::{
-    ActMarks, Body, BootTime, Capabilities, CgroupId, Class, Device, Draft, EntryIndex, Exec, ExecClaims, Issued,
-    IssuedClaims, KernelNumber, List, Open, OpenClaims, ProcessCookie, Requester, Text, TextList, WallTime,
+    ActMarks, Armed, Body, BootTime, Cadence, Capabilities, CgroupId, Class, Counter, Device, Digest, DisarmCause,
+    Disarmed, Draft, EntryIndex, Exec, ExecClaims, Id128, Issued, IssuedClaims, KernelNumber, KeyTier, List, Open,
+    OpenClaims, ProcessCookie, Requester, SecureBoot, SessionState, Text, TextList, WallTime, Workload, WorkloadKind,
 };
 use anyhow::Context as _;
 
+/// The capture and the run that the entries are of.
+const CAPTURE: Id128 = Id128([7; 16]);
 /// One exec to this many opens: about what a compile or a `pip install` does.
 const OPENS_PER_EXEC: u64 = 40;
 
@@ -47,7 +50,12 @@ fn main() -> anyhow::Result<()> {
         Now { wall: WallTime(1_700_000_000_000_000_000 + boot), boot: BootTime(boot) }
     };
     let mut log = Log::create(&dir, limits, "example.org/throughput", Box::new(key), &birth, now())?;
-    let session = log.append(&draft(now(), 0, None, issued()))?.index;
+    let agent = Whose::default();
+    log.append(&draft(now(), &agent, None, armed()))?;
+    let workload = log.append(&draft(now(), &agent, None, workload()))?.index;
+    let session = log.append(&draft(now(), &Whose { workload: Some(workload), ..agent }, None, issued()))?.index;
+    let whose =
+        Whose { workload: Some(workload), session: Some(session), process: Some(ProcessCookie(0x0012_3456_789a_bcde)) };
 
     let begun = Instant::now();
     let mut at = now();
@@ -72,7 +80,11 @@ fn main() -> anyhow::Result<()> {
             }
             slowest = slowest.max(step.elapsed());
         }
-        let body = if number % OPENS_PER_EXEC == 0 {
+        let (class, seq) = match number % OPENS_PER_EXEC {
+            0 => (Class::Process, number / OPENS_PER_EXEC),
+            _ => (Class::File, number - number / OPENS_PER_EXEC - 1),
+        };
+        let body = if class == Class::Process {
             exec()
         } else {
             let digits = path.len() - 11..path.len() - 3;
@@ -81,8 +93,13 @@ fn main() -> anyhow::Result<()> {
             }
             open(&path)
         };
-        log.append(&draft(at, number, Some(session), body))?;
+        log.append(&draft(at, &whose, Some(KernelNumber { cpu: 1, class, seq }), body))?;
     }
+    let execs = entries.div_ceil(OPENS_PER_EXEC);
+    let counter = |class, next| Counter { cpu: 1, class, next, dropped: 0, settled: next };
+    let counters = vec![counter(Class::Process, execs), counter(Class::File, entries - execs)];
+    let sessions = log.sessions();
+    log.append(&draft(now(), &agent, None, disarmed(counters, sessions)))?;
     log.seal(now())?;
     let took = begun.elapsed();
 
@@ -106,10 +123,60 @@ fn main() -> anyhow::Result<()> {
     Ok(())
 }
 
-fn draft(now: Now, number: u64, session: Option<EntryIndex>, body: Body<'_>) -> Draft<'_> {
-    let kernel = session.map(|_| KernelNumber { cpu: 1, class: Class::File, seq: number });
-    let process = session.map(|_| ProcessCookie(0x0012_3456_789a_bcde));
-    Draft { wall: now.wall, boot: BootTime(now.boot.0 + number), kernel, process, workload: session, session, body }
+/// Whose act a record is.
+#[derive(Clone, Copy, Default)]
+struct Whose {
+    workload: Option<EntryIndex>,
+    session: Option<EntryIndex>,
+    process: Option<ProcessCookie>,
+}
+
+fn draft<'a>(now: Now, whose: &Whose, kernel: Option<KernelNumber>, body: Body<'a>) -> Draft<'a> {
+    let Whose { workload, session, process } = *whose;
+    Draft { wall: now.wall, boot: now.boot, kernel, process, workload, session, body }
+}
+
+fn armed() -> Body<'static> {
+    Body::Armed(Armed {
+        run: CAPTURE,
+        boot_id: Text::new(b"d9b2d63d-a233-4123-847a-7090b38f3c5e"),
+        capture_id: CAPTURE,
+        resumed: false,
+        agent_version: Text::new(b"0.1.0"),
+        agent_digest: Digest([1; 32]),
+        object_digest: Digest([2; 32]),
+        offsets_digest: Digest([3; 32]),
+        config_digest: Digest([4; 32]),
+        kernel: Text::new(b"6.12.0"),
+        lockdown: Text::new(b"none"),
+        secure_boot: SecureBoot::Unknown,
+        hook_tier: Text::new(b"tracepoint"),
+        key_tier: KeyTier::T0,
+        cadence: Cadence { commit_ms: 50, seal_ms: 1_000, heartbeat_ms: 3_600_000 },
+        hooks: List::default(),
+        not_covered: List::default(),
+        scope: Text::new(b"measurement"),
+    })
+}
+
+fn disarmed(counters: Vec<Counter>, sessions: Vec<SessionState>) -> Body<'static> {
+    Body::Disarmed(Disarmed {
+        cause: DisarmCause::Operator,
+        capture_id: CAPTURE,
+        counters: counters.into(),
+        sessions: sessions.into(),
+    })
+}
+
+fn workload() -> Body<'static> {
+    Body::Workload(Workload {
+        sort: WorkloadKind::Session,
+        id: Text::new(b"spiffe://example.org/pilot/claims-review"),
+        cgroup: CgroupId(4711),
+        path: Text::new(b"/affiant/0123456789abcdef"),
+        how: Text::new(b"session"),
+        labels: List::default(),
+    })
 }
 
 fn issued() -> Body<'static> {
