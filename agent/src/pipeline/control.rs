@@ -159,6 +159,7 @@ impl Recorder {
         if chunks.is_empty() {
             chunks.push(&[]);
         }
+        let (wall, boot) = (self.clock.wall(), self.clock.boot());
         for (number, sessions) in chunks.into_iter().enumerate() {
             let heartbeat = Heartbeat {
                 capture_id: self.capture_id,
@@ -167,7 +168,17 @@ impl Recorder {
                 hooks_ok: check.ok,
                 hooks_digest: Digest(check.digest),
             };
-            self.append_now(None, None, Body::Heartbeat(heartbeat))?;
+            // All parts carry one time: recovery takes them for one heartbeat.
+            let draft = Draft {
+                wall,
+                boot,
+                kernel: None,
+                process: None,
+                workload: None,
+                session: None,
+                body: Body::Heartbeat(heartbeat),
+            };
+            append(&mut self.log, &draft)?;
         }
         Ok(())
     }
