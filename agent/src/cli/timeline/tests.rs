@@ -113,12 +113,12 @@ fn racy_reads_of_the_system_are_counted_and_a_path_that_differs_is_shown() {
         marked(b"/usr/lib/a.so", ActMarks::RACY),
         marked(b"/usr/lib/b.so", ActMarks::NONE),
         marked(b"/usr/lib/c.so", ActMarks::RACY | ActMarks::DIFFERS),
-        marked(b"/work/d.csv", ActMarks::RACY),
+        marked(b"/srv/d.csv", ActMarks::RACY),
     ]);
     let page = page(&log, issued, false);
     assert!(page.contains("read 2 files of the system and of packages, 1 of them racy"), "{page}");
     assert!(page.contains("read      /usr/lib/c.so  (racy, not what was asked for)"), "{page}");
-    assert!(page.contains("read      /work/d.csv  (racy)"), "{page}");
+    assert!(page.contains("read      /srv/d.csv  (racy)"), "{page}");
 }
 
 #[test]
