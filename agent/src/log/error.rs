@@ -23,7 +23,7 @@ pub enum LogError {
     /// Another process has the log open.
     #[error("another process owns this state directory")]
     Locked,
-    /// There is no log; it is created by [`Log::create`] only.
+    /// There is no log; it is created by [`Log::create`](super::Log::create) only.
     #[error("the state directory holds no log")]
     NotCreated,
     /// There is a log already.
