@@ -22,6 +22,7 @@ import sys
 import tomllib
 
 from reader.basics import CannotCheck, Refused, decode_base64
+from reader.packed import SEGMENT_BYTES_MAX, blocks_of, unpack
 from reader.profile import ENTRY_BYTES_MAX, U53_MAX, decode
 from reader.rules import BREAKS, CLAIMS, Audit, Outcome
 from reader.signed import NOTE_BYTES_MAX, is_key_name, parse_checkpoint_text, parse_note, parse_vkey, signed_by
@@ -64,14 +65,18 @@ def read_file(directory, name, limit, follow=False):
     return bytes(data)
 
 
+def number_path(number):
+    groups = [f"{number % 1000:03}"]
+    while number >= 1000:
+        number //= 1000
+        groups.append(f"x{number % 1000:03}")
+    return "/".join(reversed(groups))
+
+
 def tile_path(level, tile, width):
     """`level` is a number, or `entries`."""
-    groups = [f"{tile % 1000:03}"]
-    while tile >= 1000:
-        tile //= 1000
-        groups.append(f"x{tile % 1000:03}")
     partial = f".p/{width}" if width < TILE_WIDTH else ""
-    return f"tile/{level}/" + "/".join(reversed(groups)) + partial
+    return f"tile/{level}/" + number_path(tile) + partial
 
 
 def split_bundle(data, width):
@@ -206,6 +211,8 @@ class Log:
         self.tree, self.complete = Tree(), True
         self.genesis = None
         self.audit = None
+        self.segment = (None, [])  # number and blocks of the packed segment that was looked into last
+        self.unpacked = (None, None)  # number of the bundle that was unpacked last, its bytes and leaf hashes
 
     def read(self, name, limit):
         try:
@@ -238,8 +245,14 @@ class Log:
         return self.claims()
 
     def has_genesis(self):
+        # What is wrong with a segment is not reported of a log without a checkpoint.
+        out, self.out = self.out, Outcome()
+        packed = self.cold(0)
+        self.out = out
         for width in range(TILE_WIDTH, 0, -1):
             data = self.read(tile_path("entries", 0, width), BUNDLE_BYTES_MAX)
+            if data is None and width == TILE_WIDTH and packed:
+                data = packed[0]
             if data is None:
                 continue
             try:
@@ -250,12 +263,38 @@ class Log:
         return False
 
     def stored(self, level, tile, width, limit):
-        """A file of the directory and how many items it should hold: the full one where the partial is gone."""
+        """A file of the directory and how many items it should hold: the full one where the partial is gone, and
+        what a packed segment gives where both are."""
         for stored_width in sorted({width, TILE_WIDTH}):
             data = self.read(tile_path(level, tile, stored_width), limit)
             if data is not None:
                 return data, stored_width
-        return None, width
+        unpacked = self.cold(tile) if level in (0, "entries") else None
+        if unpacked is None:
+            return None, width
+        return unpacked[0] if level == "entries" else b"".join(unpacked[1]), TILE_WIDTH
+
+    def cold(self, tile):
+        """What a packed segment holds of this bundle: its bytes and leaf hashes, or None."""
+        number, block = divmod(tile, TILE_WIDTH)
+        if self.segment[0] != number:
+            self.segment = (number, [])
+            data = self.read("packed/" + number_path(number), SEGMENT_BYTES_MAX)
+            try:
+                self.segment = (number, blocks_of(data) if data is not None else [])
+            except Refused as why:
+                self.malformed(number, number * TILE_WIDTH, why)
+        if self.unpacked[0] != tile:
+            self.unpacked = (tile, None)
+            try:
+                if block < len(self.segment[1]):
+                    self.unpacked = (tile, unpack(self.segment[1][block]))
+            except Refused as why:
+                self.malformed(number, tile, why)
+        return self.unpacked[1]
+
+    def malformed(self, segment, tile, why):
+        self.out.find("segment_malformed", f"packed/{number_path(segment)}: {why}", tile * TILE_WIDTH)
 
     def tile(self, level, tile, width):
         data, stored_width = self.stored(level, tile, width, TILE_WIDTH * 32)

@@ -7,7 +7,7 @@
 //! |---|---|
 //! | [`record`] | one entry as Rust values, and the one encoding of it |
 //! | [`chain`] | running hashes of sessions and of the control chain |
-//! | [`tree`], [`tiles`] | RFC 6962 tree and proofs; C2SP tiles and bundles |
+//! | [`tree`], [`tiles`], [`packed`] | RFC 6962 tree and proofs; C2SP tiles and bundles; many bundles in one compressed file |
 //! | [`note`], [`checkpoint`], [`epoch`] | C2SP signed notes and checkpoints; the statement that begins an epoch |
 //! | [`verify`], [`trust`] | from a whole log and a trust file to a report |
 //!
@@ -25,6 +25,7 @@ pub mod epoch;
 #[cfg(any(test, feature = "fixture"))]
 pub mod fixture;
 pub mod note;
+pub mod packed;
 pub mod record;
 pub mod tiles;
 pub mod tree;

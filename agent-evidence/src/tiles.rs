@@ -77,15 +77,8 @@ impl TilePath {
             TileKind::Hashes { level } => level.to_string(),
             TileKind::Entries => "entries".to_owned(),
         };
-        let mut groups = vec![format!("{:03}", self.number % 1000)];
-        let mut rest = self.number / 1000;
-        while rest > 0 {
-            groups.push(format!("x{:03}", rest % 1000));
-            rest /= 1000;
-        }
-        groups.reverse();
         let partial = if usize::from(self.width) < TILE_WIDTH { format!(".p/{}", self.width) } else { String::new() };
-        format!("tile/{kind}/{}{partial}", groups.join("/"))
+        format!("tile/{kind}/{}{partial}", number_path(self.number))
     }
 
     /// Reads a path relative to the log's directory; the only form accepted is the one [`TilePath::path`] writes.
@@ -139,6 +132,19 @@ impl TilePath {
             .and_then(|first| first.checked_add(u64::from(self.width)))
             .is_some_and(|past| past <= in_level)
     }
+}
+
+/// A number as paths spell it: groups of three digits, all but the last with an `x` before them.
+#[must_use]
+pub fn number_path(number: u64) -> String {
+    let mut groups = vec![format!("{:03}", number % 1000)];
+    let mut rest = number / 1000;
+    while rest > 0 {
+        groups.push(format!("x{:03}", rest % 1000));
+        rest /= 1000;
+    }
+    groups.reverse();
+    groups.join("/")
 }
 
 /// How many hashes tile level `level` has in a tree of this size.

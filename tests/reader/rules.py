@@ -76,7 +76,7 @@ CLAIMS = ("integrity", "authenticity", "continuity", "non_equivocation", "host_s
 FINDINGS = {
     "integrity": "checkpoint_missing checkpoint_malformed root_mismatch tile_missing tile_differs bundle_missing "
                  "bundle_malformed entry_malformed entry_altered index_wrong previous_mismatch control_number_wrong "
-                 "reference_wrong",
+                 "reference_wrong segment_malformed",
     "authenticity": "checkpoint_unsigned checkpoint_forged epoch_missing epoch_forged origin_untrusted "
                     "log_key_untrusted tier_too_low",
     "continuity": "genesis_missing genesis_repeated genesis_wrong epoch_wrong genesis_untrusted first_epoch_untrusted "

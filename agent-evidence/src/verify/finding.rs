@@ -152,6 +152,16 @@ findings! {
         reason: String,
     } = "bundle_malformed" breaks Integrity
         "{path}, which holds the entries from {}, is damaged: {reason}", first.0;
+    /// A packed segment, or a block of it, is not one: what it should hold is not there.
+    SegmentMalformed {
+        /// Its name.
+        path: String,
+        /// First entry of what it should hold.
+        first: EntryIndex,
+        /// What is wrong with it.
+        reason: String,
+    } = "segment_malformed" breaks Integrity
+        "{path} cannot be unpacked from entry {} on: {reason}", first.0;
     /// An entry is not in the one permitted form.
     EntryMalformed {
         /// Which.
@@ -418,6 +428,7 @@ impl Finding {
         match self {
             Self::BundleMissing { first: index, .. }
             | Self::BundleMalformed { first: index, .. }
+            | Self::SegmentMalformed { first: index, .. }
             | Self::EntryMalformed { index, .. }
             | Self::EntryAltered { index }
             | Self::IndexWrong { index, .. }

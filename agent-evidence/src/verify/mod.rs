@@ -5,6 +5,7 @@
 //!
 //! | file | what |
 //! |---|---|
+//! | `cold.rs` | bundles and tiles out of packed segments |
 //! | `audit.rs` | the rules over entries, one after the other |
 //! | `sessions.rs` | the chains of sessions |
 //! | `coverage.rs`, `numbers.rs` | runs of the agent; which kernel numbers are accounted for |
@@ -12,6 +13,7 @@
 //! | `report.rs`, `text.rs` | the verdict for programs and for people |
 
 mod audit;
+mod cold;
 mod coverage;
 mod finding;
 mod numbers;
@@ -22,6 +24,7 @@ mod text;
 #[cfg(test)]
 mod tests;
 
+pub use cold::Cold;
 pub use finding::{Claim, FINDINGS, Finding};
 pub use report::{ClaimReport, Note, Observed, Outcome, Report, SessionReport, Verdict};
 
@@ -43,6 +46,12 @@ pub trait Source {
     /// # Errors
     /// When the file exists or may exist and could not be read.
     fn read(&mut self, path: &str, bytes_max: usize) -> Result<Option<Vec<u8>>, SourceError>;
+}
+
+impl<S: Source + ?Sized> Source for &mut S {
+    fn read(&mut self, path: &str, bytes_max: usize) -> Result<Option<Vec<u8>>, SourceError> {
+        (**self).read(path, bytes_max)
+    }
 }
 
 /// A file that could not be read.
@@ -94,6 +103,7 @@ pub struct Options {
 /// # Errors
 /// [`VerifyError`] when there is nothing that could be checked; everything else is in the report.
 pub fn verify(source: &mut impl Source, trust: Option<&Trust>, options: Options) -> Result<Report, VerifyError> {
+    let source = &mut Cold::new(source);
     let mut findings = Findings::new();
     let Some((checkpoint, note)) = read_checkpoint(source, &mut findings)? else {
         return Ok(Report::without_checkpoint(findings, trust));
@@ -110,7 +120,11 @@ pub fn verify(source: &mut impl Source, trust: Option<&Trust>, options: Options)
     };
     let bundles = checkpoint.size.0.div_ceil(TILE_WIDTH as u64);
     for number in 0..bundles {
-        walk.bundle(source, number)?;
+        let outcome = walk.bundle(source, number);
+        for finding in source.malformed() {
+            walk.findings.push(finding);
+        }
+        outcome?;
         // A forged size must not keep the verifier busy with what is not there.
         if !walk.tree_complete {
             break;
@@ -129,10 +143,7 @@ fn read_checkpoint(
     let (finding, reason) = match bytes.as_deref().map(Checkpoint::parse) {
         Some(Ok(read)) => return Ok(Some(read)),
         Some(Err(error)) => {
-            let reason = match std::error::Error::source(&error) {
-                Some(cause) => format!("{error}: {cause}"),
-                None => error.to_string(),
-            };
+            let reason = reason(&error);
             (Finding::CheckpointMalformed { reason: reason.clone() }, reason)
         }
         None => (Finding::CheckpointMissing {}, "it has no file `checkpoint`".to_owned()),
@@ -142,6 +153,14 @@ fn read_checkpoint(
         Ok(None)
     } else {
         Err(VerifyError::NotALog { reason })
+    }
+}
+
+/// An error with its cause, in one line.
+fn reason(error: &dyn std::error::Error) -> String {
+    match error.source() {
+        Some(cause) => format!("{error}: {cause}"),
+        None => error.to_string(),
     }
 }
 
