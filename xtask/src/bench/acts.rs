@@ -1,9 +1,7 @@
 //! What an act costs the one who does it, and the agent: off, outside any session, and in a session, in turns.
 
-use std::net::TcpListener;
 use std::path::Path;
 use std::process::Command;
-use std::thread;
 
 use anyhow::{Context as _, Result};
 use tests::{Entry, Host, nanoseconds_per_act, output_text};
@@ -20,7 +18,6 @@ struct Act {
     name: &'static str,
     count: u64,
     helper: &'static str,
-    before: &'static [&'static str],
     after: Vec<String>,
 }
 
@@ -32,21 +29,14 @@ struct Samples {
 
 pub(super) fn run(workspace: &Workspace) -> Result<()> {
     heading(&format!("cost of an act: median of {ROUNDS} rounds, in turns without and with the agent"));
-    let listener = TcpListener::bind("127.0.0.1:0").context("cannot listen")?;
-    let address = listener.local_addr().context("no address")?.to_string();
-    thread::spawn(move || {
-        for connection in listener.incoming() {
-            drop(connection);
-        }
-    });
     let host = Host::new()?;
     let file = host.path("cached-file");
     std::fs::write(&file, "cached").context("cannot write")?;
     let file = file.to_string_lossy().into_owned();
     let acts = [
-        Act { name: "fork+exec+wait", count: 2_000, helper: "act-execs", before: &[], after: vec!["/bin/true".into()] },
-        Act { name: "open+read+close", count: 100_000, helper: "act-rereads", before: &[], after: vec![file] },
-        Act { name: "TCP connect", count: 5_000, helper: "act-connects", before: &["tcp"], after: vec![address] },
+        Act { name: "fork+exec+wait", count: 10_000, helper: "act-execs", after: vec!["/bin/true".into()] },
+        Act { name: "open+read+close", count: 300_000, helper: "act-rereads", after: vec![file] },
+        Act { name: "TCP connect", count: 20_000, helper: "act-connects", after: vec!["loopback".into()] },
     ];
     let directory = workspace.target.join(Profile::Release.directory());
     let mut off: Vec<Samples> = acts.iter().map(|_| Samples::default()).collect();
@@ -101,7 +91,7 @@ pub(super) fn run(workspace: &Workspace) -> Result<()> {
 /// The helper with its arguments, outside any session.
 fn plain(directory: &Path, act: &Act) -> Command {
     let mut command = Command::new(directory.join(act.helper));
-    command.arg(act.count.to_string()).args(act.before).args(&act.after);
+    command.arg(act.count.to_string()).args(&act.after);
     command
 }
 
