@@ -35,6 +35,7 @@ TILE_WIDTH = 256
 BUNDLE_BYTES_MAX = TILE_WIDTH * (2 + ENTRY_BYTES_MAX)
 TRUST_BYTES_MAX = 4 << 20
 EXPECTED_BYTES_MAX = 1 << 20
+ENTRIES_BYTES_MAX = 4 << 20
 
 
 def read_file(directory, name, limit, follow=False):
@@ -490,8 +491,21 @@ def run_vectors(directory):
         passed, failed = (passed, failed + 1) if wrong else (passed + 1, failed)
         if wrong:
             print(f"{name}: {wrong}")
+    for number, line in enumerate(read_lines(directory, "entries.jsonl"), 1):
+        try:
+            decode(line)
+            passed += 1
+        except Refused as error:
+            failed += 1
+            print(f"entries.jsonl line {number}: {error}")
     print(f"{passed} passed, {failed} failed")
     return 1 if failed or not passed else 0
+
+
+def read_lines(directory, name):
+    """Lines without their line feeds; none if there is no such file."""
+    data = read_file(directory, name, ENTRIES_BYTES_MAX)
+    return (data or b"").splitlines()
 
 
 def run_vector(place):

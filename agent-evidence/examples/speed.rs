@@ -57,6 +57,7 @@ fn main() -> ExitCode {
         process: Some(ProcessCookie(123_456_789_012_345)),
         workload: Some(workload),
         session: Some(EntryIndex(1)),
+        verdict: None,
         kernel: Some(log.number(0, Class::File)),
         ..log.draft(open())
     };

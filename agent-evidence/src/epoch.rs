@@ -23,32 +23,37 @@ pub struct EpochStatement<'a> {
     pub first_size: TreeSize,
     /// How it follows the one before.
     pub how: Succession,
+    /// Value of the NV counter, where there is one.
+    pub counter: Option<u64>,
 }
 
 impl<'a> EpochStatement<'a> {
     /// The statement that an `epoch` entry repeats.
     #[must_use]
-    pub fn of(origin: &'a str, epoch: &Epoch) -> Self {
+    pub fn of(origin: &'a str, epoch: &Epoch<'_>) -> Self {
         Self {
             origin,
             number: epoch.number,
             public_key: epoch.public_key,
             first_size: epoch.first_size,
             how: epoch.how,
+            counter: epoch.counter,
         }
     }
 
-    /// The 32 bytes that are signed: SHA-256 over the tag, then origin, number, public key, first size and `how`,
-    /// each as a 4-byte big-endian length and its bytes; numbers are 8 bytes big-endian.
+    /// The 32 bytes that are signed: SHA-256 over the tag, then origin, number, public key, first size, `how` and the
+    /// counter, each as a 4-byte big-endian length and its bytes; numbers are 8 bytes big-endian, no counter is no bytes.
     #[must_use]
     pub fn digest(&self) -> [u8; 32] {
         let mut hash = Sha256::new_with_prefix(EPOCH_TAG);
-        let fields: [&[u8]; 5] = [
+        let counter = self.counter.map(u64::to_be_bytes);
+        let fields: [&[u8]; 6] = [
             self.origin.as_bytes(),
             &self.number.0.to_be_bytes(),
             &self.public_key.0,
             &self.first_size.0.to_be_bytes(),
             self.how.as_str().as_bytes(),
+            counter.as_ref().map_or(&[], |bytes| bytes.as_slice()),
         ];
         for field in fields {
             // Origins are limited far below 4 GiB by the note format.

@@ -3,6 +3,8 @@
 
 use std::collections::{BTreeMap, HashMap};
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use ed25519_dalek::{Signer as _, SigningKey};
 use sha2::{Digest as _, Sha256};
 
@@ -11,10 +13,10 @@ use crate::checkpoint::{Checkpoint, EPOCH_SUFFIX};
 use crate::epoch::EpochStatement;
 use crate::note::{KeyName, NoteError, NoteSigner, VerifierKey};
 use crate::record::{
-    Armed, Body, BootTime, Cadence, CgroupId, ChainHash, Class, ControlNumber, Counter, Digest, DisarmCause, Disarmed,
-    Draft, EntryIndex, Epoch, EpochNumber, Genesis, Heartbeat, Id128, KernelNumber, KeyTier, LeafHash, List,
-    NotCovered, Placement, ProcessCookie, PublicKey, SecureBoot, SessionNumber, SessionState, Signature, Succession,
-    Text, TreeSize, WallTime, Workload, WorkloadKind,
+    self, Armed, Body, BootTime, Cadence, CgroupId, ChainHash, Class, ControlNumber, Counter, Digest, DisarmCause,
+    Disarmed, Draft, EntryIndex, Epoch, EpochNumber, Genesis, Heartbeat, Id128, KernelNumber, KeyTier, Kind, LeafHash,
+    List, NotCovered, Placement, ProcessCookie, PublicKey, SecureBoot, SessionNumber, SessionState, Signature,
+    Succession, Text, TreeSize, WallTime, Workload, WorkloadKind,
 };
 use crate::tiles::{self, TileKind, TilePath};
 use crate::tree::{NodeHash, TILE_WIDTH, TileView, Tree, leaf_hash};
@@ -170,14 +172,17 @@ impl Builder {
 
     /// An epoch entry for the next index, signed.
     #[must_use]
-    pub fn epoch_statement(&self, key: PublicKey, how: Succession, previous: Option<&FixedSigner>) -> Epoch {
+    pub fn epoch_statement(&self, key: PublicKey, how: Succession, previous: Option<&FixedSigner>) -> Epoch<'static> {
         let mut epoch = Epoch {
             number: EpochNumber(self.epochs),
             public_key: key,
             first_size: TreeSize(self.entries.len() as u64 + 1),
             how,
+            counter: None,
             sig_log: Signature([0; 64]),
             sig_previous: None,
+            attest: None,
+            sig_attest: None,
         };
         let digest = EpochStatement::of(ORIGIN, &epoch).digest();
         epoch.sig_log = self.log_key.sign(&digest);
@@ -198,12 +203,14 @@ impl Builder {
             object_digest: Digest([2; 32]),
             offsets_digest: Digest([3; 32]),
             config_digest: Digest([4; 32]),
+            policy_digest: None,
             kernel: "6.18.0".into(),
+            kernel_build: None,
             lockdown: "integrity".into(),
             secure_boot: SecureBoot::Unknown,
             hook_tier: "tracepoint".into(),
             key_tier: KeyTier::T0,
-            cadence: Cadence { commit_ms: 50, seal_ms: 1000, heartbeat_ms: 10_000 },
+            cadence: Cadence { commit_ms: 50, seal_ms: 1000, heartbeat_ms: 10_000, anchor_ms: None, counter_ms: None },
             hooks: List::default(),
             not_covered: vec![NotCovered { what: "io_uring opens".into(), why: "no hook".into() }].into(),
             scope: "sessions".into(),
@@ -251,6 +258,7 @@ impl Builder {
             sessions: sessions.iter().map(|session| self.session(*session)).collect::<Vec<_>>().into(),
             hooks_ok: true,
             hooks_digest: Digest([5; 32]),
+            canaries: List::default(),
         }
     }
 
@@ -282,6 +290,7 @@ impl Builder {
             process: None,
             workload: None,
             session: None,
+            verdict: None,
             body,
         }
     }
@@ -405,4 +414,153 @@ impl Builder {
 
 fn flat(hashes: &[NodeHash]) -> Vec<u8> {
     hashes.concat()
+}
+
+/// Entries of every kind, made from the tables alone: with and without each member that may be absent,
+/// and with 40 turns each word of each vocabulary. They show that tables, writer and readers agree; they do not form a log.
+#[must_use]
+pub fn specimens(turns: usize) -> Vec<(Kind, Vec<u8>)> {
+    let mut all = Vec::new();
+    for kind in Kind::ALL {
+        for turn in 0..turns {
+            let mut specimen = Specimen { turn, whole: turn.is_multiple_of(2), out: String::new() };
+            specimen.entry(*kind);
+            all.push((*kind, specimen.out.into_bytes()));
+        }
+    }
+    all.dedup();
+    all
+}
+
+struct Specimen {
+    turn: usize,
+    /// Whether members that may be absent are there.
+    whole: bool,
+    out: String,
+}
+
+impl Specimen {
+    fn entry(&mut self, kind: Kind) {
+        self.out.push_str(&format!(
+            "{{\"v\":1,\"i\":{},\"kind\":\"{}\",\"wall\":\"1\",\"boot\":\"2\"",
+            70,
+            kind.as_str()
+        ));
+        let common = [
+            ("q", "[u32,class,u64 string]", kind.is_kernel_event()),
+            ("p", "u64 string", self.whole),
+            ("w", "u53", self.whole),
+            ("s", "u53", self.whole || kind == Kind::Issued),
+            ("n", "u53", self.whole || kind == Kind::Issued),
+            ("c", "u53", kind.is_control()),
+            ("prev", "base64 of 32 bytes", true),
+            ("rnd", "base64 of 16 bytes", true),
+            ("verdict", "verdict", self.whole),
+        ];
+        for (key, form, there) in common {
+            if !there {
+                continue;
+            }
+            self.out.push_str(&format!(",\"{key}\":"));
+            // A session's number is its own index.
+            if key == "s" && kind == Kind::Issued { self.out.push_str("70") } else { self.value(form) }
+        }
+        self.out.push_str(",\"body\":");
+        if let Some(schema) = record::KINDS.iter().find(|schema| schema.kind == kind.as_str()) {
+            self.object(schema.members);
+        }
+        if self.turn.is_multiple_of(5) {
+            self.out.push_str(",\"cut\":[\"path\"]");
+        }
+        self.out.push('}');
+    }
+
+    fn object(&mut self, members: &[record::Member]) {
+        self.out.push('{');
+        let mut first = true;
+        for member in members {
+            if member.optional && !self.whole {
+                continue;
+            }
+            if !std::mem::take(&mut first) {
+                self.out.push(',');
+            }
+            self.out.push_str(&format!("\"{}\":", member.key));
+            if member.list { self.list(member.form) } else { self.value(member.form) }
+        }
+        self.out.push('}');
+    }
+
+    fn list(&mut self, form: &str) {
+        self.out.push('[');
+        for position in 0..self.turn % 3 {
+            if position > 0 {
+                self.out.push(',');
+            }
+            self.value(form);
+        }
+        self.out.push(']');
+    }
+
+    fn value(&mut self, form: &str) {
+        let texts = [r#""""#, r#""a \"b\" \\ é""#, r#"{"b64":"/wo="}"#];
+        let pick = |choices: &[&str]| choices.get(self.turn % choices.len()).copied().unwrap_or_default().to_owned();
+        let base64 = |len: usize| format!("\"{}\"", STANDARD.encode(vec![7; len]));
+        let plain = match form {
+            "u32" => pick(&["0", "4294967295"]),
+            "u53" => pick(&["0", "9007199254740991"]),
+            "u64 string" => pick(&[r#""0""#, r#""18446744073709551615""#]),
+            "class" => pick(&["0", "1", "2", "3", "4"]),
+            "true or false" => pick(&["true", "false"]),
+            "address" => pick(&[r#""10.0.0.1:443""#, r#""[2001:db8::1]:0""#, r#""[::ffff:1.2.3.4]:80""#]),
+            "text" => pick(&texts),
+            "value" => pick(&[texts[0], r#"{"c":"BwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwc="}"#, texts[1], texts[2]]),
+            "base64" => base64(self.turn),
+            "hex of 8 bytes" => format!("\"{}\"", "0a".repeat(8)),
+            "hex of 16 bytes" => format!("\"{}\"", "0a".repeat(16)),
+            "hex of 32 bytes" => format!("\"{}\"", "0a".repeat(32)),
+            "base64 of 16 bytes" => base64(16),
+            "base64 of 32 bytes" => base64(32),
+            "base64 of 64 bytes" => base64(64),
+            "kind" => format!("\"{}\"", Kind::ALL.get(self.turn).map_or("genesis", |kind| kind.as_str())),
+            "list of value" => return self.list("value"),
+            "[text,value]" => return self.row(&["text", "value"]),
+            "[kind,u64 string]" => return self.row(&["kind", "u64 string"]),
+            "[u32,class,u64 string]" => return self.row(&["u32", "class", "u64 string"]),
+            _ => return self.described(form),
+        };
+        self.out.push_str(&plain);
+    }
+
+    fn row(&mut self, forms: &[&str]) {
+        self.out.push('[');
+        for (position, form) in forms.iter().enumerate() {
+            if position > 0 {
+                self.out.push(',');
+            }
+            self.value(form);
+        }
+        self.out.push(']');
+    }
+
+    fn described(&mut self, form: &str) {
+        let Some(schema) = record::FORMS.iter().find(|schema| schema.form == form) else {
+            // Shows up as an entry that nobody can read.
+            return self.out.push_str(&format!("(no table for {form})"));
+        };
+        match schema.shape {
+            "object" => self.object(schema.members),
+            "row" => self.row(&schema.members.iter().map(|member| member.form).collect::<Vec<_>>()),
+            shape => {
+                let at = self.turn % schema.members.len();
+                let word = |at: usize| schema.members.get(at).map_or("", |member| member.key);
+                let text = match shape {
+                    "words" => format!("\"{}\"", word(at)),
+                    _ if at == 0 => format!("[\"{}\"]", word(0)),
+                    _ => format!("[\"{}\",\"{}\"]", word(at - 1), word(at)),
+                };
+                self.out.push_str(&text);
+            }
+        }
+    }
 }

@@ -77,6 +77,12 @@ fn the_files_in_the_tree_are_those_that_the_generator_makes() {
 }
 
 #[test]
+fn entries_of_every_kind_are_those_that_the_generator_makes() {
+    let stored = fs::read(directory().join(cases::ENTRIES_FILE)).unwrap();
+    assert!(stored == cases::entries(), "{} is stale: run the example `vectors`", cases::ENTRIES_FILE);
+}
+
+#[test]
 fn a_directory_gives_the_same_verdict_as_the_files_in_memory() {
     let own = directory();
     let log = |name: &str| own.join(name).join("log");

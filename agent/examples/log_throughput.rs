@@ -14,7 +14,8 @@ use agent::sign::software::SoftwareKey;
 use agent_evidence::record::{
     ActMarks, Armed, Body, BootTime, Cadence, Capabilities, CgroupId, Class, Counter, Device, Digest, DisarmCause,
     Disarmed, Draft, EntryIndex, Exec, ExecClaims, Id128, Issued, IssuedClaims, KernelNumber, KeyTier, List, Open,
-    OpenClaims, ProcessCookie, Requester, SecureBoot, SessionState, Text, TextList, WallTime, Workload, WorkloadKind,
+    OpenClaims, ProcessCookie, Requester, SecureBoot, SessionSort, SessionState, Text, ValueList, WallTime, Workload,
+    WorkloadKind,
 };
 use anyhow::Context as _;
 
@@ -133,11 +134,13 @@ struct Whose {
 
 fn draft<'a>(now: Now, whose: &Whose, kernel: Option<KernelNumber>, body: Body<'a>) -> Draft<'a> {
     let Whose { workload, session, process } = *whose;
-    Draft { wall: now.wall, boot: now.boot, kernel, process, workload, session, body }
+    Draft { wall: now.wall, boot: now.boot, kernel, process, workload, session, verdict: None, body }
 }
 
 fn armed() -> Body<'static> {
     Body::Armed(Armed {
+        policy_digest: None,
+        kernel_build: None,
         run: CAPTURE,
         boot_id: Text::new(b"d9b2d63d-a233-4123-847a-7090b38f3c5e"),
         capture_id: CAPTURE,
@@ -152,7 +155,7 @@ fn armed() -> Body<'static> {
         secure_boot: SecureBoot::Unknown,
         hook_tier: Text::new(b"tracepoint"),
         key_tier: KeyTier::T0,
-        cadence: Cadence { commit_ms: 50, seal_ms: 1_000, heartbeat_ms: 3_600_000 },
+        cadence: Cadence { commit_ms: 50, seal_ms: 1_000, heartbeat_ms: 3_600_000, anchor_ms: None, counter_ms: None },
         hooks: List::default(),
         not_covered: List::default(),
         scope: Text::new(b"measurement"),
@@ -181,20 +184,23 @@ fn workload() -> Body<'static> {
 
 fn issued() -> Body<'static> {
     Body::Issued(Issued {
+        sort: SessionSort::Run,
+        rule: None,
+        parent: None,
         id: Text::new(b"0123456789abcdef"),
         identity: Text::new(b"spiffe://example.org/pilot/claims-review"),
         cgroup: CgroupId(4711),
-        uid: 1000,
-        gid: 1000,
+        uid: Some(1000),
+        gid: Some(1000),
         ttl: None,
-        by: Requester { process: None, tgid: 7, uid: 1000, gid: 1000 },
+        by: Some(Requester { process: None, tgid: 7, uid: 1000, gid: 1000 }),
         claims: IssuedClaims { task: None, labels: List::default() },
     })
 }
 
 fn open(path: &[u8]) -> Body<'_> {
     Body::Open(Open {
-        path: Some(Text::new(path)),
+        path: Some(path.into()),
         oflags: 0o2_000_000,
         fd: Some(3),
         errno: None,
@@ -212,12 +218,13 @@ fn open(path: &[u8]) -> Body<'_> {
 
 fn exec() -> Body<'static> {
     Body::Exec(Exec {
-        path: Some(Text::new(b"/usr/bin/x86_64-linux-gnu-gcc-12")),
-        argv: TextList::Nul(
+        path: Some("/usr/bin/x86_64-linux-gnu-gcc-12".into()),
+        script: None,
+        argv: ValueList::Nul(
             b"gcc\0-O2\0-Wall\0-fPIC\0-I/usr/include/python3.11\0-c\0src/module.c\0-o\0build/module.o\0",
         ),
         argc: 9,
-        cwd: Some(Text::new(b"/home/pilot/srv/project")),
+        cwd: Some("/home/pilot/srv/project".into()),
         tgid: 4_242,
         parent: ProcessCookie(0x0012_3456_789a_bcdd),
         uid: 1000,
@@ -228,13 +235,18 @@ fn exec() -> Body<'static> {
         sgid: 1000,
         login_uid: None,
         caps: Capabilities(0),
+        caps_permitted: None,
+        caps_ambient: None,
+        before: None,
         ino: 1_234_567,
         dev: Device { major: 254, minor: 1 },
         nlink: 1,
         mode: 0o100_755,
         size: 1_016_552,
+        ctime: None,
+        sha256: None,
         marks: ActMarks::NONE,
-        claims: ExecClaims { comm: Text::new(b"gcc"), invoked: Some(Text::new(b"/usr/bin/gcc")) },
+        claims: ExecClaims { comm: Text::new(b"gcc"), invoked: Some("/usr/bin/gcc".into()) },
     })
 }
 

@@ -92,8 +92,15 @@ KEPT_MAX = 1_000
 # What is kept in memory is bounded; a log with more is not checked. FORMAT.md section 13 permits limits like these.
 SESSIONS_MAX = 1_000_000
 REFERENCES_MAX = 4_000_000
-CLASS_NAMES = ("process", "cgroup", "network", "file")
-CLASS_OF = {"fork": 0, "exec": 0, "exit": 0, "cgroup": 1, "connect": 2, "connect_done": 2, "open": 3}
+CLASS_NAMES = ("process", "cgroup", "network", "file", "privilege")
+CLASS_OF = {kind: number for number, kinds in enumerate((
+    "fork exec exec_failed exit",
+    "cgroup",
+    "connect connect_done flow send listen accept connect_unix connect_vsock socket",
+    "open file_change file_close file_map file_received",
+    "creds process_access signal mount namespace bpf kernel_load key io_uring",
+)) for kind in kinds.split()}
+FILE_CLASS = CLASS_OF["open"]
 
 
 class Outcome:
@@ -132,7 +139,7 @@ class Audit:
         self.shift = 0  # by how much the last entry's `i` was off
         self.log_key = self.first_epoch_key = self.epoch = None
         self.control_next = 0
-        self.sessions, self.workloads, self.unknowns = {}, set(), set()
+        self.sessions, self.workloads, self.unknowns, self.policies = {}, set(), set(), set()
         self.counters, self.runs_kept = {}, 0
         self.cut_off = set()  # captures whose last run was followed by another without `disarmed`
         self.capture = None  # of the armed run
@@ -206,8 +213,11 @@ class Audit:
             wrong("first size")
         if (self.sighted and (how == "first") != is_first) or (how == "continued") != ("sig_previous" in body):
             wrong("succession")
+        if ("attest" in body) != ("sig_attest" in body):
+            wrong("attestation")
+        counter = body["counter"].to_bytes(8, "big") if "counter" in body else b""
         fields = (self.origin.encode(), number.to_bytes(8, "big"), body["public_key"],
-                  body["first_size"].to_bytes(8, "big"), how.encode())
+                  body["first_size"].to_bytes(8, "big"), how.encode(), counter)
         joined = b"".join(len(field).to_bytes(4, "big") + field for field in fields)
         statement = hashlib.sha256(b"affiant/epoch/v1" + joined).digest()
         if self.log_key is not None and not ed25519_verifies(self.log_key[1], statement, body["sig_log"]):
@@ -234,6 +244,8 @@ class Audit:
         if kind == "issued":
             if seen != 0:
                 self.find("session_number_wrong", f"entry {index} issues a session and has number {seen}", index)
+            if "parent" in body and body["parent"] not in self.sessions:
+                self.find("session_unknown", f"entry {index} names session {body['parent']}, which was not issued", index)
             self.sessions[entry["i"]] = Session(body["id"], leaf)
             if len(self.sessions) > SESSIONS_MAX:
                 raise CannotCheck(f"more than {SESSIONS_MAX} sessions")
@@ -310,6 +322,10 @@ class Audit:
 
     def references(self, index, entry):
         wanted = [(entry["w"], self.workloads)] if "w" in entry else []
+        if "verdict" in entry:
+            wanted.append((entry["verdict"]["set"], self.policies))
+        if entry["kind"] in ("erased", "secret") and entry["body"]["of"] >= entry["i"]:
+            self.find("reference_wrong", f"entry {index} refers to entry {entry['body']['of']}, which is not earlier", index)
         if entry["kind"] == "identified":
             wanted += [(entry["body"]["of"], self.unknowns), (entry["body"]["workload"], self.workloads)]
         for to, known in wanted:
@@ -319,6 +335,24 @@ class Audit:
     def on_workload(self, _, entry):
         if len(self.workloads) < REFERENCES_MAX:
             self.workloads.add(entry["i"])
+
+    def on_policy(self, _, entry):
+        if len(self.policies) < REFERENCES_MAX:
+            self.policies.add(entry["i"])
+
+    def on_hold(self, index, entry):
+        if entry["body"]["session"] not in self.sessions:
+            self.find("session_unknown", f"entry {index} names session {entry['body']['session']}, which was not issued",
+                      index)
+
+    def on_file_folded(self, index, entry):
+        body = entry["body"]
+        if any(number_class != FILE_CLASS for _, number_class, _, _ in body["ranges"]):
+            self.find("kernel_number_wrong", f"entry {index} folds numbers of another class", index)
+        elif self.capture is None:
+            self.find("event_outside_run", f"entry {index} folds kernel events outside any run", index)
+        else:
+            self.ranges(index, self.capture, body)
 
     def on_unknown(self, _, entry):
         if len(self.unknowns) < REFERENCES_MAX:
@@ -371,21 +405,25 @@ class Audit:
 
     def on_gap(self, index, entry):
         body = entry["body"]
-        total, valid = 0, True
-        for cpu, number_class, first, last in body["ranges"]:
-            if not 0 < last - first + 1 <= U64_MAX:
-                valid = False
-                continue
-            total += last - first + 1
-            self.account(index, (body["capture_id"], cpu, number_class), first, last)
-        if not valid or total != body["count"]:
-            self.find("gap_count_wrong", f"entry {index} counts {body['count']} lost events, its ranges {total}", index)
+        self.ranges(index, body["capture_id"], body)
         text = f"entry {index}: {body['count']} events lost, cause {body['cause']}"
         if body["cause"] == "unexplained":
             self.find("loss_unexplained", text, index)
         elif self.strict:
             self.find("loss_accounted", text, index)
         self.out.note("gap", text)
+
+    def ranges(self, index, capture, body):
+        """Accounts for the ranges of a body, which must hold as many numbers as it counts."""
+        total, valid = 0, True
+        for cpu, number_class, first, last in body["ranges"]:
+            if not 0 < last - first + 1 <= U64_MAX:
+                valid = False
+                continue
+            total += last - first + 1
+            self.account(index, (capture, cpu, number_class), first, last)
+        if not valid or total != body["count"]:
+            self.find("gap_count_wrong", f"entry {index} counts {body['count']} events, its ranges {total}", index)
 
     def on_recovered(self, index, entry):
         body = entry["body"]

@@ -1,13 +1,16 @@
 //! The cases of `tests/vectors`: a log, a trust file or none, and the findings that must come of it.
 
-use agent_evidence::fixture::{Builder, CAPTURE, Files, FixedSigner, ORIGIN};
+use agent_evidence::checkpoint::EPOCH_SUFFIX;
+use agent_evidence::fixture::{Builder, CAPTURE, Files, FixedSigner, ORIGIN, specimens};
 use agent_evidence::note::NoteError;
 use agent_evidence::packed;
 use agent_evidence::record::{
-    ActMarks, Armed, Body, Capabilities, CgroupId, Class, CommClaims, Connect, Device, DisarmCause, Draft, EntryIndex,
-    Exec, ExecClaims, Exit, Gap, GapCause, Genesis, Id128, Identified, Issued, IssuedClaims, KernelNumber, KeyTier,
-    KindCount, List, NumberRange, Open, OpenClaims, ProcessCookie, Recovered, RecoveryCause, Requester, RevokeCause,
-    Revoked, RootHash, Scope, Signature, SocketCookie, Succession, Text, TextList, Transport, TreeSize, Unknown,
+    ActMarks, Armed, Blob, Body, BootTime, Bytes, Capabilities, CgroupId, Class, CommClaims, Connect, Decision, Device,
+    Digest, DisarmCause, Draft, Enforcement, EntryIndex, Exec, ExecClaims, Exit, FileFolded, Gap, GapCause, Genesis,
+    Hold, Id128, Identified, Issued, IssuedClaims, KernelNumber, KeyTier, KindCount, List, NumberRange, Open,
+    OpenClaims, Policy, ProcessCookie, Recovered, RecoveryCause, Requester, RevokeCause, Revoked, RootHash, Scope,
+    SecretSort, SecretUse, SessionSort, Signature, SocketCookie, Succession, Text, Transport, TreeSize, Unknown,
+    ValueList, Verdict,
 };
 use agent_evidence::trust::{Head, Trust};
 use agent_evidence::verify::Claim;
@@ -31,6 +34,14 @@ pub(crate) struct Case {
     pub(crate) findings: Vec<&'static str>,
 }
 
+/// File with entries of every kind, one per line.
+pub(crate) const ENTRIES_FILE: &str = "entries.jsonl";
+
+/// Entries of every kind, with and without what may be absent.
+pub(crate) fn entries() -> Vec<u8> {
+    specimens(6).into_iter().flat_map(|(_, entry)| entry.into_iter().chain(*b"\n")).collect()
+}
+
 /// A log that is told as one session and what it did.
 struct Story {
     log: Builder,
@@ -40,7 +51,7 @@ struct Story {
 
 fn open(path: &[u8]) -> Body<'_> {
     Body::Open(Open {
-        path: Some(Text::new(path)),
+        path: Some(path.into()),
         oflags: 0,
         fd: Some(3),
         errno: None,
@@ -59,7 +70,8 @@ fn open(path: &[u8]) -> Body<'_> {
 fn exec(path: &'static str) -> Body<'static> {
     Body::Exec(Exec {
         path: Some(path.into()),
-        argv: TextList::Nul(b"python3\0-c\0print(\"\\n\")\0\xff\0"),
+        script: None,
+        argv: ValueList::Nul(b"python3\0-c\0print(\"\\n\")\0\xff\0"),
         argc: 4,
         cwd: Some("/home/ada".into()),
         tgid: 100,
@@ -72,11 +84,16 @@ fn exec(path: &'static str) -> Body<'static> {
         sgid: 1000,
         login_uid: None,
         caps: Capabilities(0),
+        caps_permitted: None,
+        caps_ambient: None,
+        before: None,
         ino: 7,
         dev: Device { major: 8, minor: 1 },
         nlink: 1,
         mode: 0o100_755,
         size: 6_831_704,
+        ctime: None,
+        sha256: None,
         marks: ActMarks::NONE,
         claims: ExecClaims { comm: "python3".into(), invoked: Some("python3".into()) },
     })
@@ -92,6 +109,7 @@ fn connect() -> Body<'static> {
         tgid: 100,
         uid: 1000,
         euid: None,
+        name: None,
         marks: ActMarks::NONE,
         claims: CommClaims { comm: "python3".into() },
     })
@@ -103,6 +121,8 @@ fn exit() -> Body<'static> {
         code: Some(0),
         signal: None,
         uid: 1000,
+        user_time: None,
+        system_time: None,
         marks: ActMarks::NONE,
         claims: CommClaims { comm: Text::new(b"tail\x1b[31m") },
     })
@@ -111,12 +131,15 @@ fn exit() -> Body<'static> {
 fn issued() -> Body<'static> {
     Body::Issued(Issued {
         id: "s-1".into(),
+        sort: SessionSort::Run,
         identity: "spiffe://affiant.example/session/s-1".into(),
+        rule: None,
+        parent: None,
         cgroup: CgroupId(77),
-        uid: 1000,
-        gid: 1000,
+        uid: Some(1000),
+        gid: Some(1000),
         ttl: None,
-        by: Requester { process: Some(ProcessCookie(4_194_304)), tgid: 96, uid: 1000, gid: 1000 },
+        by: Some(Requester { process: Some(ProcessCookie(4_194_304)), tgid: 96, uid: 1000, gid: 1000 }),
         claims: IssuedClaims { task: Some("ein Beispiel: größer".into()), labels: List::default() },
     })
 }
@@ -172,6 +195,37 @@ impl Story {
         }
     }
 
+    /// An act with a verdict by this set of policies.
+    fn verdict(&mut self, set: EntryIndex) {
+        let kernel = Some(self.log.number(0, Class::File));
+        let verdict = Verdict {
+            decision: Decision::Deny,
+            enforced: Enforcement::None,
+            set,
+            by: vec![Text::from("no-keys")].into(),
+            errors: List::default(),
+        };
+        let draft = Draft { verdict: Some(verdict), session: None, ..self.draft(open(b"/x"), kernel) };
+        self.log.append_draft(&draft, |_| {});
+    }
+
+    /// An entry of so many folded acts of a class that says it is of another number of them.
+    fn fold(&mut self, class: Class, numbers: u64, count: u64) {
+        let first = self.log.number(0, class).seq;
+        for _ in 1..numbers {
+            self.log.number(0, class);
+        }
+        let folded = FileFolded {
+            directory: Some("/usr/lib".into()),
+            ranges: vec![NumberRange { cpu: 0, class, first, last: first + numbers - 1 }].into(),
+            count,
+            names: Digest([8; 32]),
+            from: BootTime(1),
+            to: BootTime(2),
+        };
+        self.log.append(Body::FileFolded(folded));
+    }
+
     fn heartbeat(&mut self) -> EntryIndex {
         let heartbeat = self.log.heartbeat(&[self.session]);
         self.log.append(Body::Heartbeat(heartbeat))
@@ -186,6 +240,7 @@ impl Story {
             cause: RevokeCause::Exit,
             code: Some(0),
             signal: None,
+            residual: None,
             acts: acts
                 .into_iter()
                 .chain(more)
@@ -318,6 +373,7 @@ pub(crate) fn cases() -> Result<Vec<Case>, BuildError> {
     sessions(&mut cases)?;
     numbers(&mut cases)?;
     epochs(&mut cases)?;
+    references(&mut cases)?;
     trust(&mut cases)?;
     Ok(cases.0)
 }
@@ -1005,6 +1061,62 @@ fn epochs(cases: &mut Cases) -> Result<(), BuildError> {
         story.log.append(Body::Epoch(epoch));
     })?;
     cases.log("epoch_forged_previous", "another key signed for the previous epoch", &log, &["epoch_forged"])?;
+    Ok(())
+}
+
+/// Verdicts, folded acts, holds and nested sessions: what refers to other entries, and numbers in ranges.
+fn references(cases: &mut Cases) -> Result<(), BuildError> {
+    let log = Story::with(|story| {
+        let set = Blob { sha256: Digest([6; 32]), size: 120 };
+        let policy = Policy { language: "cedar".into(), set, count: 2, enforcing: false };
+        let set = story.log.append(Body::Policy(policy));
+        story.verdict(set);
+        story.fold(Class::File, 3, 3);
+        let hold = |on| Hold {
+            session: story.session,
+            on,
+            reason: "case 7".into(),
+            by: Requester { process: None, tgid: 7, uid: 0, gid: 0 },
+        };
+        let (on, off) = (hold(true), hold(false));
+        story.log.append(Body::Hold(on));
+        story.log.append(Body::Hold(off));
+        story.log.append(Body::Secret(SecretUse { of: EntryIndex(8), sort: SecretSort::Ssh, rule: "*.pem".into() }));
+    })?;
+    cases.log("in_order_verdict", "a verdict, folded acts, a hold and a secret", &log, &[])?;
+    let log = Story::with(|story| story.verdict(EntryIndex(5)))?;
+    cases.log("reference_wrong_verdict", "a verdict by a set of policies that is none", &log, &["reference_wrong"])?;
+    let log = Story::with(|story| {
+        let of = EntryIndex(10);
+        story.log.append(Body::Secret(SecretUse { of, sort: SecretSort::Env, rule: ".env".into() }));
+    })?;
+    cases.log("reference_wrong_later", "an entry about itself", &log, &["reference_wrong"])?;
+    let log = Story::with(|story| story.fold(Class::File, 3, 2))?;
+    cases.log("gap_count_wrong_folded", "folded acts are miscounted", &log, &["gap_count_wrong"])?;
+    let log = Story::with(|story| {
+        story.fold(Class::Network, 1, 1);
+        story.log.append(gap(GapCause::DiskFull, Class::Network, 1, 1, 1));
+    })?;
+    cases.log(
+        "kernel_number_folded",
+        "connects are folded, which only opens may be",
+        &log,
+        &["kernel_number_wrong"],
+    )?;
+    let log = Story::with(|story| {
+        let Body::Issued(issued) = issued() else { return };
+        story.log.append(Body::Issued(Issued { id: "s-2".into(), parent: Some(EntryIndex(5)), ..issued }));
+    })?;
+    cases.log("session_unknown_parent", "a session within one that was not issued", &log, &["session_unknown"])?;
+    let log = Story::with(|story| {
+        let key = story.log.epoch_key.public_key();
+        let previous = FixedSigner::new(&format!("{ORIGIN}{EPOCH_SUFFIX}"), 2);
+        let Ok(previous) = previous else { return };
+        let mut epoch = story.log.epoch_statement(key, Succession::Continued, Some(&previous));
+        epoch.attest = Some(Bytes::new(&[1, 2, 3]));
+        story.log.append(Body::Epoch(epoch));
+    })?;
+    cases.log("epoch_wrong_attestation", "an attestation without its signature", &log, &["epoch_wrong"])?;
     Ok(())
 }
 

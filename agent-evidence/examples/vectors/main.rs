@@ -81,7 +81,9 @@ fn main() -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    match write(Path::new(&directory), &cases) {
+    let written = write(Path::new(&directory), &cases)
+        .and_then(|()| fs::write(Path::new(&directory).join(cases::ENTRIES_FILE), cases::entries()));
+    match written {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             complain(&error.to_string());

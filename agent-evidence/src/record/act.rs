@@ -1,12 +1,11 @@
-//! Kinds made from one kernel event each: what processes did.
+//! Processes and cgroups: kinds made from one kernel event each, and what every kind of act shares.
 //!
 //! Members are facts read from kernel objects; what the workload can write at any time stands in `claims`.
 
-use std::net::SocketAddr;
-
-use super::ids::{BootTime, Capabilities, CgroupId, ProcessCookie, SocketCookie};
+use super::ids::{BootTime, Capabilities, CgroupId, Digest, Nanoseconds, ProcessCookie};
 use super::schema::{flags, object, row, words};
-use super::text::{Text, TextList};
+use super::text::Text;
+use super::value::{Value, ValueList};
 
 flags! {
     /// What the reader of a record of an act must know about how it was observed.
@@ -57,6 +56,20 @@ flags! {
         WHOLE_PROCESS = 21 "whole_process",
         /// The executable is an anonymous memory file.
         MEMFD = 22 "memfd",
+        /// The file is in the upper layer of an overlay: it was written after the container began.
+        OVERLAY_UPPER = 23 "overlay_upper",
+        /// The file's set-user-id or set-group-id bit changed the credentials.
+        SET_ID = 24 "set_id",
+        /// The file's own capabilities were gained.
+        FILE_CAPS = 25 "file_caps",
+        /// The act was refused by a policy in the kernel.
+        DENIED = 26 "denied",
+        /// The act was against the agent: its processes, files, programs or maps.
+        AGAINST_AGENT = 27 "against_agent",
+        /// More of the same followed and were only counted.
+        FIRST_OF_MANY = 28 "first_of_many",
+        /// Totals are incomplete: some of what they sum was not observed.
+        TOTALS_PARTIAL = 29 "totals_partial",
     }
 }
 
@@ -87,6 +100,8 @@ object! {
         child_start: BootTime = "child_start",
         /// Its cgroup, when it began in another than its parent's.
         child_cgroup: Option<CgroupId> = "child_cgroup",
+        /// `CLONE_*` flags, where observed.
+        flags: Option<u64> = "flags",
         /// The parent's tgid.
         tgid: u32 = "tgid",
         /// The parent's real user id.
@@ -104,7 +119,33 @@ object! {
         /// `comm` after the exec.
         comm: Text<'a> = "comm",
         /// The name given to exec: for a script, the script.
-        invoked: Option<Text<'a>> = "invoked",
+        invoked: Option<Value<'a>> = "invoked",
+    }
+}
+
+object! {
+    /// A script that the binary interprets, as the kernel resolved it.
+    Script<'a> as "script" {
+        /// Its path.
+        path: Value<'a> = "path",
+        /// Inode number.
+        ino: u64 = "ino",
+        /// Device of its file system.
+        dev: Device = "dev",
+        /// SHA-256 of its content, where the kernel side computed it.
+        sha256: Option<Digest> = "sha256",
+    }
+}
+
+object! {
+    /// Credentials that an exec replaced; only those that changed.
+    ExecBefore as "exec before" {
+        /// Effective user id.
+        euid: Option<u32> = "euid",
+        /// Effective group id.
+        egid: Option<u32> = "egid",
+        /// Effective capabilities.
+        caps: Option<Capabilities> = "caps",
     }
 }
 
@@ -112,13 +153,15 @@ object! {
     /// A process replaced its program. Credentials are those after the change.
     Exec<'a> as "exec" {
         /// Path of the binary that runs (for a script, the interpreter) as the kernel resolved it.
-        path: Option<Text<'a>> = "path",
+        path: Option<Value<'a>> = "path",
+        /// The script it interprets, where observed.
+        script: Option<Script<'a>> = "script",
         /// Arguments, from the new process image.
-        argv: TextList<'a> = "argv",
+        argv: ValueList<'a> = "argv",
         /// How many arguments the kernel counted.
         argc: u32 = "argc",
         /// Working directory.
-        cwd: Option<Text<'a>> = "cwd",
+        cwd: Option<Value<'a>> = "cwd",
         /// tgid.
         tgid: u32 = "tgid",
         /// The parent process.
@@ -139,6 +182,12 @@ object! {
         login_uid: Option<u32> = "login_uid",
         /// Effective capabilities.
         caps: Capabilities = "caps",
+        /// Permitted capabilities, where observed.
+        caps_permitted: Option<Capabilities> = "caps_permitted",
+        /// Ambient capabilities, where observed.
+        caps_ambient: Option<Capabilities> = "caps_ambient",
+        /// What the exec changed of the credentials, where observed.
+        before: Option<ExecBefore> = "before",
         /// Inode number of the binary.
         ino: u64 = "ino",
         /// Device of its file system.
@@ -149,6 +198,10 @@ object! {
         mode: u32 = "mode",
         /// Its size in bytes.
         size: u64 = "size",
+        /// Its status change time, nanoseconds since 1970 by the host's clock, where observed.
+        ctime: Option<u64> = "ctime",
+        /// SHA-256 of its content, where the kernel side computed it. Else a `hashed` entry may follow.
+        sha256: Option<Digest> = "sha256",
         /// How it was observed.
         marks: ActMarks = "marks",
         /// What the caller chose freely.
@@ -167,6 +220,10 @@ object! {
         signal: Option<u32> = "signal",
         /// Real user id.
         uid: u32 = "uid",
+        /// Processor time in user space of all its threads, where observed.
+        user_time: Option<Nanoseconds> = "user_time",
+        /// Processor time in the kernel of all its threads, where observed.
+        system_time: Option<Nanoseconds> = "system_time",
         /// How it was observed.
         marks: ActMarks = "marks",
         /// What the process says of itself.
@@ -174,39 +231,11 @@ object! {
     }
 }
 
-words! {
-    /// A transport protocol.
-    Transport as "transport" {
-        /// TCP.
-        Tcp = "tcp",
-        /// UDP.
-        Udp = "udp",
-        /// ICMP echo sockets.
-        Icmp = "icmp",
-        /// ICMP version 6 echo sockets.
-        Icmp6 = "icmp6",
-        /// SCTP.
-        Sctp = "sctp",
-        /// Multipath TCP.
-        Mptcp = "mptcp",
-        /// Another protocol than these.
-        Other = "other",
-    }
-}
-
 object! {
-    /// A socket was connected, or tried to.
-    Connect<'a> as "connect" {
-        /// Transport protocol.
-        proto: Transport = "proto",
-        /// Local address, where known.
-        local: Option<SocketAddr> = "local",
-        /// Remote address, from the kernel's copy.
-        remote: SocketAddr = "remote",
-        /// 0 for success, else the error number (115: in progress); absent when not observed.
-        errno: Option<u32> = "errno",
-        /// The socket.
-        socket: SocketCookie = "socket",
+    /// An exec that failed; the process goes on as it was.
+    ExecFailed<'a> as "exec_failed" {
+        /// The error number.
+        errno: u32 = "errno",
         /// tgid.
         tgid: u32 = "tgid",
         /// Real user id.
@@ -215,76 +244,8 @@ object! {
         euid: Option<u32> = "euid",
         /// How it was observed.
         marks: ActMarks = "marks",
-        /// What the process says of itself.
-        claims: CommClaims<'a> = "claims",
-    }
-}
-
-object! {
-    /// A connection that was in progress is decided. `p` is the process that had connected.
-    ConnectDone<'a> as "connect_done" {
-        /// Transport protocol.
-        proto: Transport = "proto",
-        /// Local address, where known.
-        local: Option<SocketAddr> = "local",
-        /// Remote address.
-        remote: SocketAddr = "remote",
-        /// 0 for success, else the error number; absent when not observed.
-        errno: Option<u32> = "errno",
-        /// The socket.
-        socket: SocketCookie = "socket",
-        /// tgid.
-        tgid: u32 = "tgid",
-        /// Real user id.
-        uid: u32 = "uid",
-        /// How it was observed.
-        marks: ActMarks = "marks",
-        /// What the process says of itself.
-        claims: CommClaims<'a> = "claims",
-    }
-}
-
-object! {
-    /// What the caller of open handed over.
-    OpenClaims<'a> as "open claims" {
-        /// `comm` of the process.
-        comm: Text<'a> = "comm",
-        /// The string given to open: kept when the open failed or the facts are racy.
-        asked: Option<Text<'a>> = "asked",
-        /// The directory descriptor that `asked` starts from, when it is not the working directory.
-        dir_fd: Option<u32> = "dir_fd",
-    }
-}
-
-object! {
-    /// A file was opened, or an open failed. What stands of the file is of the file that was opened.
-    Open<'a> as "open" {
-        /// Path as the kernel resolved it; absent when the open failed.
-        path: Option<Text<'a>> = "path",
-        /// `O_*` flags asked for, as a number.
-        oflags: u32 = "oflags",
-        /// The descriptor; absent when the open failed.
-        fd: Option<u32> = "fd",
-        /// The error number; absent when the open succeeded.
-        errno: Option<u32> = "errno",
-        /// Inode number.
-        ino: Option<u64> = "ino",
-        /// Device of the file system.
-        dev: Option<Device> = "dev",
-        /// File type and permissions.
-        mode: Option<u32> = "mode",
-        /// Links to the file.
-        nlink: Option<u32> = "nlink",
-        /// tgid.
-        tgid: u32 = "tgid",
-        /// Real user id.
-        uid: u32 = "uid",
-        /// Effective user id, when it is another.
-        euid: Option<u32> = "euid",
-        /// How it was observed.
-        marks: ActMarks = "marks",
-        /// What the caller handed over.
-        claims: OpenClaims<'a> = "claims",
+        /// What the caller chose freely.
+        claims: ExecClaims<'a> = "claims",
     }
 }
 

@@ -6,7 +6,8 @@ use super::ids::{
 };
 use super::list::List;
 use super::schema::{object, row, words};
-use super::text::Text;
+use super::text::{Bytes, Text};
+use super::value::Value;
 
 words! {
     /// Where the log key lives.
@@ -45,6 +46,8 @@ words! {
         Unexplained = "unexplained",
         /// Happened while nobody was there to read, and cannot be recovered.
         NotObserved = "not_observed",
+        /// Read, and not written, because the store had no room: as `storage` says.
+        DiskFull = "disk_full",
     }
 }
 
@@ -84,6 +87,18 @@ words! {
     }
 }
 
+words! {
+    /// Why a log continues another.
+    SuccessionCause as "succession cause" {
+        /// Somebody asked for it: a machine set up anew, a log grown too long.
+        Operator = "operator",
+        /// The old one's head and store disagreed, and it was frozen.
+        Fault = "fault",
+        /// The host was enrolled anew.
+        Enrolment = "enrolment",
+    }
+}
+
 object! {
     /// The log that this one continues.
     Predecessor<'a> as "predecessor" {
@@ -93,6 +108,8 @@ object! {
         size: TreeSize = "size",
         /// Its root hash at that size.
         root: RootHash = "root",
+        /// Why it is continued here.
+        cause: SuccessionCause = "cause",
     }
 }
 
@@ -120,7 +137,7 @@ object! {
 
 object! {
     /// Begins an epoch: from tree size `first_size` on, checkpoints are signed with this key too.
-    Epoch as "epoch" {
+    Epoch<'a> as "epoch" {
         /// Its number: 0 for the first, then one more each time.
         number: EpochNumber = "number",
         /// Its Ed25519 public key.
@@ -129,10 +146,26 @@ object! {
         first_size: TreeSize = "first_size",
         /// How it follows the one before.
         how: Succession = "how",
+        /// Value of the NV counter, where there is one.
+        counter: Option<u64> = "counter",
         /// The log key's signature of the epoch statement.
         sig_log: Signature = "sig_log",
         /// The previous epoch key's signature of the epoch statement; only when `how` is `continued`.
         sig_previous: Option<Signature> = "sig_previous",
+        /// A TPM's quote (TPMS_ATTEST) whose qualifying data is the epoch statement.
+        attest: Option<Bytes<'a>> = "attest",
+        /// The attestation key's signature of `attest` (TPMT_SIGNATURE).
+        sig_attest: Option<Bytes<'a>> = "sig_attest",
+    }
+}
+
+impl Epoch<'_> {
+    /// A copy that borrows nothing.
+    #[must_use]
+    pub fn into_owned(self) -> Epoch<'static> {
+        let Self { number, public_key, first_size, how, counter, sig_log, sig_previous, attest, sig_attest } = self;
+        let (attest, sig_attest) = (attest.map(Bytes::into_owned), sig_attest.map(Bytes::into_owned));
+        Epoch { number, public_key, first_size, how, counter, sig_log, sig_previous, attest, sig_attest }
     }
 }
 
@@ -173,6 +206,10 @@ object! {
         seal_ms: u32 = "seal_ms",
         /// Time between heartbeats.
         heartbeat_ms: u32 = "heartbeat_ms",
+        /// Time between anchors, where there is a TPM.
+        anchor_ms: Option<u32> = "anchor_ms",
+        /// Time between steps of the NV counter, where there is one.
+        counter_ms: Option<u32> = "counter_ms",
     }
 }
 
@@ -197,8 +234,12 @@ object! {
         offsets_digest: Digest = "offsets_digest",
         /// SHA-256 of the effective configuration.
         config_digest: Digest = "config_digest",
+        /// SHA-256 of the set of policies in force, where there is one.
+        policy_digest: Option<Digest> = "policy_digest",
         /// Kernel release, as `uname -r`.
         kernel: Text<'a> = "kernel",
+        /// Kernel build, as `uname -v`.
+        kernel_build: Option<Text<'a>> = "kernel_build",
         /// Kernel lockdown mode: `none`, `integrity`, `confidentiality` or `unknown`.
         lockdown: Text<'a> = "lockdown",
         /// Secure Boot.
@@ -230,6 +271,14 @@ row! {
 }
 
 row! {
+    /// An act that the agent did itself, to see it arrive.
+    Canary as "canary" {
+        class: Class = "The class of events that it was sent through.",
+        seen: bool = "Whether it arrived.",
+    }
+}
+
+row! {
     /// Where the chain of one session stands.
     SessionState as "session state" {
         session: EntryIndex = "Index of the `issued` entry.",
@@ -252,6 +301,8 @@ object! {
         hooks_ok: bool = "hooks_ok",
         /// SHA-256 over the hooks' program tags as read again.
         hooks_digest: Digest = "hooks_digest",
+        /// Canary acts since the heartbeat before.
+        canaries: List<'a, Canary> = "canaries",
     }
 }
 
@@ -330,7 +381,7 @@ object! {
         cgroup: Option<CgroupId> = "cgroup",
         /// Its path, or the pattern that selects it.
         path: Text<'a> = "path",
-        /// What is captured: a sum of 1 for process, 2 for cgroup, 4 for network, 8 for file.
+        /// What is captured: a sum of 1 for process, 2 for cgroup, 4 for network, 8 for file, 16 for privilege.
         classes: u32 = "classes",
     }
 }
@@ -353,7 +404,7 @@ object! {
         /// The cgroup.
         cgroup: CgroupId = "cgroup",
         /// Its path, when it could be read.
-        path: Option<Text<'a>> = "path",
+        path: Option<Value<'a>> = "path",
         /// Why it could not be told.
         reason: Text<'a> = "reason",
     }

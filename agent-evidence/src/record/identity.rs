@@ -2,11 +2,12 @@
 
 use super::Kind;
 use super::act::CommClaims;
-use super::ids::{BootTime, CgroupId, ChainHash, Nanoseconds, ProcessCookie};
+use super::ids::{BootTime, CgroupId, ChainHash, EntryIndex, Nanoseconds, ProcessCookie};
 use super::list::List;
 use super::read::{Decode, DecodeError, Reader};
 use super::schema::{object, words};
 use super::text::Text;
+use super::value::Value;
 use super::write::{Encode, Writer};
 
 words! {
@@ -47,7 +48,7 @@ pub struct Label<'a> {
     /// Name.
     pub name: Text<'a>,
     /// Value.
-    pub value: Text<'a>,
+    pub value: Value<'a>,
 }
 
 impl Encode for Label<'_> {
@@ -61,13 +62,13 @@ impl Encode for Label<'_> {
 }
 
 impl<'a> Decode<'a> for Label<'a> {
-    const FORM: &'static str = "[text,text]";
+    const FORM: &'static str = "[text,value]";
 
     fn decode(bytes: &mut Reader<'a>) -> Result<Self, DecodeError> {
         bytes.expect("[")?;
         let name = Text::decode(bytes)?;
         bytes.expect(",")?;
-        let value = Text::decode(bytes)?;
+        let value = Value::decode(bytes)?;
         bytes.expect("]")?;
         Ok(Self { name, value })
     }
@@ -135,7 +136,7 @@ object! {
         /// Its cgroup.
         cgroup: CgroupId = "cgroup",
         /// Path of its executable, when it could be read.
-        path: Option<Text<'a>> = "path",
+        path: Option<Value<'a>> = "path",
         /// Real user id.
         uid: u32 = "uid",
         /// Real group id.
@@ -169,9 +170,21 @@ object! {
     /// What the requester says of a session.
     IssuedClaims<'a> as "issued claims" {
         /// What it is for.
-        task: Option<Text<'a>> = "task",
+        task: Option<Value<'a>> = "task",
         /// Labels.
         labels: List<'a, Label<'a>> = "labels",
+    }
+}
+
+words! {
+    /// What a session is the life of.
+    SessionSort as "session sort" {
+        /// A command, run through the agent.
+        Run = "run",
+        /// A container or pod.
+        Container = "container",
+        /// A systemd unit.
+        Unit = "unit",
     }
 }
 
@@ -180,18 +193,24 @@ object! {
     Issued<'a> as "issued" {
         /// The session's id.
         id: Text<'a> = "id",
+        /// What it is the life of.
+        sort: SessionSort = "sort",
         /// The identity it was given, as a SPIFFE ID.
         identity: Text<'a> = "identity",
+        /// By which rule of the configuration it was given.
+        rule: Option<Text<'a>> = "rule",
+        /// Index of the `issued` entry of the session in which it was opened.
+        parent: Option<EntryIndex> = "parent",
         /// Its cgroup.
         cgroup: CgroupId = "cgroup",
-        /// User id its command runs as.
-        uid: u32 = "uid",
-        /// Group id its command runs as.
-        gid: u32 = "gid",
+        /// User id its command runs as, where it is one command.
+        uid: Option<u32> = "uid",
+        /// Group id its command runs as, where it is one command.
+        gid: Option<u32> = "gid",
         /// Longest time it may last, from this entry's boot time; absent when it has no limit.
         ttl: Option<Nanoseconds> = "ttl",
-        /// Who asked.
-        by: Requester = "by",
+        /// Who asked; absent when nobody did.
+        by: Option<Requester> = "by",
         /// What the requester says.
         claims: IssuedClaims<'a> = "claims",
     }
@@ -208,6 +227,8 @@ object! {
         code: Option<u32> = "code",
         /// The signal that ended its command.
         signal: Option<u32> = "signal",
+        /// How long a credential that it was given may still be accepted by others, at most.
+        residual: Option<Nanoseconds> = "residual",
         /// Entries of the session made from kernel events, by kind; kinds without any are not listed.
         acts: List<'a, KindCount> = "acts",
         /// Entries of the session before this one.

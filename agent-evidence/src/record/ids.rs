@@ -79,19 +79,21 @@ impl ProcessCookie {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[repr(u8)]
 pub enum Class {
-    /// 0: fork, exec, exit.
+    /// 0: fork, exec, exit and failed exec.
     Process = 0,
     /// 1: cgroup creation, removal and moves.
     Cgroup = 1,
-    /// 2: connects and their completion.
+    /// 2: connects, their completion, and other acts on sockets.
     Network = 2,
-    /// 3: file opens.
+    /// 3: file opens and changes.
     File = 3,
+    /// 4: credentials, other processes' memory, mounts, namespaces, kernel code and keys.
+    Privilege = 4,
 }
 
 impl Class {
     /// Every class, by number.
-    pub const ALL: [Self; 4] = [Self::Process, Self::Cgroup, Self::Network, Self::File];
+    pub const ALL: [Self; 5] = [Self::Process, Self::Cgroup, Self::Network, Self::File, Self::Privilege];
 
     /// The class with this number, if there is one.
     #[must_use]
@@ -113,6 +115,7 @@ impl Class {
             Self::Cgroup => "cgroup",
             Self::Network => "network",
             Self::File => "file",
+            Self::Privilege => "privilege",
         }
     }
 }

@@ -10,26 +10,44 @@
 #![forbid(unsafe_code)]
 
 mod act;
+mod attest;
+mod context;
 mod control;
+mod file;
 mod identity;
 mod ids;
 mod list;
+mod network;
+mod privilege;
 mod read;
 mod schema;
+mod store;
 mod text;
+mod value;
 mod write;
 
 pub use act::{
-    ActMarks, Cgroup, CgroupOp, CommClaims, Connect, ConnectDone, Device, Exec, ExecClaims, Exit, Fork, Open,
-    OpenClaims, Transport,
+    ActMarks, Cgroup, CgroupOp, CommClaims, Device, Exec, ExecBefore, ExecClaims, ExecFailed, Exit, Fork, Script,
+};
+pub use attest::{
+    Anchor, AnchorCause, AttestationKey, Blob, CounterOp, Measured, MeasuredLog, NvCounter, Outside, Pcr, Voucher,
+    WitnessAnswer, WitnessOutcome,
+};
+pub use context::{
+    Asked, Context, ContextClaims, ContextSource, Credential, CredentialOp, CredentialType, Decision, DecisionClaims,
+    Enforcement, SecretSort, SecretUse, Verdict,
 };
 pub use control::{
-    Armed, Cadence, Counter, DisarmCause, Disarmed, Epoch, Gap, GapCause, Genesis, Heartbeat, Hook, Identified,
+    Armed, Cadence, Canary, Counter, DisarmCause, Disarmed, Epoch, Gap, GapCause, Genesis, Heartbeat, Hook, Identified,
     KeyTier, LossShare, NotCovered, NumberRange, Predecessor, Recovered, RecoveryCause, Scope, ScopeRoot, SecureBoot,
-    SessionState, Succession, Unknown,
+    SessionState, Succession, SuccessionCause, Unknown,
+};
+pub use file::{
+    FileChange, FileClose, FileFolded, FileFormat, FileMap, FileOp, FileReceived, HashState, Hashed, Open, OpenClaims,
 };
 pub use identity::{
-    Issued, IssuedClaims, KindCount, Label, Process, Requester, RevokeCause, Revoked, Workload, WorkloadKind,
+    Issued, IssuedClaims, KindCount, Label, Process, Requester, RevokeCause, Revoked, SessionSort, Workload,
+    WorkloadKind,
 };
 pub use ids::{
     BootTime, Capabilities, CgroupId, ChainHash, Class, ControlNumber, Digest, EntryIndex, EpochNumber, Id128,
@@ -37,9 +55,19 @@ pub use ids::{
     TreeSize, WallTime,
 };
 pub use list::List;
+pub use network::{
+    Accept, Connect, ConnectDone, ConnectUnix, ConnectVsock, Flow, Listen, NameSource, ResolvedName, Send, SocketMade,
+    Transport,
+};
+pub use privilege::{
+    AccessHow, BpfCall, CredentialSet, CredsChanged, IoUring, KernelCode, KernelLoad, KeyUse, MountChanged, MountOp,
+    NamespaceChanged, NamespaceOp, ProcessAccess, SignalSent,
+};
 pub use read::DecodeError;
 pub use schema::{FormSchema, KindSchema, Member};
-pub use text::{Text, TextList, shown};
+pub use store::{Condition, Erased, Exported, Hold, Policy, Pruned, Storage, StorageState, Subject};
+pub use text::{Bytes, Text, shown};
+pub use value::{Commitment, Value, ValueList};
 
 use read::{Decode, Reader};
 use schema::{Described, bodies};
@@ -55,7 +83,7 @@ bodies! {
     /// Begins a log.
     Genesis(Genesis<'a>) = "genesis" control true,
     /// Begins an epoch of signing keys.
-    Epoch(Epoch) = "epoch" control true,
+    Epoch(Epoch<'a>) = "epoch" control true,
     /// Begins a run of the agent: what captures what.
     Armed(Armed<'a>) = "armed" control true,
     /// Says that the agent lives, and where its counters and sessions stand.
@@ -68,6 +96,32 @@ bodies! {
     Recovered(Recovered) = "recovered" control true,
     /// What is captured from here on.
     Scope(Scope<'a>) = "scope" control true,
+    /// A set of policies is in force from here on.
+    Policy(Policy<'a>) = "policy" control true,
+    /// The TPM's attestation key and who vouches for it.
+    AttestationKey(AttestationKey<'a>) = "attestation_key" control true,
+    /// A TPM quote over a checkpoint of this log.
+    Anchor(Anchor<'a>) = "anchor" control true,
+    /// The TPM's NV counter.
+    NvCounter(NvCounter<'a>) = "counter" control true,
+    /// A part of a log of what was booted or loaded.
+    Measured(Measured) = "measured" control true,
+    /// A value from outside that nobody could know before.
+    Outside(Outside<'a>) = "outside" control true,
+    /// A witness's answer to a checkpoint of this log.
+    Witness(WitnessAnswer<'a>) = "witness" control true,
+    /// Entries are not kept any more.
+    Pruned(Pruned<'a>) = "pruned" control true,
+    /// A committed value was erased.
+    Erased(Erased<'a>) = "erased" control true,
+    /// A session's entries are exempt from pruning and erasure, or no longer.
+    Hold(Hold<'a>) = "hold" control true,
+    /// Whether the store has room changed.
+    Storage(Storage) = "storage" control true,
+    /// Which entries a sink was given.
+    Exported(Exported<'a>) = "exported" control true,
+    /// Something about the agent changed that bears on the evidence.
+    Condition(Condition<'a>) = "condition" control true,
     /// An act whose workload could not be told.
     Unknown(Unknown<'a>) = "unknown" control true,
     /// A cgroup that was unknown has been recognized.
@@ -80,60 +134,174 @@ bodies! {
     Issued(Issued<'a>) = "issued" control false,
     /// Ends a session.
     Revoked(Revoked<'a>) = "revoked" control false,
+    /// A credential was issued, renewed, refused or revoked.
+    Credential(Credential<'a>) = "credential" control false,
+    /// An application told of its work.
+    Context(Context<'a>) = "context" control false,
+    /// A decision was asked for before an act.
+    Decision(Asked<'a>) = "decision" control false,
+    /// An act used a secret.
+    Secret(SecretUse<'a>) = "secret" control false,
+    /// The content of a file was hashed.
+    Hashed(Hashed<'a>) = "hashed" control false,
+    /// Opens for reading of system files, folded: only counted.
+    FileFolded(FileFolded<'a>) = "file_folded" control false,
     /// A process was created.
     Fork(Fork<'a>) = "fork" control false,
     /// A process replaced its program.
     Exec(Exec<'a>) = "exec" control false,
+    /// An exec failed.
+    ExecFailed(ExecFailed<'a>) = "exec_failed" control false,
     /// A process ended.
     Exit(Exit<'a>) = "exit" control false,
     /// A socket was connected, or tried to.
     Connect(Connect<'a>) = "connect" control false,
     /// A connection that was in progress is decided.
     ConnectDone(ConnectDone<'a>) = "connect_done" control false,
+    /// A connection or bound socket ended, with its totals.
+    Flow(Flow<'a>) = "flow" control false,
+    /// Data was sent without a connection.
+    Send(Send<'a>) = "send" control false,
+    /// A socket began to listen.
+    Listen(Listen<'a>) = "listen" control false,
+    /// A connection was accepted.
+    Accept(Accept<'a>) = "accept" control false,
+    /// A socket of the local host was connected, or tried to.
+    ConnectUnix(ConnectUnix<'a>) = "connect_unix" control false,
+    /// A socket between host and virtual machine was connected, or tried to.
+    ConnectVsock(ConnectVsock<'a>) = "connect_vsock" control false,
+    /// A raw or packet socket, or one of another family, was created.
+    Socket(SocketMade<'a>) = "socket" control false,
     /// A file was opened, or an open failed.
     Open(Open<'a>) = "open" control false,
+    /// Names, permissions, owner, length or attributes of a file changed.
+    FileChange(FileChange<'a>) = "file_change" control false,
+    /// A file was closed for good, with its totals.
+    FileClose(FileClose<'a>) = "file_close" control false,
+    /// A file was mapped as executable or writable shared memory.
+    FileMap(FileMap<'a>) = "file_map" control false,
+    /// A descriptor was received over a socket.
+    FileReceived(FileReceived<'a>) = "file_received" control false,
     /// A cgroup was created or removed, or a process was moved.
     Cgroup(Cgroup<'a>) = "cgroup" control false,
+    /// A process's credentials changed without an exec.
+    Creds(CredsChanged<'a>) = "creds" control false,
+    /// A process reached into another, or tried to.
+    ProcessAccess(ProcessAccess<'a>) = "process_access" control false,
+    /// A signal was sent across scopes, or to the agent.
+    Signal(SignalSent<'a>) = "signal" control false,
+    /// A mount or root directory changed.
+    Mount(MountChanged<'a>) = "mount" control false,
+    /// Namespaces were made or entered.
+    Namespace(NamespaceChanged<'a>) = "namespace" control false,
+    /// `bpf(2)` was called.
+    Bpf(BpfCall<'a>) = "bpf" control false,
+    /// Code was loaded into the kernel, or removed.
+    KernelLoad(KernelLoad<'a>) = "kernel_load" control false,
+    /// A kernel key or keyring was used.
+    Key(KeyUse<'a>) = "key" control false,
+    /// An io_uring instance was made or changed.
+    IoUring(IoUring<'a>) = "io_uring" control false,
 }
 
 /// Every object, row, vocabulary and set that kinds refer to, in the order of the specification.
 pub const FORMS: &[FormSchema] = &[
+    Verdict::SCHEMA,
+    Blob::SCHEMA,
     Predecessor::SCHEMA,
     Hook::SCHEMA,
     NotCovered::SCHEMA,
     Cadence::SCHEMA,
     Counter::SCHEMA,
+    Canary::SCHEMA,
     SessionState::SCHEMA,
     NumberRange::SCHEMA,
     LossShare::SCHEMA,
     ScopeRoot::SCHEMA,
+    Pcr::SCHEMA,
     Requester::SCHEMA,
     IssuedClaims::SCHEMA,
+    ContextClaims::SCHEMA,
+    DecisionClaims::SCHEMA,
     CommClaims::SCHEMA,
     ExecClaims::SCHEMA,
+    ExecBefore::SCHEMA,
+    Script::SCHEMA,
     OpenClaims::SCHEMA,
+    ResolvedName::SCHEMA,
+    CredentialSet::SCHEMA,
     Device::SCHEMA,
     KeyTier::SCHEMA,
     Succession::SCHEMA,
+    SuccessionCause::SCHEMA,
     GapCause::SCHEMA,
     RecoveryCause::SCHEMA,
     DisarmCause::SCHEMA,
     SecureBoot::SCHEMA,
+    Voucher::SCHEMA,
+    AnchorCause::SCHEMA,
+    CounterOp::SCHEMA,
+    MeasuredLog::SCHEMA,
+    WitnessOutcome::SCHEMA,
+    StorageState::SCHEMA,
+    Subject::SCHEMA,
     WorkloadKind::SCHEMA,
+    SessionSort::SCHEMA,
     RevokeCause::SCHEMA,
+    CredentialOp::SCHEMA,
+    CredentialType::SCHEMA,
+    ContextSource::SCHEMA,
+    Decision::SCHEMA,
+    Enforcement::SCHEMA,
+    SecretSort::SCHEMA,
     Transport::SCHEMA,
+    NameSource::SCHEMA,
+    FileOp::SCHEMA,
+    HashState::SCHEMA,
+    FileFormat::SCHEMA,
     CgroupOp::SCHEMA,
+    AccessHow::SCHEMA,
+    MountOp::SCHEMA,
+    NamespaceOp::SCHEMA,
+    KernelCode::SCHEMA,
     ActMarks::SCHEMA,
 ];
 
 impl Kind {
+    /// The class of kernel numbers that entries of this kind carry; none for kinds that are not made from one kernel
+    /// event.
+    #[must_use]
+    pub fn class(self) -> Option<Class> {
+        Some(match self {
+            Self::Fork | Self::Exec | Self::ExecFailed | Self::Exit => Class::Process,
+            Self::Cgroup => Class::Cgroup,
+            Self::Connect
+            | Self::ConnectDone
+            | Self::Flow
+            | Self::Send
+            | Self::Listen
+            | Self::Accept
+            | Self::ConnectUnix
+            | Self::ConnectVsock
+            | Self::Socket => Class::Network,
+            Self::Open | Self::FileChange | Self::FileClose | Self::FileMap | Self::FileReceived => Class::File,
+            Self::Creds
+            | Self::ProcessAccess
+            | Self::Signal
+            | Self::Mount
+            | Self::Namespace
+            | Self::Bpf
+            | Self::KernelLoad
+            | Self::Key
+            | Self::IoUring => Class::Privilege,
+            _ => return None,
+        })
+    }
+
     /// Whether an entry of this kind is made from one kernel event and carries its number.
     #[must_use]
     pub fn is_kernel_event(self) -> bool {
-        matches!(
-            self,
-            Self::Fork | Self::Exec | Self::Exit | Self::Connect | Self::ConnectDone | Self::Open | Self::Cgroup
-        )
+        self.class().is_some()
     }
 }
 
@@ -153,6 +321,8 @@ pub struct Draft<'a> {
     /// Index of the `issued` entry of the session whose act it was. Ignored for [`Body::Issued`], whose session
     /// is itself.
     pub session: Option<EntryIndex>,
+    /// What a policy decided of it; absent when none was evaluated.
+    pub verdict: Option<Verdict<'a>>,
     /// What is said.
     pub body: Body<'a>,
 }
@@ -242,6 +412,7 @@ fn write_entry(draft: &Draft<'_>, at: &Placement, cut: &[Text<'_>], limits: Limi
     writer.member("prev", "\"prev\":", &at.previous);
     writer.raw(b",\"rnd\":");
     writer.base64(&at.random);
+    writer.member("verdict", "\"verdict\":", &draft.verdict);
     writer.raw(b",\"body\":");
     draft.body.encode(&mut writer);
     let shortened = std::mem::take(&mut writer.cut);
@@ -300,13 +471,14 @@ fn read_entry<'a>(bytes: &mut Reader<'a>) -> Result<Record<'a>, DecodeError> {
     let control_number = bytes.member("c", ",\"c\":")?;
     let previous = bytes.member("prev", ",\"prev\":")?;
     let random = bytes.member::<Random>("rnd", ",\"rnd\":")?.0;
+    let verdict = bytes.member("verdict", ",\"verdict\":")?;
     bytes.expect(",\"body\":")?;
     let body = kind.decode_body(bytes)?;
     let cut = if bytes.skip(b",\"cut\":") { bytes.items()? } else { Vec::new() };
     bytes.expect("}")?;
     Ok(Record {
         placement: Placement { index, session_number, control_number, previous, random },
-        draft: Draft { wall, boot, kernel, process, workload, session, body },
+        draft: Draft { wall, boot, kernel, process, workload, session, verdict, body },
         cut,
     })
 }

@@ -14,7 +14,7 @@ use super::ids::{
     TreeSize, WallTime,
 };
 use super::list::List;
-use super::text::{Text, TextList, plain};
+use super::text::{Bytes, Text, plain};
 
 /// Why bytes are not an entry. Offsets count bytes from the start of the entry.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -371,11 +371,13 @@ impl<'a> Decode<'a> for Text<'a> {
     }
 }
 
-impl<'a> Decode<'a> for TextList<'a> {
-    const FORM: &'static str = "list of text";
+impl<'a> Decode<'a> for Bytes<'a> {
+    const FORM: &'static str = "base64";
 
     fn decode(bytes: &mut Reader<'a>) -> Result<Self, DecodeError> {
-        bytes.items().map(TextList::Items)
+        let (offset, encoded) = bytes.bare_string()?;
+        let wrong = DecodeError::Bytes { offset, expected: "base64 with padding" };
+        STANDARD.decode(encoded).map(Self::owned).or(Err(wrong))
     }
 }
 
@@ -423,7 +425,7 @@ impl<'a> Decode<'a> for Class {
     fn decode(bytes: &mut Reader<'a>) -> Result<Self, DecodeError> {
         let offset = bytes.offset;
         let number = u32::decode(bytes)?;
-        Self::from_number(number).ok_or(DecodeError::Number { offset, max: 3 })
+        Self::from_number(number).ok_or(DecodeError::Number { offset, max: 4 })
     }
 }
 

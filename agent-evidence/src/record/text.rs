@@ -116,61 +116,45 @@ impl From<Vec<u8>> for Text<'_> {
     }
 }
 
-/// A list of byte strings: either parsed, or still the kernel's block of NUL-terminated strings, so that an
-/// argument vector is written without an allocation per argument.
-#[derive(Debug, Clone)]
-pub enum TextList<'a> {
-    /// NUL-terminated strings one after the other, as `mm->arg_start` holds an argument vector. A last string
-    /// without its NUL counts.
-    Nul(&'a [u8]),
-    /// The strings themselves.
-    Items(Vec<Text<'a>>),
-}
+/// Bytes of a structure that another document specifies, such as a TPM attestation. Always base64 in an entry.
+#[derive(Clone, PartialEq, Eq, Default)]
+pub struct Bytes<'a>(Cow<'a, [u8]>);
 
-impl<'a> TextList<'a> {
-    /// The strings, in order.
-    pub fn iter(&self) -> impl Iterator<Item = Text<'_>> {
-        let (block, items) = match self {
-            Self::Nul(block) => (*block, [].as_slice()),
-            Self::Items(items) => ([].as_slice(), items.as_slice()),
-        };
-        let block = block.strip_suffix(&[0]).map_or((block, !block.is_empty()), |rest| (rest, true));
-        block
-            .0
-            .split(|byte| *byte == 0)
-            .take(if block.1 { usize::MAX } else { 0 })
-            .map(Text::new)
-            .chain(items.iter().map(Text::borrow))
+impl<'a> Bytes<'a> {
+    /// A view of these bytes.
+    #[must_use]
+    pub const fn new(bytes: &'a [u8]) -> Self {
+        Self(Cow::Borrowed(bytes))
+    }
+
+    /// Takes the bytes over.
+    #[must_use]
+    pub const fn owned(bytes: Vec<u8>) -> Self {
+        Self(Cow::Owned(bytes))
+    }
+
+    /// The bytes.
+    #[must_use]
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.0
     }
 
     /// A copy that borrows nothing.
     #[must_use]
-    pub fn into_owned(self) -> TextList<'static> {
-        TextList::Items(self.iter().map(Text::into_owned).collect())
+    pub fn into_owned(self) -> Bytes<'static> {
+        Bytes(Cow::Owned(self.0.into_owned()))
     }
 }
 
-impl PartialEq for TextList<'_> {
-    fn eq(&self, other: &Self) -> bool {
-        self.iter().eq(other.iter())
+impl fmt::Debug for Bytes<'_> {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|byte| write!(out, "{byte:02x}"))
     }
 }
-
-impl Eq for TextList<'_> {}
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn an_argument_block_is_split_at_its_terminators() {
-        let items = |block: &'static [u8]| TextList::Nul(block).iter().map(|text| text.display()).collect::<Vec<_>>();
-        assert_eq!(items(b""), Vec::<String>::new());
-        assert_eq!(items(b"\0"), [""]);
-        assert_eq!(items(b"ls\0-l\0"), ["ls", "-l"]);
-        assert_eq!(items(b"ls\0-l"), ["ls", "-l"]);
-        assert_eq!(items(b"ls\0\0"), ["ls", ""]);
-    }
 
     #[test]
     fn what_people_are_shown_cannot_rearrange_the_line() {

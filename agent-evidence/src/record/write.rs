@@ -15,7 +15,7 @@ use super::ids::{
     TreeSize, WallTime,
 };
 use super::list::List;
-use super::text::{Text, TextList, plain};
+use super::text::{Bytes, Text, plain};
 
 /// How much of each text and list is written. Only an entry that would be too long is written with limits.
 #[derive(Debug, Clone, Copy)]
@@ -156,6 +156,13 @@ impl<'o> Writer<'o> {
         self.byte(b'"');
     }
 
+    /// Base64 of as many bytes as the limits allow.
+    pub(super) fn bytes(&mut self, bytes: &[u8]) {
+        let kept = bytes.get(..self.limits.text_bytes_max).unwrap_or(bytes);
+        self.shortened |= kept.len() < bytes.len();
+        self.base64(kept);
+    }
+
     pub(super) fn text(&mut self, bytes: &[u8]) {
         let bytes = match bytes.get(..self.limits.text_bytes_max) {
             Some(prefix) if prefix.len() < bytes.len() => {
@@ -263,9 +270,9 @@ impl Encode for Text<'_> {
     }
 }
 
-impl Encode for TextList<'_> {
+impl Encode for Bytes<'_> {
     fn encode(&self, out: &mut Writer<'_>) {
-        out.items(self.iter());
+        out.bytes(self.as_bytes());
     }
 }
 

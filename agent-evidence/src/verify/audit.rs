@@ -9,8 +9,8 @@ use std::collections::HashSet;
 use crate::epoch::EpochStatement;
 use crate::note::{KeyName, VerifierKey, verify_ed25519};
 use crate::record::{
-    Body, ControlNumber, EntryIndex, Epoch, Genesis, KeyTier, Kind, LeafHash, PublicKey, Record, Recovered,
-    RecoveryCause, Succession, TreeSize, WallTime, decode_with,
+    Body, ControlNumber, EntryIndex, Epoch, Erased, Genesis, KeyTier, Kind, LeafHash, PublicKey, Record, Recovered,
+    RecoveryCause, SecretUse, Succession, TreeSize, WallTime, decode_with,
 };
 
 use super::Options;
@@ -56,6 +56,7 @@ pub(super) struct Audit {
     pub(super) coverage: Coverage,
     workloads: Targets,
     unknowns: Targets,
+    policies: Targets,
     log_key: Option<VerifierKey>,
     tier: KeyTier,
     first_epoch_key: Option<PublicKey>,
@@ -82,6 +83,7 @@ impl Audit {
             coverage: Coverage::new(options.strict),
             workloads: Targets::default(),
             unknowns: Targets::default(),
+            policies: Targets::default(),
             log_key: None,
             tier: KeyTier::T0,
             first_epoch_key: None,
@@ -236,7 +238,7 @@ impl Audit {
         }
     }
 
-    fn epoch(&mut self, index: EntryIndex, own: EntryIndex, epoch: &Epoch, findings: &mut Findings) {
+    fn epoch(&mut self, index: EntryIndex, own: EntryIndex, epoch: &Epoch<'_>, findings: &mut Findings) {
         if self.sighted {
             let expected = self.epoch.map_or(0, |(number, _)| number.saturating_add(1));
             if epoch.number.0 != expected {
@@ -249,6 +251,9 @@ impl Audit {
         let is_first = self.first_epoch_key.is_none();
         let how_fits = (epoch.how == Succession::First) == is_first || !self.sighted;
         let signed_fits = (epoch.how == Succession::Continued) == epoch.sig_previous.is_some();
+        if epoch.attest.is_some() != epoch.sig_attest.is_some() {
+            findings.push(Finding::EpochWrong { index, what: "attestation" });
+        }
         if !(how_fits && signed_fits) {
             findings.push(Finding::EpochWrong { index, what: "succession" });
         }
@@ -294,7 +299,19 @@ impl Audit {
         {
             findings.push(Finding::ReferenceWrong { index, to: workload });
         }
+        if let Some(verdict) = &draft.verdict
+            && !self.policies.may_have(verdict.set)
+        {
+            findings.push(Finding::ReferenceWrong { index, to: verdict.set });
+        }
         match record.body() {
+            Body::Policy(_) => self.policies.insert(record.index()),
+            // What is erased, or is said of an act, comes after it.
+            Body::Erased(Erased { of, .. }) | Body::Secret(SecretUse { of, .. }) if *of >= record.index() => {
+                findings.push(Finding::ReferenceWrong { index, to: *of });
+            }
+            Body::Hold(hold) => self.sessions.named(index, hold.session, findings),
+            Body::FileFolded(folded) => self.coverage.folded(index, folded, findings),
             Body::Armed(armed) => {
                 self.key_tier(armed.key_tier);
                 self.coverage.armed(index, armed, draft.boot, draft.wall, &mut self.notes);

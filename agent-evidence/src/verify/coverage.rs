@@ -3,8 +3,8 @@
 use std::collections::HashSet;
 
 use crate::record::{
-    Armed, BootTime, Class, Counter, DisarmCause, Disarmed, EntryIndex, Gap, GapCause, Heartbeat, Id128, Kind, Record,
-    WallTime,
+    Armed, BootTime, Class, Counter, DisarmCause, Disarmed, EntryIndex, FileFolded, Gap, GapCause, Heartbeat, Id128,
+    NumberRange, Record, WallTime,
 };
 
 use super::finding::Finding;
@@ -86,7 +86,7 @@ impl Coverage {
             }
             return;
         };
-        if class_of(kind) != Some(number.class) {
+        if kind.class() != Some(number.class) {
             findings.push(Finding::KernelNumberWrong { index });
             return;
         }
@@ -250,17 +250,7 @@ impl Coverage {
 
     /// Events are declared lost.
     pub(super) fn gap(&mut self, index: EntryIndex, gap: &Gap<'_>, notes: &mut Notes, findings: &mut Findings) {
-        let mut counted = Some(0_u64);
-        for range in gap.ranges.iter() {
-            let length = range.last.checked_sub(range.first).and_then(|distance| distance.checked_add(1));
-            counted = counted.zip(length).and_then(|(sum, length)| sum.checked_add(length));
-            if length.is_some() {
-                self.account(index, gap.capture_id, range.cpu, range.class, (range.first, range.last), findings);
-            }
-        }
-        if counted != Some(gap.count) {
-            findings.push(Finding::GapCountWrong { index });
-        }
+        self.ranges(index, gap.capture_id, &gap.ranges, gap.count, findings);
         self.lost = self.lost.saturating_add(gap.count);
         if gap.cause == GapCause::Unexplained {
             findings.push(Finding::LossUnexplained { index, count: gap.count });
@@ -269,6 +259,40 @@ impl Coverage {
         }
         let text = format!("entry {}: {} events lost, cause {}", index.0, gap.count, gap.cause.as_str());
         notes.push(Note { name: "gap", index: Some(index), text });
+    }
+
+    /// Acts that were folded into one entry: their numbers are of the capture of the run.
+    pub(super) fn folded(&mut self, index: EntryIndex, folded: &FileFolded<'_>, findings: &mut Findings) {
+        if folded.ranges.iter().any(|range| range.class != Class::File) {
+            findings.push(Finding::KernelNumberWrong { index });
+            return;
+        }
+        match self.capture() {
+            Some(capture) => self.ranges(index, capture, &folded.ranges, folded.count, findings),
+            None => findings.push(Finding::EventOutsideRun { index }),
+        }
+    }
+
+    /// Accounts for ranges, which must hold `count` numbers.
+    fn ranges(
+        &mut self,
+        index: EntryIndex,
+        capture: Id128,
+        ranges: &[NumberRange],
+        count: u64,
+        findings: &mut Findings,
+    ) {
+        let mut counted = Some(0_u64);
+        for range in ranges {
+            let length = range.last.checked_sub(range.first).and_then(|distance| distance.checked_add(1));
+            counted = counted.zip(length).and_then(|(sum, length)| sum.checked_add(length));
+            if length.is_some() {
+                self.account(index, capture, range.cpu, range.class, (range.first, range.last), findings);
+            }
+        }
+        if counted != Some(count) {
+            findings.push(Finding::GapCountWrong { index });
+        }
     }
 
     /// What can only be judged at the last entry.
@@ -303,16 +327,5 @@ impl Coverage {
                 findings.push(Finding::NumberHole { index: last, cpu, class, first, last: last_number });
             }
         }
-    }
-}
-
-/// The class that numbers events of this kind.
-fn class_of(kind: Kind) -> Option<Class> {
-    match kind {
-        Kind::Fork | Kind::Exec | Kind::Exit => Some(Class::Process),
-        Kind::Cgroup => Some(Class::Cgroup),
-        Kind::Connect | Kind::ConnectDone => Some(Class::Network),
-        Kind::Open => Some(Class::File),
-        _ => None,
     }
 }

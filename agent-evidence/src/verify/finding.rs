@@ -307,12 +307,12 @@ findings! {
         class: Class,
     } = "counter_wrong" breaks Coverage
         "entry {} states a counter of class {} on processor {cpu} that is below an earlier one, or settled beyond its end", index.0, class.name();
-    /// A gap does not count what its ranges hold.
+    /// A gap, or an entry of folded acts, does not count what its ranges hold.
     GapCountWrong {
         /// Which entry.
         index: EntryIndex,
     } = "gap_count_wrong" breaks Coverage
-        "entry {} declares another count of lost events than its ranges hold", index.0;
+        "entry {} declares another count of events than its ranges hold", index.0;
     /// Events were lost for no reason that the kernel side counted.
     LossUnexplained {
         /// Which entry declares it.

@@ -94,6 +94,9 @@ impl Sessions {
         if let Some(session) = record.draft.session.filter(|session| *session != record.index()) {
             findings.push(Finding::SessionUnknown { index, session });
         }
+        if let Some(parent) = issued.parent {
+            self.named(index, parent, findings);
+        }
         self.total += 1;
         if self.by_issued.len() >= SESSIONS_MAX {
             // Entries of a session that is forgotten, or never followed, are findings, not passed over.
@@ -115,6 +118,13 @@ impl Sessions {
             wrong: false,
         };
         self.by_issued.insert(record.index(), session);
+    }
+
+    /// An entry names a session that is not its own.
+    pub(super) fn named(&self, index: EntryIndex, session: EntryIndex, findings: &mut Findings) {
+        if !self.by_issued.contains_key(&session) {
+            findings.push(Finding::SessionUnknown { index, session });
+        }
     }
 
     /// Compares what a heartbeat or `disarmed` states.

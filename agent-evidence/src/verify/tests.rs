@@ -15,6 +15,8 @@ fn log() -> Builder {
             code: Some(code),
             signal: None,
             uid: 0,
+            user_time: None,
+            system_time: None,
             marks: crate::record::ActMarks::NONE,
             claims: CommClaims { comm: "sh".into() },
         };

@@ -238,7 +238,7 @@ impl Tree {
                 exec.tgid,
                 Did::Step(What::Image(Image {
                     line: view::exec_line(exec),
-                    cwd: exec.cwd.as_ref().map(view::text),
+                    cwd: exec.cwd.as_ref().map(view::value),
                     uid: exec.uid,
                     euid: exec.euid,
                     deleted: exec.nlink == 0,
@@ -334,13 +334,13 @@ impl Tree {
         self.head.push(("session", view::text(&issued.id)));
         self.head.push(("identity", view::text(&issued.identity)));
         if let Some(task) = &issued.claims.task {
-            self.head.push(("task", format!("{}   (the requester's words)", view::text(task))));
+            self.head.push(("task", format!("{}   (the requester's words)", view::value(task))));
         }
         let labels: Vec<String> = issued
             .claims
             .labels
             .iter()
-            .map(|label| format!("{}={}", view::text(&label.name), view::text(&label.value)))
+            .map(|label| format!("{}={}", view::text(&label.name), view::value(&label.value)))
             .collect();
         if !labels.is_empty() {
             self.head.push(("labels", format!("{}   (the requester's words)", labels.join(" "))));
@@ -349,10 +349,10 @@ impl Tree {
         self.head.push((
             "issued",
             format!(
-                "{} UTC, entry {}, to uid {}{}",
+                "{} UTC, entry {}, to {}{}",
                 crate::cli::clock::show_utc(record.draft.wall.0),
                 record.index().0,
-                issued.uid,
+                view::of_uid(issued.uid),
                 ttl.unwrap_or_default()
             ),
         ));

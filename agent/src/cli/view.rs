@@ -5,7 +5,8 @@
 #![forbid(unsafe_code)]
 
 use agent_evidence::record::{
-    ActMarks, Body, CgroupOp, Connect, Exec, Gap, GapCause, Open, Record, RevokeCause, Text, TextList,
+    ActMarks, Body, CgroupOp, Connect, Exec, Gap, GapCause, Open, Record, RevokeCause, Text, Value, ValueList,
+    WitnessOutcome,
 };
 
 use crate::cli::duration::show_ns;
@@ -47,6 +48,38 @@ pub fn describe(record: &Record<'_>) -> String {
             recovered.torn_bytes
         ),
         Body::Scope(scope) => format!("scope: {}", text(&scope.text)),
+        Body::Policy(policy) => format!("a set of {} policies is in force", policy.count),
+        Body::Witness(answer) => format!(
+            "witness {} {} the checkpoint of size {}{}",
+            text(&answer.name),
+            match answer.outcome {
+                WitnessOutcome::Cosigned => "cosigned",
+                WitnessOutcome::Refused => "REFUSED",
+                WitnessOutcome::Conflict => "KNOWS ANOTHER HISTORY THAN",
+            },
+            answer.size.0,
+            answer.detail.as_ref().map(|detail| format!(": {}", text(detail))).unwrap_or_default()
+        ),
+        Body::Pruned(pruned) => {
+            format!("entries before {} are no longer kept ({})", pruned.first.0, text(&pruned.rule))
+        }
+        Body::Erased(erased) => {
+            format!("{} of entry {} was erased: {}", text(&erased.field), erased.of.0, text(&erased.reason))
+        }
+        Body::Hold(hold) => {
+            let what = if hold.on { "on hold" } else { "no longer on hold" };
+            format!("the session of entry {} is {what}: {}", hold.session.0, text(&hold.reason))
+        }
+        Body::Storage(storage) => format!("storage {}: {} bytes free", storage.state.as_str(), storage.free),
+        Body::Exported(range) => {
+            format!("entries {} to {} went to sink {}", range.from.0, range.to.0.saturating_sub(1), text(&range.sink))
+        }
+        Body::Condition(condition) => format!(
+            "{}: {}{}",
+            condition.subject.as_str(),
+            text(&condition.state),
+            if condition.ok { "" } else { " (NOT AS IT SHOULD BE)" }
+        ),
         Body::Unknown(unknown) => format!("unknown workload in cgroup {}: {}", unknown.cgroup.0, text(&unknown.reason)),
         Body::Identified(identified) => {
             format!("the workload of entry {} is the one of entry {}", identified.of.0, identified.workload.0)
@@ -55,18 +88,18 @@ pub fn describe(record: &Record<'_>) -> String {
             format!("workload {} {} ({})", workload.sort.as_str(), text(&workload.id), text(&workload.how))
         }
         Body::Process(process) => {
-            format!("{} was alive: {}", process.tgid, process.path.as_ref().map_or_else(unknown_path, text))
+            format!("{} was alive: {}", process.tgid, process.path.as_ref().map_or_else(unknown_path, value))
         }
         Body::Issued(issued) => format!(
-            "session {} issued to uid {} as {}{}",
+            "session {} issued to {} as {}{}",
             text(&issued.id),
-            issued.uid,
+            of_uid(issued.uid),
             text(&issued.identity),
             issued
                 .claims
                 .task
                 .as_ref()
-                .map(|task| format!(", for {:?} by its own word", text(task)))
+                .map(|task| format!(", for {:?} by its own word", value(task)))
                 .unwrap_or_default()
         ),
         Body::Revoked(revoked) => format!(
@@ -98,6 +131,8 @@ pub fn describe(record: &Record<'_>) -> String {
                 ),
             }
         }
+        // Kinds without a sentence of their own yet: the word, never silence.
+        body => format!("{} (its content: -o json)", body.kind().as_str()),
     }
 }
 
@@ -107,6 +142,18 @@ pub fn text(text: &Text<'_>) -> String {
     printable_bytes(text.as_bytes())
 }
 
+/// A value of a record as text that is safe on a terminal; of a committed one, that it is withheld.
+#[must_use]
+pub fn value(value: &Value<'_>) -> String {
+    value.clear().map_or_else(|| value.display(), text)
+}
+
+/// Whom a session was opened for.
+#[must_use]
+pub fn of_uid(uid: Option<u32>) -> String {
+    uid.map_or_else(|| "several users".to_owned(), |uid| format!("uid {uid}"))
+}
+
 fn unknown_path() -> String {
     "(path not known)".to_owned()
 }
@@ -114,7 +161,7 @@ fn unknown_path() -> String {
 /// A command line as a shell would read it, with a path in front where argv hides it.
 #[must_use]
 pub fn exec_line(exec: &Exec<'_>) -> String {
-    let path = exec.path.as_ref().map_or_else(unknown_path, text);
+    let path = exec.path.as_ref().map_or_else(unknown_path, value);
     let arguments = command_line(&exec.argv);
     let cut = if exec.marks.contains(ActMarks::ARGV_TRUNCATED) { " ..." } else { "" };
     let shown = match arguments {
@@ -127,8 +174,11 @@ pub fn exec_line(exec: &Exec<'_>) -> String {
     if word == path || word == base { format!("{shown}{cut}") } else { format!("{shown}{cut}  [{path}]") }
 }
 
-fn command_line(argv: &TextList<'_>) -> Option<String> {
-    let words: Vec<String> = argv.iter().map(|word| shell_word(word.as_bytes())).collect();
+fn command_line(argv: &ValueList<'_>) -> Option<String> {
+    let words: Vec<String> = argv
+        .iter()
+        .map(|word| word.clear().map_or_else(|| word.display(), |text| shell_word(text.as_bytes())))
+        .collect();
     (!words.is_empty()).then(|| words.join(" "))
 }
 
@@ -209,7 +259,7 @@ pub fn access(open: &Open<'_>) -> &'static str {
 fn open_line(open: &Open<'_>) -> String {
     let what = access(open);
     match (&open.path, open.errno) {
-        (Some(path), None) => format!("opens to {what} {}{}", text(path), doubts(open)),
+        (Some(path), None) => format!("opens to {what} {}{}", value(path), doubts(open)),
         (_, errno) => format!(
             "FAILED to open {} to {what}: {}",
             asked(open),
@@ -221,7 +271,7 @@ fn open_line(open: &Open<'_>) -> String {
 /// The path that the caller asked for: its claim.
 #[must_use]
 pub fn asked(open: &Open<'_>) -> String {
-    open.claims.asked.as_ref().map_or_else(|| "a path not known".to_owned(), |asked| format!("\"{}\"", text(asked)))
+    open.claims.asked.as_ref().map_or_else(|| "a path not known".to_owned(), |asked| format!("\"{}\"", value(asked)))
 }
 
 /// What [`doubts`] says when the descriptor table was shared and nothing else is in doubt.
@@ -253,6 +303,7 @@ pub fn loss(gap: &Gap<'_>) -> String {
         GapCause::Decode => "messages could not be read",
         GapCause::Unexplained => "NOT ACCOUNTED FOR",
         GapCause::NotObserved => "nobody was there to read",
+        GapCause::DiskFull => "the disk was full",
     };
     let mut classes: Vec<&str> = gap.ranges.iter().map(|range| range.class.name()).collect();
     classes.sort_unstable();

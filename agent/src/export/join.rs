@@ -8,7 +8,7 @@
 
 use std::collections::{HashMap, VecDeque};
 
-use agent_evidence::record::{Body, EntryIndex, Exec, ProcessCookie, Record, Text, TextList};
+use agent_evidence::record::{Body, EntryIndex, Exec, ProcessCookie, Record, Text, Value, ValueList};
 
 use crate::cli::output::shell_word;
 
@@ -192,7 +192,11 @@ impl JoinTable {
                     id: owned(&workload.id),
                     path: owned(&workload.path),
                     how: owned(&workload.how),
-                    labels: workload.labels.iter().map(|label| (owned(&label.name), owned(&label.value))).collect(),
+                    labels: workload
+                        .labels
+                        .iter()
+                        .map(|label| (owned(&label.name), label.value.clear().map(owned).unwrap_or_default()))
+                        .collect(),
                 },
             ),
             Body::Issued(issued) => self.sessions.insert(
@@ -202,7 +206,7 @@ impl JoinTable {
                     identity: owned(&issued.identity),
                     issued_wall_ns: record.draft.wall.0,
                     ttl_ns: issued.ttl.map(|ttl| ttl.0),
-                    task: issued.claims.task.as_ref().map(owned),
+                    task: issued.claims.task.as_ref().and_then(Value::clear).map(owned),
                 },
             ),
             Body::Process(process) => {
@@ -213,7 +217,7 @@ impl JoinTable {
                             tgid: process.tgid,
                             start_ns: Some(process.start.0),
                             parent: process.parent.map(|parent| parent.0),
-                            path: process.path.as_ref().map(|path| path.as_bytes().to_vec()),
+                            path: process.path.as_ref().and_then(Value::clear).map(|path| path.as_bytes().to_vec()),
                             command_line: None,
                             command_line_cut: false,
                             uid: process.uid,
@@ -280,15 +284,18 @@ pub fn image_of(exec: &Exec<'_>, start_ns: Option<u64>) -> Process {
         tgid: exec.tgid,
         start_ns,
         parent: Some(exec.parent.0),
-        path: exec.path.as_ref().map(|path| path.as_bytes().to_vec()),
+        path: exec.path.as_ref().and_then(Value::clear).map(|path| path.as_bytes().to_vec()),
         command_line: Some(command_line(&exec.argv)),
         command_line_cut: false,
         uid: exec.uid,
     }
 }
 
-fn command_line(argv: &TextList<'_>) -> Box<str> {
-    let words: Vec<String> = argv.iter().map(|word| shell_word(word.as_bytes())).collect();
+fn command_line(argv: &ValueList<'_>) -> Box<str> {
+    let words: Vec<String> = argv
+        .iter()
+        .map(|word| word.clear().map_or_else(|| word.display(), |text| shell_word(text.as_bytes())))
+        .collect();
     words.join(" ").into_boxed_str()
 }
 

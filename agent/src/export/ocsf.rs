@@ -151,7 +151,9 @@ impl<'r, 't> Event<'r, 't> {
         let before = self.record.draft.process.and_then(|cookie| self.joins.process(cookie));
         let image = image_of(exec, before.and_then(|before| before.start_ns));
         let mut process = self.process("process", cookie, &image, true);
-        if let (Some(process), Some(path)) = (process.as_object_mut(), &exec.path) {
+        if let (Some(process), Some(path)) =
+            (process.as_object_mut(), exec.path.as_ref().and_then(agent_evidence::record::Value::clear))
+        {
             let mut file = self.file("process.file", path.as_bytes(), Some(exec.mode));
             if let Some(file) = file.as_object_mut() {
                 file.insert("size".into(), exec.size.into());
@@ -162,7 +164,9 @@ impl<'r, 't> Event<'r, 't> {
             }
             process.insert("file".into(), file);
         }
-        if let (Some(process), Some(cwd)) = (process.as_object_mut(), &exec.cwd) {
+        if let (Some(process), Some(cwd)) =
+            (process.as_object_mut(), exec.cwd.as_ref().and_then(agent_evidence::record::Value::clear))
+        {
             let cwd = self.text("process.working_directory", cwd.as_bytes());
             process.insert("working_directory".into(), cwd.into());
         }
@@ -180,7 +184,7 @@ impl<'r, 't> Event<'r, 't> {
         self.status(Some(0));
         self.marks(exec.marks);
         self.claim("comm", &exec.claims.comm);
-        if let Some(invoked) = &exec.claims.invoked {
+        if let Some(invoked) = exec.claims.invoked.as_ref().and_then(agent_evidence::record::Value::clear) {
             self.claim("invoked", invoked);
         }
     }
@@ -282,7 +286,7 @@ impl<'r, 't> Event<'r, 't> {
         let activity =
             if open.marks.contains(ActMarks::CREATED) { activity(1, "Create") } else { activity(14, "Open") };
         self.class((1, "System Activity"), (1001, "File System Activity"), &activity);
-        let mut file = match &open.path {
+        let mut file = match open.path.as_ref().and_then(agent_evidence::record::Value::clear) {
             Some(path) => self.file("file", path.as_bytes(), open.mode),
             // OCSF requires a name. What the caller asked for is its claim and stays there.
             None => json!({ "name": "(not resolved)", "type_id": 0, "type": "Unknown" }),
@@ -297,7 +301,7 @@ impl<'r, 't> Event<'r, 't> {
             .insert("open_flags".into(), json!({ "value": open.oflags, "names": open_flag_names(open.oflags) }));
         self.marks(open.marks);
         self.claim("comm", &open.claims.comm);
-        if let Some(asked) = &open.claims.asked {
+        if let Some(asked) = open.claims.asked.as_ref().and_then(agent_evidence::record::Value::clear) {
             self.claim("asked", asked);
         }
         if let Some(dir_fd) = open.claims.dir_fd {

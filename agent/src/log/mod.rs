@@ -618,7 +618,16 @@ fn lock<D: Disk>(disk: &mut Durable<D>) -> Result<D::Lock, LogError> {
 
 /// A draft of something that the agent itself says.
 fn agent_draft(now: Now, body: Body<'_>) -> Draft<'_> {
-    Draft { wall: now.wall, boot: now.boot, kernel: None, process: None, workload: None, session: None, body }
+    Draft {
+        wall: now.wall,
+        boot: now.boot,
+        kernel: None,
+        process: None,
+        workload: None,
+        session: None,
+        verdict: None,
+        body,
+    }
 }
 
 /// Random bytes, fetched in blocks.

@@ -167,7 +167,7 @@ pub(super) struct State<D: Disk> {
     /// Leaf hash of the last entry.
     pub(super) previous: LeafHash,
     /// The newest epoch of the log.
-    pub(super) epoch: Option<Epoch>,
+    pub(super) epoch: Option<Epoch<'static>>,
     pub(super) recovery: Recovery,
 }
 
@@ -311,7 +311,7 @@ fn is_base64_of(text: &str, hash: &[u8; 32]) -> bool {
 struct Chained {
     last: Option<Kind>,
     next_control: Option<u64>,
-    epoch: Option<Epoch>,
+    epoch: Option<Epoch<'static>>,
     /// Whether the epoch in force at the head has been found, and the head's signature checked.
     head_checked: bool,
     /// Sessions as heartbeats tell them, the newest word on each.
@@ -334,7 +334,7 @@ impl Chained {
         disk: &mut Durable<D>,
         tiling: &Tiling,
         head: Option<&(Head, agent_evidence::note::Note)>,
-    ) -> Result<(Chains, Option<Epoch>, Kind), LogError> {
+    ) -> Result<(Chains, Option<Epoch<'static>>, Kind), LogError> {
         let mut found = Self { head_checked: head.is_none(), ..Self::default() };
         entries_back(disk, tiling, |index, entry| found.look(index, entry, head))?;
         let first = match found.snapshot {
@@ -394,7 +394,7 @@ impl Chained {
                     }
                     self.head_checked = true;
                 }
-                self.epoch.get_or_insert_with(|| epoch.clone());
+                self.epoch.get_or_insert_with(|| epoch.clone().into_owned());
             }
             _ => {
                 self.end_snapshot();

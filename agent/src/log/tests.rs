@@ -7,7 +7,7 @@ use agent_evidence::chain;
 use agent_evidence::checkpoint::Checkpoint;
 use agent_evidence::record::{
     self, BootTime, CgroupId, ChainHash, DisarmCause, Disarmed, Heartbeat, Id128, Issued, IssuedClaims, List,
-    RecoveryCause, Requester, RevokeCause, Revoked, Scope, Succession, Workload, WorkloadKind,
+    RecoveryCause, Requester, RevokeCause, Revoked, Scope, SessionSort, Succession, Workload, WorkloadKind,
 };
 use agent_evidence::tiles::{TileKind, TilePath, width_in};
 use agent_evidence::tree::{Tree, leaf_hash};
@@ -70,13 +70,16 @@ fn control(number: u32) -> Body<'static> {
 
 fn issued() -> Body<'static> {
     Body::Issued(Issued {
+        sort: SessionSort::Run,
+        rule: None,
+        parent: None,
         id: Text::new(b"s"),
         identity: Text::new(b"spiffe://example.org/s"),
         cgroup: CgroupId(4),
-        uid: 0,
-        gid: 0,
+        uid: Some(0),
+        gid: Some(0),
         ttl: None,
-        by: Requester { process: None, tgid: 7, uid: 0, gid: 0 },
+        by: Some(Requester { process: None, tgid: 7, uid: 0, gid: 0 }),
         claims: IssuedClaims { task: None, labels: List::default() },
     })
 }
@@ -87,6 +90,7 @@ fn revoked(hash: ChainHash) -> Body<'static> {
         cause: RevokeCause::Exit,
         code: Some(0),
         signal: None,
+        residual: None,
         acts: List::default(),
         entries: 1,
         hash,
@@ -100,6 +104,7 @@ fn heartbeat(sessions: Vec<SessionState>) -> Body<'static> {
         sessions: sessions.into(),
         hooks_ok: true,
         hooks_digest: record::Digest([0; 32]),
+        canaries: List::default(),
     })
 }
 

@@ -4,7 +4,7 @@
 use agent_common::stats::family;
 use agent_evidence::record::{
     Armed, Body, BootTime, Cadence, CgroupId, CommClaims, Counter, Digest, DisarmCause, Disarmed, Draft, Heartbeat,
-    Hook, List, NotCovered, Process, ProcessCookie, Scope, ScopeRoot, SecureBoot, Text,
+    Hook, List, NotCovered, Process, ProcessCookie, Scope, ScopeRoot, SecureBoot, Text, Value,
 };
 
 use super::error::PipelineError;
@@ -40,6 +40,7 @@ impl Recorder {
             .collect::<Vec<_>>();
         let settings = self.settings.clone();
         let scope = self.scope_text();
+        let uname = rustix::system::uname();
         let armed = Armed {
             run: settings.run,
             boot_id: Text::new(settings.boot_id.as_bytes()),
@@ -50,7 +51,9 @@ impl Recorder {
             object_digest: Digest(report.object_digest),
             offsets_digest: Digest(report.offsets_digest),
             config_digest: Digest(settings.config_digest),
+            policy_digest: None,
             kernel: Text::new(report.kernel_release.as_bytes()),
+            kernel_build: Some(Text::new(uname.version().to_bytes())),
             lockdown: Text::new(report.lockdown.as_deref().unwrap_or("unknown").as_bytes()),
             secure_boot: secure_boot(),
             hook_tier: Text::from(report.tier.name()),
@@ -59,6 +62,8 @@ impl Recorder {
                 commit_ms: settings.commit_ms,
                 seal_ms: settings.seal_ms,
                 heartbeat_ms: settings.heartbeat_ms,
+                anchor_ms: None,
+                counter_ms: None,
             },
             hooks: List::from(hooks),
             not_covered: List::from(not_covered),
@@ -167,6 +172,7 @@ impl Recorder {
                 sessions: List::from(sessions),
                 hooks_ok: check.ok,
                 hooks_digest: Digest(check.digest),
+                canaries: List::default(),
             };
             // All parts carry one time: recovery takes them for one heartbeat.
             let draft = Draft {
@@ -176,6 +182,7 @@ impl Recorder {
                 process: None,
                 workload: None,
                 session: None,
+                verdict: None,
                 body: Body::Heartbeat(heartbeat),
             };
             append(&mut self.log, &draft)?;
@@ -214,7 +221,7 @@ impl Recorder {
                 parent: (alive.parent_tgid != 0)
                     .then(|| ProcessCookie::derive(BootTime(alive.parent_start_ns), alive.parent_tgid)),
                 cgroup: CgroupId(alive.cgroup_id),
-                path: alive.path.as_deref().map(Text::new),
+                path: alive.path.as_deref().map(Value::from),
                 uid: alive.uid,
                 gid: alive.gid,
                 euid: alive.euid,
@@ -230,6 +237,7 @@ impl Recorder {
                 process: Some(ProcessCookie::derive(BootTime(alive.start_ns), alive.tgid)),
                 workload,
                 session: None,
+                verdict: None,
                 body: Body::Process(process),
             };
             append(&mut self.log, &draft)?;

@@ -115,7 +115,16 @@ impl Recorder {
         body: Body<'_>,
     ) -> Result<EntryIndex, PipelineError> {
         let boot = self.clock.boot();
-        let draft = Draft { wall: self.clock.wall(), boot, kernel: None, process: None, workload, session, body };
+        let draft = Draft {
+            wall: self.clock.wall(),
+            boot,
+            kernel: None,
+            process: None,
+            workload,
+            session,
+            verdict: None,
+            body,
+        };
         append(&mut self.log, &draft)
     }
 
@@ -182,7 +191,8 @@ impl Recorder {
         }
         let wall = WallTime(header.boot.0.saturating_add(self.wall_offset));
         let process = Some(header.cookie());
-        let draft = Draft { wall, boot: header.boot, kernel: Some(number), process, workload, session, body };
+        let draft =
+            Draft { wall, boot: header.boot, kernel: Some(number), process, workload, session, verdict: None, body };
         append(&mut self.log, &draft)?;
         self.follow_processes(event);
         self.follow_scope(event)
@@ -291,7 +301,7 @@ impl Recorder {
         if let Some(reason) = description.unknown {
             let unknown = Unknown {
                 cgroup: CgroupId(cgroup),
-                path: (!description.path.is_empty()).then(|| Text::new(&description.path)),
+                path: (!description.path.is_empty()).then(|| Text::new(&description.path).into()),
                 reason: Text::from(reason),
             };
             let entry = self.append_now(None, None, Body::Unknown(unknown))?;
@@ -306,7 +316,7 @@ impl Recorder {
         let labels = description
             .labels
             .iter()
-            .map(|(name, value)| Label { name: Text::from(*name), value: Text::new(value.as_bytes()) })
+            .map(|(name, value)| Label { name: Text::from(*name), value: Text::new(value.as_bytes()).into() })
             .collect::<Vec<_>>();
         let workload = Workload {
             sort: description.sort,

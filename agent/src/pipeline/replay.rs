@@ -96,6 +96,7 @@ impl Replay {
             process: Some(header.cookie()),
             workload: Some(self.workload),
             session: None,
+            verdict: None,
             body,
         };
         match self.stage {

@@ -6,7 +6,8 @@
 use std::collections::HashMap;
 
 use agent_evidence::record::{
-    Body, BootTime, CgroupId, Issued, IssuedClaims, Label, List, Nanoseconds, Requester, RevokeCause, Revoked, Text,
+    Body, BootTime, CgroupId, Issued, IssuedClaims, Label, List, Nanoseconds, Requester, RevokeCause, Revoked,
+    SessionSort, Text,
 };
 
 use super::error::PipelineError;
@@ -84,21 +85,21 @@ impl Recorder {
         let now = self.clock.boot();
         let issued = Issued {
             id: Text::new(id.as_bytes()),
+            sort: SessionSort::Run,
             identity: Text::new(identity.as_bytes()),
+            rule: None,
+            parent: None,
             cgroup: CgroupId(cgroup_id),
-            uid: peer.uid,
-            gid: peer.gid,
+            uid: Some(peer.uid),
+            gid: Some(peer.gid),
             ttl: ttl_ns.map(Nanoseconds),
-            by: Requester { process: self.process(peer.pid), tgid: peer.pid, uid: peer.uid, gid: peer.gid },
+            by: Some(Requester { process: self.process(peer.pid), tgid: peer.pid, uid: peer.uid, gid: peer.gid }),
             claims: IssuedClaims {
-                task: task.as_deref().map(|task| Text::new(task.as_bytes())),
+                task: task.as_deref().map(|task| task.as_bytes().into()),
                 labels: List::from(
                     labels
                         .iter()
-                        .map(|(name, value)| Label {
-                            name: Text::new(name.as_bytes()),
-                            value: Text::new(value.as_bytes()),
-                        })
+                        .map(|(name, value)| Label { name: Text::new(name.as_bytes()), value: value.as_bytes().into() })
                         .collect::<Vec<_>>(),
                 ),
             },
@@ -202,6 +203,7 @@ impl Recorder {
             },
             code,
             signal,
+            residual: None,
             acts: List::from(session.totals.counts()),
             entries: state.number.0.saturating_add(1),
             hash: state.hash,

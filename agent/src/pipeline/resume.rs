@@ -8,7 +8,7 @@ use std::ops::ControlFlow;
 
 use agent_evidence::record::{
     Body, BootTime, CgroupOp, Class, EntryIndex, Gap, GapCause, Heartbeat, Id128, List, NumberRange, ProcessCookie,
-    SessionState, WallTime, decode,
+    SessionState, Value, WallTime, decode,
 };
 
 use super::accounting::{Accounting, Hole, Novelty, Reading, Stream};
@@ -200,14 +200,15 @@ impl Recorder {
                     IssuedBefore {
                         id: text(&body.id),
                         identity: text(&body.identity),
-                        task: body.claims.task.as_ref().map(text),
+                        task: body.claims.task.as_ref().and_then(Value::clear).map(text),
                         labels: body
                             .claims
                             .labels
                             .iter()
-                            .map(|label| (text(&label.name), text(&label.value)))
+                            .map(|label| (text(&label.name), label.value.clear().map(text).unwrap_or_default()))
                             .collect(),
-                        uid: body.uid,
+                        // Nobody's: no user id is this one (setresuid(2) takes it for "leave as it is").
+                        uid: body.uid.unwrap_or(u32::MAX),
                         cgroup_id: body.cgroup.0,
                         wall: record.draft.wall,
                         expires: body.ttl.map(|ttl| BootTime(record.draft.boot.0.saturating_add(ttl.0))),

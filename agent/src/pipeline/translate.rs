@@ -15,7 +15,7 @@ use agent_common::header::flag;
 use agent_common::process::exec_flag;
 use agent_evidence::record::{
     ActMarks, Body, Capabilities, Cgroup, CgroupId, CgroupOp, CommClaims, Connect, ConnectDone, Device, Exec,
-    ExecClaims, Exit, Fork, Open, OpenClaims, SocketCookie, Text, TextList, Transport,
+    ExecClaims, Exit, Fork, Open, OpenClaims, SocketCookie, Text, Transport, ValueList,
 };
 
 use crate::event::{self, Event, Header, WalkedPath};
@@ -101,6 +101,7 @@ fn fork<'a>(event: &'a event::Fork<'_>) -> Fork<'a> {
         child: event.child(),
         child_tgid: event.child_tgid,
         child_start: event.child_start,
+        flags: None,
         child_cgroup: (event.child_cgroup_id != header.cgroup_id).then_some(CgroupId(event.child_cgroup_id)),
         tgid: header.tgid,
         uid: header.uid,
@@ -118,10 +119,11 @@ fn exec<'a>(event: &'a event::Exec<'_>, paths: &'a Paths) -> Exec<'a> {
     // namespace; a file of that name on a real mount is not detached.
     let memfd = event.path.flags & path_flag::DETACHED != 0 && event.path.names.starts_with(b"memfd:");
     Exec {
-        path: (!paths.path.is_empty()).then(|| Text::new(&paths.path)),
-        argv: TextList::Nul(event.argv),
+        path: (!paths.path.is_empty()).then(|| Text::new(&paths.path).into()),
+        script: None,
+        argv: ValueList::Nul(event.argv),
         argc: wire.argc,
-        cwd: (!paths.cwd.is_empty()).then(|| Text::new(&paths.cwd)),
+        cwd: (!paths.cwd.is_empty()).then(|| Text::new(&paths.cwd).into()),
         tgid: header.tgid,
         parent: header.parent(),
         uid: header.uid,
@@ -132,11 +134,16 @@ fn exec<'a>(event: &'a event::Exec<'_>, paths: &'a Paths) -> Exec<'a> {
         sgid: wire.sgid,
         login_uid: (wire.loginuid != u32::MAX).then_some(wire.loginuid),
         caps: Capabilities(wire.cap_effective),
+        caps_permitted: None,
+        caps_ambient: None,
+        before: None,
         ino: wire.ino,
         dev: device(wire.dev),
         nlink: wire.nlink,
         mode: u32::from(wire.mode),
         size: wire.size,
+        ctime: None,
+        sha256: None,
         marks: path_marks(marks(header), &event.path)
             .with(ActMarks::CWD_UNSURE, cwd_unsure)
             .with(ActMarks::ARGV_TRUNCATED, flags & exec_flag::ARGV_TRUNCATED != 0)
@@ -146,7 +153,7 @@ fn exec<'a>(event: &'a event::Exec<'_>, paths: &'a Paths) -> Exec<'a> {
             .with(ActMarks::MEMFD, memfd),
         claims: ExecClaims {
             comm: Text::new(header.comm.0),
-            invoked: (!event.invoked.0.is_empty()).then(|| Text::new(event.invoked.0)),
+            invoked: (!event.invoked.0.is_empty()).then(|| Text::new(event.invoked.0).into()),
         },
     }
 }
@@ -159,6 +166,8 @@ fn exit<'a>(event: &'a event::Exit<'_>) -> Exit<'a> {
         code: (signal == 0).then_some((event.status >> 8) & 0xff),
         signal: (signal != 0).then_some(signal),
         uid: event.header.uid,
+        user_time: None,
+        system_time: None,
         marks: marks(&event.header),
         claims: comm(&event.header),
     }
@@ -259,6 +268,7 @@ fn connect<'a>(event: &'a event::Connect<'_>) -> Connect<'a> {
         tgid: event.header.tgid,
         uid: event.header.uid,
         euid: euid(&event.header),
+        name: None,
         marks,
         claims: comm(&event.header),
     }
@@ -287,7 +297,7 @@ fn open<'a>(event: &'a event::Open<'_>, paths: &'a Paths) -> Open<'a> {
     let racy = flags & open_flag::RACY != 0;
     let marks = if resolved { path_marks(marks(header), &event.path) } else { marks(header) };
     Open {
-        path: (resolved && !paths.path.is_empty()).then(|| Text::new(&paths.path)),
+        path: (resolved && !paths.path.is_empty()).then(|| Text::new(&paths.path).into()),
         oflags: wire.asked_flags,
         fd: opened,
         errno: opened.is_none().then(|| wire.result.unsigned_abs()),
@@ -308,7 +318,7 @@ fn open<'a>(event: &'a event::Open<'_>, paths: &'a Paths) -> Open<'a> {
             .with(ActMarks::DIFFERS, racy && resolved && differs(event.asked.0, &paths.path)),
         claims: OpenClaims {
             comm: Text::new(header.comm.0),
-            asked: (!event.asked.0.is_empty()).then(|| Text::new(event.asked.0)),
+            asked: (!event.asked.0.is_empty()).then(|| Text::new(event.asked.0).into()),
             dir_fd: (wire.dir_fd != AT_FDCWD).then(|| u32::try_from(wire.dir_fd).ok()).flatten(),
         },
     }

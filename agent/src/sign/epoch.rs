@@ -52,7 +52,7 @@ impl EpochKey {
         first_size: TreeSize,
         now: BootTime,
         log_key: &dyn Signer,
-    ) -> Result<(Self, Epoch), SignError> {
+    ) -> Result<(Self, Epoch<'static>), SignError> {
         let mut seed = Zeroizing::new([0_u8; 32]);
         getrandom::fill(seed.as_mut()).map_err(SignError::Random)?;
         let key = SigningKey::from_bytes(&seed);
@@ -62,13 +62,23 @@ impl EpochKey {
             Previous::Held(held) => (EpochNumber(held.number.0 + 1), Succession::Continued),
         };
         let public_key = PublicKey(key.verifying_key().to_bytes());
-        let digest = EpochStatement { origin, number, public_key, first_size, how }.digest();
+        let digest = EpochStatement { origin, number, public_key, first_size, how, counter: None }.digest();
         let sig_log = log_key.sign(&digest)?;
         let sig_previous = match previous {
             Previous::Held(held) => Some(held.sign(&digest)),
             Previous::None | Previous::Lost(_) => None,
         };
-        let entry = Epoch { number, public_key, first_size, how, sig_log, sig_previous };
+        let entry = Epoch {
+            number,
+            public_key,
+            first_size,
+            how,
+            counter: None,
+            sig_log,
+            sig_previous,
+            attest: None,
+            sig_attest: None,
+        };
         Ok((Self { key, number, first_size, began: now }, entry))
     }
 
@@ -110,7 +120,7 @@ mod tests {
     use super::super::software::SoftwareKey;
     use super::*;
 
-    fn digest_of(entry: &Epoch) -> [u8; 32] {
+    fn digest_of(entry: &Epoch<'_>) -> [u8; 32] {
         EpochStatement::of("example.org/log", entry).digest()
     }
 

@@ -70,7 +70,7 @@ impl Opened {
     pub(super) fn of(open: &Open<'_>) -> Self {
         let errno = open.errno.filter(|&errno| errno != 0);
         let shown = match &open.path {
-            Some(path) if errno.is_none() => view::text(path),
+            Some(path) if errno.is_none() => view::value(path),
             _ => view::asked(open),
         };
         let unresolved = open.path.is_none() && errno.is_none();

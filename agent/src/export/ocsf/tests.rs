@@ -4,7 +4,7 @@
 use agent_evidence::record::{
     BootTime, Capabilities, CgroupId, Class, CommClaims, ControlNumber, Device, Draft, EntryIndex, ExecClaims, Issued,
     IssuedClaims, KernelNumber, Label, LeafHash, Nanoseconds, OpenClaims, Placement, ProcessCookie, Requester,
-    SessionNumber, SocketCookie, TextList, WallTime, Workload, WorkloadKind, decode,
+    SessionNumber, SessionSort, SocketCookie, ValueList, WallTime, Workload, WorkloadKind, decode,
 };
 
 use super::*;
@@ -46,6 +46,7 @@ impl Writer {
             process,
             workload: workload.map(EntryIndex),
             session: session.map(EntryIndex),
+            verdict: None,
             body,
         };
         let at = Placement {
@@ -87,8 +88,9 @@ fn comm() -> CommClaims<'static> {
 
 pub(crate) fn exec<'a>(path: &'a [u8], argv: &'a [u8]) -> Body<'a> {
     Body::Exec(Exec {
-        path: Some(Text::new(path)),
-        argv: TextList::Nul(argv),
+        path: Some(path.into()),
+        script: None,
+        argv: ValueList::Nul(argv),
         argc: 3,
         cwd: Some("/home/user".into()),
         tgid: 4242,
@@ -101,11 +103,16 @@ pub(crate) fn exec<'a>(path: &'a [u8], argv: &'a [u8]) -> Body<'a> {
         sgid: 1000,
         login_uid: Some(1000),
         caps: Capabilities(0x21),
+        caps_permitted: None,
+        caps_ambient: None,
+        before: None,
         ino: 99,
         dev: Device { major: 8, minor: 1 },
         nlink: 1,
         mode: 0o100_755,
         size: 1234,
+        ctime: None,
+        sha256: None,
         marks: ActMarks::NONE,
         claims: ExecClaims { comm: "sh".into(), invoked: Some("./run".into()) },
     })
@@ -113,6 +120,7 @@ pub(crate) fn exec<'a>(path: &'a [u8], argv: &'a [u8]) -> Body<'a> {
 
 pub(crate) fn fork() -> Body<'static> {
     Body::Fork(Fork {
+        flags: None,
         child: ProcessCookie(78),
         child_tgid: 4243,
         child_start: BootTime(BOOT - 500_000_000),
@@ -125,7 +133,16 @@ pub(crate) fn fork() -> Body<'static> {
 }
 
 pub(crate) fn exit(code: Option<u32>, signal: Option<u32>) -> Body<'static> {
-    Body::Exit(Exit { tgid: 4242, code, signal, uid: 1000, marks: ActMarks::NONE, claims: comm() })
+    Body::Exit(Exit {
+        tgid: 4242,
+        code,
+        signal,
+        uid: 1000,
+        user_time: None,
+        system_time: None,
+        marks: ActMarks::NONE,
+        claims: comm(),
+    })
 }
 
 pub(crate) fn connect(remote: &str, errno: Option<u32>) -> Body<'static> {
@@ -138,6 +155,7 @@ pub(crate) fn connect(remote: &str, errno: Option<u32>) -> Body<'static> {
         tgid: 4242,
         uid: 1000,
         euid: None,
+        name: None,
         marks: ActMarks::NONE,
         claims: comm(),
     })
@@ -159,7 +177,7 @@ pub(crate) fn connect_done(remote: &str, errno: Option<u32>) -> Body<'static> {
 
 pub(crate) fn open<'a>(path: Option<&'a [u8]>, errno: Option<u32>, marks: ActMarks) -> Body<'a> {
     Body::Open(Open {
-        path: path.map(Text::new),
+        path: path.map(Into::into),
         oflags: 0o101,
         fd: errno.is_none().then_some(3),
         errno,
@@ -188,13 +206,16 @@ pub(crate) fn workload() -> Body<'static> {
 
 pub(crate) fn issued() -> Body<'static> {
     Body::Issued(Issued {
+        sort: SessionSort::Run,
+        rule: None,
+        parent: None,
         id: "s1".into(),
         identity: "spiffe://local/user/1000/run".into(),
         cgroup: CgroupId(9),
-        uid: 1000,
-        gid: 1000,
+        uid: Some(1000),
+        gid: Some(1000),
         ttl: Some(Nanoseconds(3_600_000_000_000)),
-        by: Requester { process: Some(ProcessCookie(60)), tgid: 60, uid: 1000, gid: 1000 },
+        by: Some(Requester { process: Some(ProcessCookie(60)), tgid: 60, uid: 1000, gid: 1000 }),
         claims: IssuedClaims { task: Some("train".into()), labels: Vec::new().into() },
     })
 }
