@@ -1,7 +1,7 @@
 //! How fast the log takes drafts: append, commit and seal of realistic exec and open records, one thread.
 //!
 //! `cargo run --release -p agent --example log_throughput -- DIR [ENTRIES [GROUP_BYTES]]`. DIR is made, must not exist, and is
-//! left for `affiant-verify`. Prints events per second, bytes per entry, the disk's share and peak memory.
+//! left for `affiant-verify`. Prints events per second, bytes per entry plain and packed, the disk's share and peak memory.
 
 #![expect(clippy::print_stdout, reason = "a measuring program prints its measurements")]
 #![expect(clippy::disallowed_methods, reason = "a measuring program reads the clock")]
@@ -9,7 +9,7 @@
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use agent::log::{Birth, Limits, Log, Now};
+use agent::log::{Birth, Limits, Log, Now, Packing};
 use agent::sign::software::SoftwareKey;
 use agent_evidence::record::{
     ActMarks, Armed, Body, BootTime, Cadence, Capabilities, CgroupId, Class, Counter, Device, Digest, DisarmCause,
@@ -36,7 +36,9 @@ fn main() -> anyhow::Result<()> {
     let entries = number(2_000_000)?;
     let limits = Limits::default();
     let commit_bytes = usize::try_from(number(limits.commit_bytes as u64)?)?;
-    let limits = Limits { commit_bytes, pending_bytes_max: commit_bytes + (4 << 20), ..limits };
+    // Packed at the end and not before, so that each is measured alone.
+    let packing = Some(Packing { hot_entries: entries, ..Packing::default() });
+    let limits = Limits { commit_bytes, pending_bytes_max: commit_bytes + (4 << 20), packing, ..limits };
     std::fs::create_dir(&dir).with_context(|| format!("make {}", dir.display()))?;
     let key = SoftwareKey::create(&dir.join("keys"))?;
     let birth = Birth {
@@ -116,6 +118,26 @@ fn main() -> anyhow::Result<()> {
         println!("commits              {commits}, {:.2} s in all", committing.as_secs_f64());
         println!("seals                {seals}, {:.2} s in all", sealing.as_secs_f64());
         println!("slowest step         {:.1} ms", slowest.as_secs_f64() * 1e3);
+    }
+    drop(log);
+    let limits = Limits { packing: Some(Packing { hot_entries: 0, ..Packing::default() }), ..limits };
+    let key = SoftwareKey::load(&dir.join("keys"))?;
+    let (mut log, _) = Log::open(&dir, limits, "example.org/throughput", Box::new(key), now())?;
+    let begun = Instant::now();
+    log.pack()?;
+    let took = begun.elapsed();
+    let segments = entries / 65_536;
+    if segments > 0 {
+        // What is left of whole segments: the segments, and their tiles of level 1 and above.
+        let packed = size_below(&dir.join("log/packed"))? + segments * 8_192;
+        #[expect(clippy::cast_precision_loss, reason = "rounded for people")]
+        {
+            println!(
+                "cold bytes/entry     {:.1} (packed, hashes included)",
+                packed as f64 / (segments * 65_536) as f64
+            );
+            println!("packing              {:.0} entries/s", (segments * 65_536) as f64 / took.as_secs_f64());
+        }
     }
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     if let Some(peak) = status.lines().find(|line| line.starts_with("VmHWM:")) {

@@ -16,9 +16,9 @@ use agent_evidence::record::{Digest, Id128, Nanoseconds, Text};
 use sha2::{Digest as _, Sha256};
 use tokio::signal::unix::{SignalKind, signal};
 
-use crate::config::Config;
+use crate::config::{Cold, Config};
 use crate::export::ocsf_file::{OcsfFileSink, Running, SinkError};
-use crate::log::{Birth, Limits, Log, LogError, Now, Recovery};
+use crate::log::{Birth, Limits, Log, LogError, Now, Packing, Recovery};
 use crate::pipeline::cgroupfs::CgroupError;
 use crate::pipeline::handle::COMMANDS_MAX;
 use crate::pipeline::{Clock, Parts, Pipeline, PipelineError, PipelineHandle, SessionCgroups, Settings};
@@ -254,6 +254,11 @@ fn open_log(config: &Config, clock: Clock) -> Result<(Log, Option<Recovery>), Ap
         commit_interval: Nanoseconds(config.log.commit_ms * 1_000_000),
         seal_interval: Nanoseconds(config.log.seal_ms * 1_000_000),
         epoch_length: Nanoseconds(config.log.epoch_s * 1_000_000_000),
+        packing: (config.log.cold == Cold::Packed).then(|| Packing {
+            hot_entries: config.log.cold_after,
+            level: config.log.cold_level,
+            ..Packing::default()
+        }),
         ..Limits::default()
     };
     let now = Now { wall: clock.wall(), boot: clock.boot() };

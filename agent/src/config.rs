@@ -146,11 +146,36 @@ pub struct LogConfig {
     pub seal_ms: u64,
     /// Length of a key epoch, in seconds.
     pub epoch_s: u64,
+    /// Whether entries of long ago are kept as plain C2SP bundles or packed into compressed segments, a tenth of the
+    /// size. `affiant log unpack` makes the plain view of packed ones.
+    pub cold: Cold,
+    /// How many of the newest entries stay plain when the cold ones are packed.
+    pub cold_after: u64,
+    /// How hard segments are compressed: zlib's levels.
+    pub cold_level: u8,
+}
+
+/// How entries of long ago are kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Cold {
+    /// As bundles and tiles that any C2SP reader reads.
+    Plain,
+    /// Compressed.
+    Packed,
 }
 
 impl Default for LogConfig {
     fn default() -> Self {
-        Self { origin: None, commit_ms: 50, seal_ms: 1000, epoch_s: 3600 }
+        Self {
+            origin: None,
+            commit_ms: 50,
+            seal_ms: 1000,
+            epoch_s: 3600,
+            cold: Cold::Packed,
+            cold_after: 1 << 20,
+            cold_level: 6,
+        }
     }
 }
 
@@ -407,6 +432,9 @@ impl Config {
             within("log.commit_ms", log.commit_ms, 1..=1000),
             within("log.seal_ms", log.seal_ms, log.commit_ms..=60_000),
             within("log.epoch_s", log.epoch_s, 60..=day_s),
+            // The newest segment's worth stays plain: recovery and `tail` look there.
+            within("log.cold_after", log.cold_after, 65_536..=1 << 53),
+            within("log.cold_level", log.cold_level.into(), 0..=10),
             within("heartbeat.interval_s", heartbeat.interval_s, 1..=3600),
             texts("capture.units", &capture.units),
             access.reader_group.as_deref().and_then(|group| text("access.reader_group", group)),

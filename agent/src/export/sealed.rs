@@ -9,8 +9,11 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use agent_evidence::checkpoint::{Checkpoint, CheckpointError};
+use agent_evidence::packed;
 use agent_evidence::record::TreeSize;
 use agent_evidence::tiles::{self, TileKind, TilePath, TilesError};
+
+use crate::log::cold::{self, ColdError};
 
 /// Entries in a full bundle (C2SP tlog-tiles).
 pub const BUNDLE_WIDTH: u64 = 256;
@@ -33,6 +36,14 @@ pub enum SealedError {
         path: PathBuf,
         /// Which rule it breaks.
         source: CheckpointError,
+    },
+    /// A packed segment cannot be read.
+    #[error("cannot read the packed segment {path}: {source}")]
+    Packed {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        source: ColdError,
     },
     /// A bundle is not what its name says.
     #[error("{path} is not a bundle of entries: {source}")]
@@ -142,6 +153,17 @@ impl SealedLog {
                 Ok(bytes) => return Ok((path, bytes, width)),
                 Err(error) if error.is_missing() => missing = missing.or(Some(error)),
                 Err(error) => return Err(error),
+            }
+        }
+        // A bundle is packed before its plain file is removed.
+        match cold::read_bundle(&self.directory, number) {
+            Ok(Some(unpacked)) => return Ok((at(full), unpacked.bundle, full)),
+            Ok(None) => {}
+            Err(source) => {
+                return Err(SealedError::Packed {
+                    path: self.directory.join(packed::path(number / BUNDLE_WIDTH)),
+                    source,
+                });
             }
         }
         // `wanted` is a valid width below 256 here, so its path has the directory of the partials.

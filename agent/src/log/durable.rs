@@ -62,12 +62,14 @@ pub struct Durable<D: Disk> {
     /// Number of the next temporary file of this process.
     temp_next: u64,
     reserve_held: bool,
+    /// Whether what runs now is worth the reserve.
+    reserve_kept: bool,
 }
 
 impl<D: Disk> Durable<D> {
     /// Wraps a disk; touches nothing.
     pub fn new(disk: D) -> Self {
-        Self { disk, poisoned: None, temp_next: 0, reserve_held: false }
+        Self { disk, poisoned: None, temp_next: 0, reserve_held: false, reserve_kept: false }
     }
 
     /// The failure after which everything is refused, if there was one.
@@ -125,6 +127,37 @@ impl<D: Disk> Durable<D> {
         let temp = self.write_temp(bytes, true)?;
         self.rename_making_dirs(&temp, path)?;
         self.sync_dir(parent(path))
+    }
+
+    /// As [`Self::publish`], then reads the file back: for what replaces something that is removed afterwards.
+    pub fn publish_checked(&mut self, path: &str, bytes: &[u8]) -> Result<(), DurableError> {
+        self.publish(path, bytes)?;
+        if self.read(path)?.as_deref() != Some(bytes) {
+            let differs = io::Error::new(io::ErrorKind::InvalidData, "other bytes than were written");
+            return Err(self.fail_always(DiskOp::Read, path, differs));
+        }
+        Ok(())
+    }
+
+    /// Runs something that can wait: it gets no space from the reserve.
+    pub fn keeping_reserve<T>(&mut self, run: impl FnOnce(&mut Self) -> T) -> T {
+        self.reserve_kept = true;
+        let outcome = run(self);
+        self.reserve_kept = false;
+        outcome
+    }
+
+    /// Makes the directories on the way to a file, and their names durable.
+    pub fn make_dirs_durably(&mut self, path: &str) -> Result<(), DurableError> {
+        let mut end = 0;
+        while let Some(more) = path.get(end..).and_then(|rest| rest.find('/')) {
+            end += more;
+            let dir = path.get(..end).unwrap_or_default();
+            self.ensure_dir(dir)?;
+            self.sync_dir(parent(dir))?;
+            end += 1;
+        }
+        Ok(())
     }
 
     /// Creates a file for appending that must not exist. Its name is durable after `sync_dir`.
@@ -268,7 +301,7 @@ impl<D: Disk> Durable<D> {
     /// Runs an operation and, when there is no space for it, gives up the reserve and runs it once more.
     fn with_reserve<T>(&mut self, mut run: impl FnMut(&mut D) -> io::Result<T>) -> io::Result<T> {
         match run(&mut self.disk) {
-            Err(error) if is_full(&error) && self.reserve_held => {
+            Err(error) if is_full(&error) && self.reserve_held && !self.reserve_kept => {
                 self.reserve_held = false;
                 self.disk.remove(RESERVE)?;
                 // ext4 gives the blocks back when the removal is in its journal.

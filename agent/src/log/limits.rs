@@ -2,6 +2,7 @@
 
 use agent_evidence::record::Nanoseconds;
 
+use super::cold::Packing;
 use crate::sign::epoch::EPOCH_LENGTH;
 
 /// Bounds and intervals. The defaults are what the agent runs with; tests use smaller ones.
@@ -27,6 +28,8 @@ pub struct Limits {
     /// Bytes kept aside for the last records on a full disk: one full pending buffer written twice (write-ahead
     /// log, bundles), a new segment's slack, tiles and checkpoints.
     pub reserve_bytes: u64,
+    /// How the cold part of the log is packed; `None`: it stays plain.
+    pub packing: Option<Packing>,
     /// Most sessions open at once; each costs about 64 bytes.
     pub sessions_max: usize,
 }
@@ -43,6 +46,7 @@ impl Default for Limits {
             segment_bytes: 32 << 20,
             segments_max: 16,
             reserve_bytes: 24 << 20,
+            packing: Some(Packing::default()),
             sessions_max: 1 << 16,
         }
     }

@@ -12,7 +12,7 @@
 //! 3. [`Log::seal`]: commit, partial bundle and tiles in place, checkpoint signed by the log key and the epoch
 //!    key, durable in `head`, then visible in `log/checkpoint`, then partial files of full tiles removed.
 //! 4. Later, in the background: everything is synced, and segments of the write-ahead log that are no longer
-//!    needed are used again.
+//!    needed are used again. What is cold is packed, see [`cold`].
 //!
 //! Time is an argument everywhere: [`Log::due`] says what is due, the owner does it.
 //!
@@ -20,6 +20,7 @@
 //! checkpoint covers unnoticed; recovery checks what it reads and never repairs, see [`recover`](EvidenceFault).
 
 mod chains;
+pub mod cold;
 pub mod disk;
 pub mod durable;
 mod error;
@@ -49,11 +50,13 @@ use crate::sign::epoch::{EpochKey, NAME_SUFFIX, Previous};
 use crate::sign::{self, Line, Signer};
 
 use chains::{Chains, NotOpen};
+use cold::Packer;
 use disk::{Disk, OsDisk};
 use durable::{Durable, DurableError};
 use tiling::Tiling;
 use wal::Wal;
 
+pub use cold::Packing;
 pub use error::LogError;
 pub use head::{Head, HeadFault};
 pub use limits::Limits;
@@ -151,6 +154,7 @@ pub struct Log<D: Disk = OsDisk> {
     epoch: EpochKey,
     wal: Wal<D>,
     tiling: Tiling,
+    packer: Packer,
     /// How many entries are durable.
     durable: u64,
     /// Where in the tiling's tail the first pending entry begins.
@@ -237,6 +241,7 @@ impl<D: Disk> Log<D> {
         }
         // What is left of an unfinished creation has no whole group now.
         let (wal, _) = Wal::recover(&mut disk, limits.segment_bytes, |_, _, _| Ok::<(), LogError>(()))?;
+        let packer = Packer::resume(limits.packing, &mut disk)?;
         let (epoch, entry) = EpochKey::begin(origin, &Previous::None, CREATED_SIZE, now.boot, log_key.as_ref())?;
         let mut log = Self {
             disk,
@@ -245,6 +250,7 @@ impl<D: Disk> Log<D> {
             log_verifier,
             epoch,
             wal,
+            packer,
             tiling: Tiling::new(),
             durable: 0,
             pending_from: 0,
@@ -297,6 +303,7 @@ impl<D: Disk> Log<D> {
             // Read back from a rename whose sync may have failed; durable for certain now.
             head::publish(&mut disk, &head.note)?;
         }
+        let packer = Packer::resume(limits.packing, &mut disk)?;
         let size = state.tiling.size();
         let previous = state.epoch.as_ref().map_or(Previous::None, |epoch| Previous::Lost(epoch.number));
         let (epoch, entry) = EpochKey::begin(origin, &previous, TreeSize(size + 1), now.boot, log_key.as_ref())?;
@@ -307,6 +314,7 @@ impl<D: Disk> Log<D> {
             log_verifier,
             epoch,
             wal: state.wal,
+            packer,
             pending_from: state.tiling.tail().len(),
             tiling: state.tiling,
             durable: size,
@@ -593,6 +601,22 @@ impl<D: Disk> Log<D> {
             self.disk.start_sync_all()?;
             self.syncing = Some(whole);
         }
+        let sealed = self.sealed_size().0;
+        match self.packer.step(&mut self.disk, sealed, false) {
+            // Packing makes room in the end, but needs some first.
+            Ok(_) | Err(DurableError::Full { .. }) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Packs everything that is cold enough, and returns when it is done. The log packs by itself, a little with each
+    /// commit; this is for those who want it now.
+    ///
+    /// # Errors
+    /// [`LogError::Full`], [`LogError::Disk`].
+    pub fn pack(&mut self) -> Result<(), LogError> {
+        let sealed = self.sealed_size().0;
+        while self.packer.step(&mut self.disk, sealed, true)? {}
         Ok(())
     }
 }

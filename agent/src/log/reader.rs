@@ -17,6 +17,7 @@ use agent_evidence::record::{EntryIndex, TreeSize};
 use agent_evidence::tiles::{TileKind, TilePath, width_in};
 use agent_evidence::tree::TILE_WIDTH;
 
+use super::cold::{self, ColdError};
 use super::wal;
 
 /// Why a log's directory could not be read.
@@ -58,6 +59,17 @@ pub enum ReadError {
         first: u64,
         /// Where they should be.
         path: PathBuf,
+    },
+    /// A packed segment could not be read.
+    #[error("cannot read bundle {number} out of its packed segment in {dir}")]
+    Packed {
+        /// The log's directory.
+        dir: PathBuf,
+        /// Number of the bundle.
+        number: u64,
+        /// Why.
+        #[source]
+        source: ColdError,
     },
     /// A bundle ends inside an entry, or has too few.
     #[error("{path} has {seen} whole entries, {expected} were expected")]
@@ -175,6 +187,12 @@ impl Reader {
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
                 Err(source) => return Err(ReadError::Io { path, source }),
             }
+        }
+        // A bundle is packed before its plain file is removed.
+        match cold::read_bundle(&self.dir, number) {
+            Ok(Some(unpacked)) => return Ok(unpacked.bundle),
+            Ok(None) => {}
+            Err(source) => return Err(ReadError::Packed { dir: self.dir.clone(), number, source }),
         }
         Err(ReadError::Missing { first: number * TILE_WIDTH as u64, path: self.dir.join(partial.path()) })
     }

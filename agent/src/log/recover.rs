@@ -25,7 +25,7 @@ use super::durable::Durable;
 use super::head::{self, Head, HeadFault};
 use super::limits::Limits;
 use super::peek::{Peek, peek};
-use super::tiling::{self, RestoreError, Tiling};
+use super::tiling::{self, Buffer, RestoreError, Tiling};
 use super::wal::{self, Wal, WalError, WalFault};
 use crate::sign;
 use crate::sign::epoch::NAME_SUFFIX;
@@ -436,7 +436,7 @@ pub(super) fn entries_from<D: Disk>(
     from: u64,
     mut each: impl FnMut(u64, &[u8]) -> Result<ControlFlow<()>, LogError>,
 ) -> Result<(), LogError> {
-    let mut buffer = Vec::new();
+    let mut buffer = Buffer::default();
     let mut number = from / WIDTH;
     while number * WIDTH < tiling.size() {
         for (index, entry) in (number * WIDTH..).zip(bundle(disk, tiling, number, &mut buffer)?) {
@@ -455,7 +455,7 @@ pub(super) fn entries_back<D: Disk>(
     tiling: &Tiling,
     mut each: impl FnMut(u64, &[u8]) -> Result<ControlFlow<()>, LogError>,
 ) -> Result<(), LogError> {
-    let mut buffer = Vec::new();
+    let mut buffer = Buffer::default();
     for number in (0..tiling.size().div_ceil(WIDTH)).rev() {
         let entries = bundle(disk, tiling, number, &mut buffer)?;
         for (index, entry) in (number * WIDTH..).zip(entries).collect::<Vec<_>>().into_iter().rev() {
@@ -471,7 +471,7 @@ fn bundle<'a, D: Disk>(
     disk: &mut Durable<D>,
     tiling: &'a Tiling,
     number: u64,
-    buffer: &'a mut Vec<u8>,
+    buffer: &'a mut Buffer,
 ) -> Result<Vec<&'a [u8]>, LogError> {
     let damaged = || EvidenceFault::Tile { path: format!("bundle {number} of {}/tile/entries", tiling::DIR) };
     let Some((bytes, end)) = tiling.bundle(disk, number, buffer)? else { return Err(damaged().into()) };

@@ -5,6 +5,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use agent_evidence::chain;
 use agent_evidence::checkpoint::Checkpoint;
+use agent_evidence::packed;
 use agent_evidence::record::{
     self, BootTime, CgroupId, ChainHash, DisarmCause, Disarmed, Heartbeat, Id128, Issued, IssuedClaims, List,
     RecoveryCause, Requester, RevokeCause, Revoked, Scope, SessionSort, Succession, Workload, WorkloadKind,
@@ -30,6 +31,8 @@ fn limits() -> Limits {
         segments_max: 8,
         reserve_bytes: 4096,
         sessions_max: 4,
+        // The first bundle, soon, and always at the same operation.
+        packing: Some(Packing { hot_entries: 16, level: 1, bundles: 1, in_background: false }),
         ..Limits::default()
     }
 }
@@ -138,8 +141,17 @@ fn all<D: Disk>(log: &mut Log<D>) -> Result<Vec<Vec<u8>>, LogError> {
     Ok(entries)
 }
 
+/// The log's directory as the verifier reads it.
+struct Directory(SimDisk);
+
+impl Source for Directory {
+    fn read(&mut self, path: &str, _bytes_max: usize) -> Result<Option<Vec<u8>>, SourceError> {
+        Ok(Disk::read(&self.0, &format!("log/{path}")).ok())
+    }
+}
+
 /// What a public C2SP reader can check in the directory: every tile and bundle that the visible checkpoint needs is
-/// there, of the right size, and they lead to its root. Gives the entries.
+/// there, plain or packed, of the right size, and they lead to its root. Gives the entries.
 fn check_directory(sim: &SimDisk) -> Vec<Vec<u8>> {
     let bytes = sim.read("log/checkpoint").expect("a checkpoint");
     let (checkpoint, note) = Checkpoint::parse(&bytes).expect("a signed checkpoint");
@@ -149,9 +161,14 @@ fn check_directory(sim: &SimDisk) -> Vec<Vec<u8>> {
     let mut entries: Vec<Vec<u8>> = Vec::new();
     let mut tree = Tree::new();
     let mut tiles: Vec<(TilePath, Vec<u8>)> = Vec::new();
+    let mut directory = verify::Cold::new(Directory(sim.clone()));
+    let mut stored = |path: TilePath| {
+        let stored = directory.read(&path.path(), usize::MAX).expect("readable");
+        stored.unwrap_or_else(|| panic!("{} is missing", path.path()))
+    };
     for number in 0..size.0.div_ceil(256) {
         let path = TilePath { kind: TileKind::Entries, number, width: width_in(size, 0, number) };
-        let bundle = sim.read(&format!("log/{}", path.path())).unwrap_or_else(|_| panic!("{} is missing", path.path()));
+        let bundle = stored(path);
         let bundle = agent_evidence::tiles::entries(&bundle, path.width).expect("a whole bundle");
         for entry in bundle {
             let mut full = Vec::new();
@@ -170,8 +187,7 @@ fn check_directory(sim: &SimDisk) -> Vec<Vec<u8>> {
         tiles.push((path, view.hashes.as_flattened().to_vec()));
     }
     for (path, hashes) in tiles {
-        let stored = sim.read(&format!("log/{}", path.path())).unwrap_or_else(|_| panic!("{} is missing", path.path()));
-        assert_eq!(stored, hashes, "{}", path.path());
+        assert_eq!(stored(path), hashes, "{}", path.path());
     }
     check_chains(&entries);
     entries
@@ -179,12 +195,6 @@ fn check_directory(sim: &SimDisk) -> Vec<Vec<u8>> {
 
 /// What the verifier of the product says of everything that is the log's own work.
 fn check_verdict(sim: &SimDisk) {
-    struct Directory(SimDisk);
-    impl Source for Directory {
-        fn read(&mut self, path: &str, _bytes_max: usize) -> Result<Option<Vec<u8>>, SourceError> {
-            Ok(Disk::read(&self.0, &format!("log/{path}")).ok())
-        }
-    }
     let report = verify::verify(&mut Directory(sim.clone()), None, verify::Options::default()).expect("a log");
     assert_eq!(report.findings.len() as u64, report.findings_total, "every finding is looked at");
     for finding in &report.findings {
@@ -354,6 +364,8 @@ fn a_scripted_run_passes_every_check_a_public_reader_can_make() {
     assert_eq!(entries.len() as u64, told.sealed);
     assert!(sim.trace().iter().any(|(_, path)| path == "wal/spare"), "a segment was recycled");
     assert!(entries.len() > 300, "more than one bundle");
+    assert_eq!(sim.files("log/packed/"), ["log/packed/000"]);
+    assert!(sim.read("log/tile/entries/000").is_err() && sim.read("log/tile/0/000").is_err(), "only packed");
     let kept = sim.files("wal/").len();
     assert!(kept <= 4, "the write-ahead log is short: {kept} segments");
     check_after(&sim.after_power_cut(Survival::None), &told);
@@ -586,11 +598,19 @@ fn a_store_that_was_changed_is_refused_with_the_reason() {
     assert!(matches!(fault(&sim), EvidenceFault::Head(HeadFault::Ahead { durable: 0, .. })));
 
     let sim = whole.after_kill();
-    sim.lose("log/tile/0/000");
+    sim.lose("log/packed/000");
     assert!(matches!(fault(&sim), EvidenceFault::Tile { .. }));
 
     let sim = whole.after_kill();
-    sim.flip("log/tile/0/000", 100);
+    sim.flip("log/packed/000", 5000);
+    assert!(matches!(fault(&sim), EvidenceFault::Tile { .. }));
+
+    let sim = whole.after_kill();
+    sim.lose("log/tile/0/001");
+    assert!(matches!(fault(&sim), EvidenceFault::Tile { .. }));
+
+    let sim = whole.after_kill();
+    sim.flip("log/tile/0/001", 100);
     assert!(matches!(fault(&sim), EvidenceFault::Root { .. } | EvidenceFault::Leaf { .. }));
 
     let sim = whole.after_kill();
@@ -886,4 +906,63 @@ fn after_a_failed_sync_everything_is_refused() {
     assert!(matches!(log.append(&draft(None, control(1))).err(), Some(LogError::Disk(DurableError::Poisoned { .. }))));
     assert!(matches!(log.commit().err(), Some(LogError::Disk(DurableError::Poisoned { .. }))));
     assert!(matches!(log.seal(now(3)).err(), Some(LogError::Disk(DurableError::Poisoned { .. }))));
+}
+
+#[test]
+fn a_damaged_bundle_is_evidence_and_never_packed() {
+    for (path, offset) in [("log/tile/entries/000", 300), ("log/tile/0/000", 5)] {
+        let sim = SimDisk::default();
+        let mut log = create(&sim).expect("create");
+        for _ in 0..270 {
+            log.append(&draft(None, act())).expect("append");
+        }
+        log.commit().map(drop).expect("commit");
+        sim.flip(path, offset);
+        log.append(&draft(None, act())).expect("append");
+        log.seal(now(3)).expect("seal");
+        log.pack().expect("pack");
+        assert!(sim.files("log/packed/").is_empty());
+        assert!(sim.read("log/tile/entries/000").is_ok() && sim.read("log/tile/0/000").is_ok());
+    }
+}
+
+#[test]
+fn plain_files_that_differ_from_a_segment_are_kept_at_the_next_start() {
+    let sim = SimDisk::default();
+    let mut told = Told::default();
+    script(&sim, &mut told).expect("nothing fails");
+    let (bundle, _) = {
+        let segment = packed::Segment::parse(sim.read("log/packed/000").expect("packed")).expect("a segment");
+        let unpacked = segment.bundle(0).expect("whole").expect("one block");
+        (unpacked.bundle, unpacked.leaves)
+    };
+    sim.put("log/tile/entries/000", &bundle);
+    let (mut log, _) = open(&sim).expect("open");
+    log.pack().expect("pack");
+    drop(log);
+    assert!(sim.read("log/tile/entries/000").is_err(), "the same bytes are needed once");
+    let mut edited = bundle;
+    edited[77] ^= 1;
+    sim.put("log/tile/entries/000", &edited);
+    let (mut log, _) = open(&sim).expect("open");
+    log.pack().expect("pack");
+    assert_eq!(sim.read("log/tile/entries/000").expect("kept"), edited);
+}
+
+#[test]
+fn packing_waits_while_the_disk_is_full_and_spends_no_reserve() {
+    let sim = SimDisk::default();
+    let mut log = create(&sim).expect("create");
+    for _ in 0..300 {
+        log.append(&draft(None, act())).expect("append");
+    }
+    log.seal(now(3)).expect("seal");
+    assert!(sim.files("log/packed/").is_empty(), "begun, not done");
+    sim.set_no_space(true);
+    assert!(matches!(log.pack(), Err(LogError::Full(_))));
+    assert!(!log.is_full() && sim.files("tmp/").is_empty());
+    sim.set_no_space(false);
+    log.pack().expect("pack");
+    assert_eq!(sim.files("log/packed/"), ["log/packed/000"]);
+    check_directory(&sim);
 }

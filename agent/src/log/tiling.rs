@@ -10,6 +10,7 @@ use agent_evidence::record::{LeafHash, RootHash, TreeSize};
 use agent_evidence::tiles::{self, TileKind, TilePath};
 use agent_evidence::tree::{self, NodeHash, TILE_HEIGHT, TILE_WIDTH, Tree, TreeError};
 
+use super::cold::ColdCache;
 use super::disk::Disk;
 use super::durable::{Durable, DurableError};
 
@@ -28,6 +29,13 @@ pub(super) enum RestoreError {
     Tree(#[from] TreeError),
     #[error("{path} is missing or not whole")]
     Tile { path: String },
+}
+
+/// Holds a bundle that was read, and what makes the next one cheaper.
+#[derive(Default)]
+pub(super) struct Buffer {
+    bytes: Vec<u8>,
+    cold: ColdCache,
 }
 
 /// The tree and what of it is not on disk yet.
@@ -67,12 +75,13 @@ impl Tiling {
 
     /// Continues the tree of `size` entries, a multiple of 256, from full tiles only: those are durable.
     pub(super) fn restore<D: Disk>(disk: &mut Durable<D>, size: u64) -> Result<Self, RestoreError> {
+        let mut cold = ColdCache::default();
         let tree = Tree::restore(TreeSize(size), |level, number, width| {
             // Each hash of an incomplete tile stands above a full tile of the level below.
             let below =
                 level.checked_sub(1).ok_or(RestoreError::Tree(TreeError::TileMissing { level, tile: number }))?;
             let first = number << TILE_HEIGHT;
-            (first..first + width as u64).map(|number| full_tile_root(disk, below, number)).collect()
+            (first..first + width as u64).map(|number| full_tile_root(disk, &mut cold, below, number)).collect()
         })?;
         Ok(Self::with(tree, size))
     }
@@ -227,14 +236,19 @@ impl Tiling {
         &'a self,
         disk: &mut Durable<D>,
         number: u64,
-        buffer: &'a mut Vec<u8>,
+        buffer: &'a mut Buffer,
     ) -> Result<Option<(&'a [u8], u64)>, DurableError> {
         let first = number * WIDTH;
         if first < self.first {
             let path = in_log(TilePath { kind: TileKind::Entries, number, width: FULL });
-            let Some(bytes) = disk.read(&path)? else { return Ok(None) };
-            *buffer = bytes;
-            return Ok(Some((buffer, first + WIDTH)));
+            buffer.bytes = match disk.read(&path)? {
+                Some(bytes) => bytes,
+                None => match buffer.cold.bundle(disk, number)? {
+                    Some(unpacked) => unpacked.bundle,
+                    None => return Ok(None),
+                },
+            };
+            return Ok(Some((&buffer.bytes, first + WIDTH)));
         }
         Ok(self.in_tail(number).map(|range| (&self.tail[range], (first + WIDTH).min(self.size()))))
     }
@@ -252,17 +266,34 @@ impl Tiling {
 
 /// The leaf hashes of a full tile of level 0.
 pub(super) fn leaf_hashes<D: Disk>(disk: &mut Durable<D>, number: u64) -> Result<Vec<NodeHash>, RestoreError> {
-    full_tile(disk, 0, number)
+    full_tile(disk, &mut ColdCache::default(), 0, number)
 }
 
-fn full_tile_root<D: Disk>(disk: &mut Durable<D>, level: u32, number: u64) -> Result<NodeHash, RestoreError> {
-    let hashes = full_tile(disk, level, number)?;
+fn full_tile_root<D: Disk>(
+    disk: &mut Durable<D>,
+    cold: &mut ColdCache,
+    level: u32,
+    number: u64,
+) -> Result<NodeHash, RestoreError> {
+    let hashes = full_tile(disk, cold, level, number)?;
     tree::fold_tile(&hashes).ok_or(RestoreError::Tree(TreeError::TileMissing { level, tile: number }))
 }
 
-fn full_tile<D: Disk>(disk: &mut Durable<D>, level: u32, number: u64) -> Result<Vec<NodeHash>, RestoreError> {
+fn full_tile<D: Disk>(
+    disk: &mut Durable<D>,
+    cold: &mut ColdCache,
+    level: u32,
+    number: u64,
+) -> Result<Vec<NodeHash>, RestoreError> {
     let path = in_log(TilePath { kind: TileKind::Hashes { level }, number, width: FULL });
-    let bytes = disk.read(&path)?.unwrap_or_default();
+    let bytes = match disk.read(&path)? {
+        Some(bytes) => bytes,
+        None if level == 0 => match cold.bundle(disk, number)? {
+            Some(unpacked) => return Ok(unpacked.leaves),
+            None => Vec::new(),
+        },
+        None => Vec::new(),
+    };
     tiles::hashes(&bytes, FULL).map_err(|_size| RestoreError::Tile { path })
 }
 
@@ -279,6 +310,7 @@ fn place_partial<D: Disk>(
     Ok(())
 }
 
-fn in_log(path: TilePath) -> String {
+/// The path of a tile in the state directory.
+pub(super) fn in_log(path: TilePath) -> String {
     format!("{DIR}/{}", path.path())
 }
