@@ -1,11 +1,11 @@
 //! `kill -9` of the daemon at any moment: nothing shown is lost, nothing captured is lost, and the log says what happened.
 
-use std::collections::BTreeSet;
-use std::path::Path;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result, bail, ensure};
 use tests::{DEADLINE, Entry, Host, Random, program, until};
 
 /// Kills in one test. Each restart takes about a second.
@@ -106,6 +106,106 @@ fn what_happened_while_the_daemon_was_down_is_in_the_log() -> Result<()> {
     let numbers: Vec<_> = entries.iter().filter_map(Entry::kernel).collect();
     let distinct: BTreeSet<_> = numbers.iter().collect();
     assert_eq!(numbers.len(), distinct.len(), "a kernel number is in the log twice");
+    daemon.stop()?;
+    host.assert_verifies()
+}
+
+/// The one directory below the pins: a set of the kernel side's objects.
+fn pinned_set(host: &Host) -> Result<PathBuf> {
+    let sets: Vec<PathBuf> = std::fs::read_dir(host.pins())
+        .context("cannot list the pins")?
+        .map(|entry| entry.map(|entry| entry.path()))
+        .collect::<std::io::Result<_>>()
+        .context("cannot list the pins")?;
+    match sets.as_slice() {
+        [set] => Ok(set.clone()),
+        _ => bail!("one pinned set expected: {sets:?}"),
+    }
+}
+
+/// Kernel numbers that gaps of this cause take away, by the capture they are of.
+fn taken_away(entries: &[Entry], cause: &str) -> BTreeMap<String, u64> {
+    let mut counts = BTreeMap::new();
+    for entry in entries.iter().filter(|entry| entry.body_text("cause") == Some(cause)) {
+        if let (Some(gap), Some(capture)) = (entry.gap(), entry.body_text("capture_id")) {
+            *counts.entry(capture.to_owned()).or_default() += gap.count;
+        }
+    }
+    counts
+}
+
+fn captures(entries: &[Entry]) -> Vec<String> {
+    let armed = entries.iter().filter(|entry| entry.kind() == "armed");
+    armed.filter_map(|entry| entry.body_text("capture_id")).map(str::to_owned).collect()
+}
+
+#[test]
+fn unread_events_of_a_replaced_kernel_side_are_a_gap_with_their_numbers() -> Result<()> {
+    let host = Host::new()?;
+    let daemon = host.start()?;
+    host.trust()?;
+    let go = host.open_directory("files")?.join("go");
+    let script = format!(
+        "while [ ! -e {go} ]; do /bin/true; done; {} 50 /bin/true",
+        program("act-execs").display(),
+        go = go.display()
+    );
+    let mut workload = begin(&host, Path::new("/bin/sh"), &["-c", &script])?;
+    until("the workload runs in its session", || {
+        Ok(host.entries()?.iter().any(|entry| entry.kind() == "exec" && entry.session().is_some()).then_some(()))
+    })?;
+    daemon.kill()?;
+    std::fs::write(&go, "").context("cannot write the file that starts the workload")?;
+    workload.wait().context("cannot wait for the workload")?;
+    // What an upgrade finds: a set that another object made. Only the digest in its name says which object that was.
+    let set = pinned_set(&host)?;
+    let name = set.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+    let (version, _) = name.split_once('-').context("a version and a digest")?;
+    let other = host.pins().join(format!("{version}-0123456789abcdef"));
+    std::fs::rename(&set, other).context("cannot rename the pinned set")?;
+
+    let daemon = host.start()?;
+    let entries = until("the new capture is armed", || {
+        let entries = host.entries()?;
+        Ok((captures(&entries).len() == 2).then_some(entries))
+    })?;
+    let captures = captures(&entries);
+    let [old, new] = captures.as_slice() else { bail!("two captures expected: {captures:?}") };
+    assert_ne!(old, new);
+    let lost = taken_away(&entries, "not_observed");
+    // Fifty processes begin, execute and end while nobody reads.
+    assert!(lost.get(old).is_some_and(|count| *count >= 150), "{lost:?} of {old}");
+    assert!(!lost.contains_key(new), "{lost:?}");
+    assert!(taken_away(&entries, "unexplained").is_empty());
+    daemon.stop()?;
+    host.assert_verifies()
+}
+
+#[test]
+fn a_fresh_log_beside_a_running_capture_says_which_numbers_it_cannot_know() -> Result<()> {
+    let host = Host::new()?;
+    let daemon = host.start()?;
+    let session = host.run_in_session(&program("act-execs"), &["20", "/bin/true"])?;
+    host.entries_after_session(&session)?;
+    daemon.kill()?;
+    // The log is gone, the kernel side is not.
+    std::fs::rename(host.state(), host.path("state-before")).context("cannot move the state away")?;
+
+    let daemon = host.start()?;
+    host.trust()?;
+    let session = host.run_in_session(&program("act-execs"), &["20", "/bin/true"])?;
+    let entries = host.entries_after_session(&session)?;
+    let lost = taken_away(&entries, "not_observed");
+    assert!(lost.values().sum::<u64>() >= 60, "what the first log holds is not observed by this one: {lost:?}");
+    assert!(taken_away(&entries, "unexplained").is_empty());
+    let issued = entries
+        .iter()
+        .find(|entry| entry.kind() == "issued" && entry.body_text("id") == Some(session.id.as_str()))
+        .context("the session has an issued entry")?
+        .index()?;
+    let execs = entries.iter().filter(|entry| entry.kind() == "exec" && entry.session() == Some(issued));
+    // The program itself, and what it starts.
+    assert_eq!(execs.count(), 21);
     daemon.stop()?;
     host.assert_verifies()
 }
