@@ -75,6 +75,23 @@ impl Checkpoint {
         Ok(Self { origin, size: TreeSize(size), root: RootHash(root) })
     }
 
+    /// Reads a signed checkpoint of any log: with extension lines, which say nothing to this program, after the root.
+    /// For witnesses, which serve other logs too. Its signatures are not verified.
+    ///
+    /// # Errors
+    /// [`CheckpointError`].
+    pub fn parse_any(bytes: &[u8]) -> Result<(Self, Note), CheckpointError> {
+        let note = Note::parse(bytes).map_err(CheckpointError::Note)?;
+        let own = note.text.match_indices('\n').nth(2).map_or(note.text.len(), |(at, _)| at + 1);
+        let (text, extensions) = note.text.split_at_checked(own).unwrap_or((&note.text, ""));
+        let checkpoint = Self::parse_text(text)?;
+        // C2SP tlog-checkpoint: extension lines are not empty. The note's text ends with a line feed.
+        if extensions.starts_with('\n') || extensions.contains("\n\n") {
+            return Err(CheckpointError::Line { line: 4, expected: "extension lines that are not empty" });
+        }
+        Ok((checkpoint, note))
+    }
+
     /// Reads a signed checkpoint. Its signatures are not verified: see [`Note::signed_by`].
     ///
     /// # Errors

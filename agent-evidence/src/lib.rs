@@ -9,6 +9,9 @@
 //! | [`chain`] | running hashes of sessions and of the control chain |
 //! | [`tree`], [`tiles`], [`packed`] | RFC 6962 tree and proofs; C2SP tiles and bundles; many bundles in one compressed file |
 //! | [`note`], [`checkpoint`], [`epoch`] | C2SP signed notes and checkpoints; the statement that begins an epoch |
+//! | [`cosignature`], [`policy`], [`proof`] | C2SP cosignatures of witnesses, policies of quorums, and proofs of single entries |
+//! | [`mod@prove`] | proofs made from a log's tiles |
+//! | [`witness`] | the protocol of witnesses, without the network |
 //! | [`verify`], [`trust`] | from a whole log and a trust file to a report |
 //!
 //! The feature `cli` adds `command`, the one module that reads files, and the program `affiant-verify`.
@@ -21,13 +24,18 @@ pub mod chain;
 pub mod checkpoint;
 #[cfg(feature = "cli")]
 pub mod command;
+pub mod cosignature;
 pub mod epoch;
 #[cfg(any(test, feature = "fixture"))]
 pub mod fixture;
 pub mod note;
 pub mod packed;
+pub mod policy;
+pub mod proof;
+pub mod prove;
 pub mod record;
 pub mod tiles;
 pub mod tree;
 pub mod trust;
 pub mod verify;
+pub mod witness;

@@ -210,6 +210,32 @@ pub struct SignatureLine {
     pub signature: Vec<u8>,
 }
 
+impl SignatureLine {
+    /// Reads one line, without its line feed.
+    ///
+    /// # Errors
+    /// [`NoteError::SignatureLine`], as line 0.
+    pub fn parse(line: &str) -> Result<Self, NoteError> {
+        let parts = || -> Option<Self> {
+            let (name, blob) = line.strip_prefix(LINE_START)?.split_once(' ')?;
+            let name = KeyName::new(name).ok()?;
+            let bytes = STANDARD.decode(blob).ok()?;
+            let (id, signature) = bytes.split_first_chunk::<4>()?;
+            (!signature.is_empty()).then(|| Self { name, id: *id, signature: signature.to_vec() })
+        };
+        parts().ok_or(NoteError::SignatureLine { line: 0 })
+    }
+}
+
+/// The line as notes have it, without its line feed.
+impl std::fmt::Display for SignatureLine {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let mut blob = self.id.to_vec();
+        blob.extend_from_slice(&self.signature);
+        write!(out, "{LINE_START}{} {}", self.name.0, STANDARD.encode(blob))
+    }
+}
+
 /// A note that was read; its signatures are not verified yet.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Note {
@@ -247,17 +273,20 @@ impl Note {
             if number >= SIGNATURES_MAX {
                 return Err(NoteError::SignatureCount { seen: number + 1 });
             }
-            signatures.push(Self::signature_line(line).ok_or(NoteError::SignatureLine { line: number })?);
+            signatures
+                .push(SignatureLine::parse(line).map_err(|_malformed| NoteError::SignatureLine { line: number })?);
         }
         Ok(Self { text: text.to_owned(), signatures })
     }
 
-    fn signature_line(line: &str) -> Option<SignatureLine> {
-        let (name, blob) = line.strip_prefix(LINE_START)?.split_once(' ')?;
-        let name = KeyName::new(name).ok()?;
-        let bytes = STANDARD.decode(blob).ok()?;
-        let (id, signature) = bytes.split_first_chunk::<4>()?;
-        (!signature.is_empty()).then(|| SignatureLine { name, id: *id, signature: signature.to_vec() })
+    /// The bytes of the note: what [`Note::parse`] reads.
+    #[must_use]
+    pub fn to_text(&self) -> String {
+        let mut note = format!("{}\n", self.text);
+        for line in &self.signatures {
+            note.push_str(&format!("{line}\n"));
+        }
+        note
     }
 
     /// Whether `key` signed this note: `Ok(false)` when no line carries its name and id.

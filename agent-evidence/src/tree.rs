@@ -295,6 +295,14 @@ fn range_hash(source: &impl Subtrees, first: u64, past: u64) -> Result<NodeHash,
     Ok(parts.fold(last, |right, left| node_hash(&left, &right)))
 }
 
+/// The root hash of the first `size` leaves (RFC 6962, section 2.1).
+///
+/// # Errors
+/// What `source` answers.
+pub fn root_of(source: &impl Subtrees, size: TreeSize) -> Result<RootHash, TreeError> {
+    range_hash(source, 0, size.0).map(RootHash)
+}
+
 /// Makes the inclusion proof of `index` in a tree of `size` (RFC 6962, section 2.1.1), leaf sibling first.
 ///
 /// # Errors

@@ -14,7 +14,8 @@ use crate::workspace::Workspace;
 
 /// What the verifier must never depend on, directly or not: it has to build and run on an auditor's machine.
 const NOT_FOR_EVIDENCE: &[&str] = &["aya", "aya-obj", "tokio", "tss-esapi", "tss-esapi-sys"];
-/// Two versions of one of these would mean two implementations of what the evidence rests on.
+/// Two versions of one of these in what ships would mean two implementations of what the evidence rests on. What only tests use
+/// may have its own: an independent implementation to compare with is worth having because it shares nothing.
 const ONE_VERSION: &[&str] = &["curve25519-dalek", "digest", "ed25519", "ed25519-dalek", "sha2", "signature"];
 /// The only source of code besides this repository.
 const REGISTRY: &str = "registry+https://github.com/rust-lang/crates.io-index";
@@ -33,6 +34,8 @@ const LICENSES: &[&str] = &[
     "Unlicense",
     "Zlib",
 ];
+/// What ships, with everything it leads to.
+const SHIPPED: &[&str] = &["agent", "agent-evidence"];
 /// Our own crate whose license adds the GPL, which the kernel asks of programs that call its GPL-only functions.
 const EBPF_PACKAGE: &str = "agent-ebpf";
 
@@ -46,13 +49,13 @@ pub(crate) fn complaints(workspace: &Workspace) -> Result<Vec<String>> {
 
 fn check(metadata: &Value) -> Result<Vec<String>> {
     let mut found = Vec::new();
-    let mut versions: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
+    let mut identities: BTreeMap<&str, (&str, &str)> = BTreeMap::new();
     let mut names: BTreeMap<&str, &str> = BTreeMap::new();
     for package in list(metadata, "packages")? {
         let name = text(package, "name")?;
         let version = text(package, "version")?;
         names.insert(text(package, "id")?, name);
-        versions.entry(name).or_default().insert(version);
+        identities.insert(text(package, "id")?, (name, version));
         let source = package.get("source").and_then(Value::as_str);
         if source.is_some_and(|source| source != REGISTRY) {
             found.push(format!("{name} {version} comes from {}", source.unwrap_or_default()));
@@ -62,21 +65,29 @@ fn check(metadata: &Value) -> Result<Vec<String>> {
             found.push(format!("{name} {version} has license {license:?}, which is not on the list"));
         }
     }
+    let mut versions: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
+    for package in SHIPPED {
+        for id in reachable(metadata, &names, package)? {
+            if let Some((name, version)) = identities.get(id) {
+                versions.entry(name).or_default().insert(version);
+            }
+        }
+    }
     for name in ONE_VERSION {
         if let Some(several) = versions.get(name).filter(|versions| versions.len() > 1) {
             let several: Vec<&str> = several.iter().copied().collect();
             found.push(format!("{name} is here in {} versions: {}", several.len(), several.join(", ")));
         }
     }
-    for name in reachable(metadata, &names, "agent-evidence")? {
-        if NOT_FOR_EVIDENCE.contains(&name) {
+    for id in reachable(metadata, &names, "agent-evidence")? {
+        if let Some(name) = names.get(id).filter(|name| NOT_FOR_EVIDENCE.contains(name)) {
             found.push(format!("agent-evidence depends on {name}"));
         }
     }
     Ok(found)
 }
 
-/// Names of everything that a package's normal and build dependencies lead to.
+/// Ids of everything that a package's normal and build dependencies lead to.
 fn reachable<'a>(metadata: &'a Value, names: &BTreeMap<&'a str, &'a str>, from: &str) -> Result<BTreeSet<&'a str>> {
     let resolve = metadata.get("resolve").context("cargo metadata has no resolve")?;
     let mut edges: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
@@ -92,7 +103,7 @@ fn reachable<'a>(metadata: &'a Value, names: &BTreeMap<&'a str, &'a str>, from: 
         }
         edges.insert(text(node, "id")?, targets);
     }
-    let mut open: Vec<&str> = names.iter().filter(|(_, name)| **name == from).map(|(id, _)| *id).collect();
+    let mut open: Vec<&'a str> = names.iter().filter(|(_, name)| **name == from).map(|(id, _)| *id).collect();
     if open.is_empty() {
         bail!("there is no package {from}");
     }
@@ -102,7 +113,7 @@ fn reachable<'a>(metadata: &'a Value, names: &BTreeMap<&'a str, &'a str>, from: 
             open.extend(edges.get(id).into_iter().flatten());
         }
     }
-    Ok(seen.into_iter().filter_map(|id| names.get(id).copied()).collect())
+    Ok(seen)
 }
 
 /// Understands the expressions the registry has: `A OR B`, `A AND B`, `A/B`, and parentheses around an `OR`.
@@ -163,6 +174,7 @@ mod tests {
     fn each_broken_rule_is_named() {
         let metadata = json!({
             "packages": [
+                package("agent", "0.1.0", None, "MIT OR Apache-2.0"),
                 package("agent-evidence", "0.1.0", None, "MIT OR Apache-2.0"),
                 package("middle", "1.0.0", Some(REGISTRY), "MIT"),
                 package("tokio", "1.0.0", Some(REGISTRY), "MIT"),
@@ -172,7 +184,8 @@ mod tests {
                 package("copyleft", "1.0.0", Some(REGISTRY), "GPL-3.0-only"),
             ],
             "resolve": { "nodes": [
-                node("agent-evidence 0.1.0", &[("middle 1.0.0", Value::Null)]),
+                node("agent 0.1.0", &[("agent-evidence 0.1.0", Value::Null), ("sha2 0.11.0", Value::Null)]),
+                node("agent-evidence 0.1.0", &[("middle 1.0.0", Value::Null), ("sha2 0.10.0", Value::Null)]),
                 node("middle 1.0.0", &[("tokio 1.0.0", Value::Null)]),
                 node("tokio 1.0.0", &[]),
             ] },
@@ -192,11 +205,15 @@ mod tests {
     fn what_only_tests_use_is_not_a_dependency_of_the_verifier() {
         let metadata = json!({
             "packages": [
+                package("agent", "0.1.0", None, "MIT OR Apache-2.0"),
                 package("agent-evidence", "0.1.0", None, "MIT OR Apache-2.0"),
                 package("tokio", "1.0.0", Some(REGISTRY), "MIT"),
+                package("sha2", "0.10.0", Some(REGISTRY), "MIT"),
+                package("sha2", "0.11.0", Some(REGISTRY), "MIT"),
             ],
             "resolve": { "nodes": [
-                node("agent-evidence 0.1.0", &[("tokio 1.0.0", json!("dev"))]),
+                node("agent 0.1.0", &[("sha2 0.11.0", Value::Null)]),
+                node("agent-evidence 0.1.0", &[("tokio 1.0.0", json!("dev")), ("sha2 0.10.0", json!("dev"))]),
                 node("tokio 1.0.0", &[]),
             ] },
         });
