@@ -4,7 +4,7 @@
 Written from docs/FORMAT.md with nothing but the Python standard library (3.11 or later), so that the
 specification and not one program defines the format. It shares no code with affiant-verify.
 
-    verify.py LOGDIR [--trust FILE] [--strict] [--json]
+    verify.py LOGDIR|FILE.evb [--trust FILE] [--strict] [--json]
     verify.py --vectors DIR
 
 Exit codes: 0 everything that the trust file requires is proved; 1 findings; 2 could not check, or nobody says
@@ -22,6 +22,7 @@ import sys
 import tomllib
 
 from reader.basics import CannotCheck, Refused, decode_base64
+from reader.bundle import Archive, BundleAudit, parse_manifest, subtrees
 from reader.packed import SEGMENT_BYTES_MAX, blocks_of, unpack
 from reader.profile import ENTRY_BYTES_MAX, U53_MAX, decode
 from reader.rules import BREAKS, CLAIMS, Audit, Outcome
@@ -404,7 +405,8 @@ class Log:
         if trust.minimum_tier != "T0":
             self.out.find("tier_too_low", f"tier T0, the trust file requires {trust.minimum_tier}")
 
-    def claims(self):
+    def unproved(self):
+        """Claims that are not proved, whatever was found."""
         unproved = {"non_equivocation", "host_state", "time_bounds"}
         if self.trust is None:
             unproved |= {"authenticity", "continuity"}
@@ -412,6 +414,13 @@ class Log:
             unproved |= {"coverage", "sessions"}
         if self.audit.overflowed or self.audit.runs == 0:
             unproved.add("coverage")
+        return unproved
+
+    def required(self):
+        return set(self.trust.required)
+
+    def claims(self):
+        unproved = self.unproved()
         if "integrity" in self.out.failed:
             unproved |= set(CLAIMS)
         claims = {}
@@ -419,12 +428,126 @@ class Log:
             claims[claim] = ("failed" if claim in self.out.failed else
                              "not proved" if claim in unproved else "proved")
         for claim in CLAIMS if self.trust and not self.out.total else ():
-            if claim in self.trust.required and claims[claim] == "not proved":
+            if claim in self.required() and claims[claim] == "not proved":
                 self.out.find("claim_not_proved", f"the trust file requires {claim}, which is not proved")
         return claims
 
 
-def check(directory, trust_path, strict):
+class Bundle(Log):
+    """An evidence bundle, and the walk over it: FORMAT.md section 17."""
+
+    def __init__(self, stream, trust, strict):
+        super().__init__(None, trust, strict)
+        self.archive = Archive(stream)
+        self.heads_left = 0
+
+    def verify(self):
+        try:
+            self.archive.open(0)
+        except Refused as why:
+            raise CannotCheck(f"not an evidence bundle: {why}") from why
+        try:
+            return self.read_through()
+        except Refused as why:
+            self.out.find("evb_malformed", str(why))
+        except OSError as error:
+            raise CannotCheck(f"cannot read the bundle: {error}") from error
+        return {claim: "failed" if claim in self.out.failed else "not proved" for claim in CLAIMS}
+
+    def read_through(self):
+        data = self.archive.exactly(self.archive.size)
+        self.archive.fill()
+        sessions, heads = parse_manifest(data)
+        note = self.archive.member(1)
+        try:
+            body, signatures = parse_note(note)
+            origin, size, root = parse_checkpoint_text(body)
+            if size > U53_MAX:
+                raise Refused("the tree size is above 2^53 - 1")
+        except Refused as why:
+            self.out.find("checkpoint_malformed", str(why))
+            return {claim: "failed" if claim in self.out.failed else "not proved" for claim in CLAIMS}
+        if heads and heads[-1] >= size:
+            raise Refused("a head is not below the checkpoint")
+        self.audit = BundleAudit(origin, self.strict, self.out, sessions)
+        roots = self.walk_bundle(size, heads)
+        self.audit.finish(size)
+        if roots[size] != root:
+            self.out.find("evb_proof_wrong", "the entries and hashes have another root hash than the checkpoint")
+        for head, remembered in (self.trust.heads if self.trust else {}).items():
+            if head not in roots:
+                self.heads_left += 1
+            elif roots[head] != remembered:
+                name = "equivocation" if head == size else "head_mismatch"
+                self.out.find(name, f"the trust file remembers another root hash at size {head}")
+        self.signatures(origin, body, signatures)
+        self.compare_with_trust(origin)
+        return self.claims()
+
+    def walk_bundle(self, size, heads):
+        """The root hashes at every size that is shown."""
+        hashes = self.archive.member(2)
+        if len(hashes) % 32:
+            raise Refused("not a whole number of hashes")
+        given = (hashes[at:at + 32] for at in range(0, len(hashes), 32))
+        peaks, at, roots = [], 0, {0: hashlib.sha256(b"").digest()}
+        stops = sorted({*heads, size})
+
+        def push(height, value):
+            nonlocal at
+            at += 1 << height
+            while peaks and peaks[-1][0] == height:
+                height, value = height + 1, node_hash(peaks.pop()[1], value)
+            peaks.append((height, value))
+            if at == stops[0]:
+                root = value = peaks[-1][1]
+                for _, peak in reversed(peaks[:-1]):
+                    root = node_hash(peak, root)
+                roots[stops.pop(0)] = root
+
+        def withheld(past):
+            while at < past:
+                for height in subtrees(at, min(past, stops[0])):
+                    value = next(given, None)
+                    if value is None:
+                        raise Refused("too few hashes")
+                    push(height, value)
+
+        previous, count = (-1, bytes(32)), 0
+        for line in self.archive.lines():
+            entry = decode(line)
+            index = entry["i"]
+            if not at <= index < size:
+                raise Refused(f"entry {index} stands where it cannot")
+            if count == 0 and index != 0:
+                self.out.find("genesis_missing", "entry 0 is not in the bundle")
+            withheld(index)
+            leaf = leaf_hash(line)
+            if index == 0:
+                self.genesis = leaf
+            self.audit.disclosed(entry, leaf, previous[1] if previous[0] + 1 == index else None)
+            push(0, leaf)
+            previous, count = (index, leaf), count + 1
+        withheld(size)
+        if next(given, None) is not None:
+            raise Refused("too many hashes")
+        if count == 0:
+            self.out.find("genesis_missing", "the bundle holds no entry")
+        return roots
+
+    def unproved(self):
+        unproved = super().unproved() | {"coverage"}
+        if self.heads_left:
+            unproved.add("continuity")
+        if not self.audit.proves_sessions():
+            unproved.add("sessions")
+        return unproved
+
+    def required(self):
+        return super().required() - {"coverage"}
+
+
+def check(place, trust_path, strict):
     """(exit code, claims, outcome or None, why it could not be checked or None)"""
     outcome = None
     try:
@@ -434,12 +557,17 @@ def check(directory, trust_path, strict):
             if data is None:
                 raise CannotCheck("there is no trust file")
             trust = Trust(data)
-        log = Log(directory, trust, strict)
-        claims = log.verify()
+        if os.path.isfile(place):
+            with open(place, "rb") as stream:
+                log = Bundle(stream, trust, strict)
+                claims = log.verify()
+        else:
+            log = Log(place, trust, strict)
+            claims = log.verify()
         outcome = log.out
     except Refused as why:
         return 2, {}, None, f"trust file: {why}"
-    except CannotCheck as why:
+    except (CannotCheck, OSError) as why:
         return 2, {}, None, str(why)
     code = 1 if outcome.total else (0 if trust is not None else 2)
     return code, claims, outcome, None
@@ -476,7 +604,7 @@ def show(result, as_json):
 
 
 def run_vectors(directory):
-    """Each directory with an `expected.json` holds `log/`, perhaps `trust.toml`, and what must come out."""
+    """Each directory with an `expected.json` holds `log/` or `bundle.evb`, perhaps `trust.toml`, and what must come out."""
     passed = failed = 0
     try:
         names = sorted(os.listdir(directory))
@@ -517,7 +645,9 @@ def run_vector(place):
     except (Refused, ValueError, TypeError, KeyError, RecursionError) as error:
         return f"no usable expected.json: {error}"
     trust_path = os.path.join(place, "trust.toml")
-    result = check(os.path.join(place, "log"), trust_path if os.path.lexists(trust_path) else None, strict)
+    bundle = os.path.join(place, "bundle.evb")
+    held = bundle if os.path.lexists(bundle) else os.path.join(place, "log")
+    result = check(held, trust_path if os.path.lexists(trust_path) else None, strict)
     seen = [(name, index) for name, index, _ in result[2].findings] if result[2] else []
     # Readers may find things in another order, but not other things.
     if result[0] == code and sorted(seen, key=repr) == sorted(wanted, key=repr):
@@ -548,7 +678,7 @@ def main(arguments):
     if vectors is not None and not places:
         return run_vectors(vectors)
     if len(places) != 1 or places[0].startswith("-"):
-        print("usage: verify.py LOGDIR [--trust FILE] [--strict] [--json] | verify.py --vectors DIR", file=sys.stderr)
+        print("usage: verify.py LOGDIR|FILE.evb [--trust FILE] [--strict] [--json] | verify.py --vectors DIR", file=sys.stderr)
         return 2
     result = check(places[0], trust_path, strict)
     show(result, as_json)

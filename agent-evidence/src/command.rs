@@ -8,7 +8,7 @@ use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 
 use crate::trust::{TRUST_BYTES_MAX, Trust};
-use crate::verify::{Options, Report, Source, SourceError, VerifyError, verify};
+use crate::verify::{Options, Report, Source, SourceError, VerifyError, verify, verify_bundle};
 
 /// Exit code when nothing could be checked.
 pub const COULD_NOT_CHECK: u8 = 2;
@@ -18,7 +18,7 @@ pub const COULD_NOT_CHECK: u8 = 2;
 #[non_exhaustive]
 pub enum CommandError {
     /// The log's directory is not there, or not a directory.
-    #[error("{path} is not a directory with a log")]
+    #[error("{path} is neither a directory with a log nor an evidence bundle")]
     NoDirectory {
         /// The directory.
         path: PathBuf,
@@ -137,4 +137,22 @@ pub fn verify_directory(log: &Path, trust: Option<&Path>, options: Options) -> R
     let trust = trust.map(read_trust).transpose()?;
     let mut source = Directory::open(log)?;
     verify(&mut source, trust.as_ref(), options).map_err(|source| CommandError::Verify { path: log.to_owned(), source })
+}
+
+/// Verifies what is at this path: the log in a directory, or the evidence bundle in a file.
+///
+/// # Errors
+/// As [`verify_directory`].
+pub fn verify_path(path: &Path, trust: Option<&Path>, options: Options) -> Result<Report, CommandError> {
+    if !fs::metadata(path).is_ok_and(|metadata| metadata.is_file()) {
+        return verify_directory(path, trust, options);
+    }
+    let trust = trust.map(read_trust).transpose()?;
+    let failed = |source: VerifyError| CommandError::Verify { path: path.to_owned(), source };
+    let unreadable = |error: io::Error| {
+        failed(VerifyError::Source(SourceError { path: "the bundle".to_owned(), reason: error.to_string() }))
+    };
+    let file = File::open(path).map_err(unreadable)?;
+    // What was a file a moment ago may have become a pipe, which is read to its end all the same.
+    verify_bundle(file, trust.as_ref(), options).map_err(failed)
 }

@@ -2,12 +2,14 @@
 //! randomness is missing, so that the same calls give the same bytes.
 
 use std::collections::{BTreeMap, HashMap};
+use std::io;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use ed25519_dalek::{Signer as _, SigningKey};
 use sha2::{Digest as _, Sha256};
 
+use crate::bundle::{self, Disclosed, Manifest, Selected, Selection};
 use crate::chain;
 use crate::checkpoint::{Checkpoint, EPOCH_SUFFIX};
 use crate::epoch::EpochStatement;
@@ -19,7 +21,7 @@ use crate::record::{
     Succession, Text, TreeSize, WallTime, Workload, WorkloadKind,
 };
 use crate::tiles::{self, TileKind, TilePath};
-use crate::tree::{NodeHash, TILE_WIDTH, TileView, Tree, leaf_hash};
+use crate::tree::{NodeHash, Subtrees, TILE_WIDTH, TileView, Tree, TreeError, fold_tile, leaf_hash};
 use crate::trust::{Head, Trust};
 use crate::verify::{Claim, Source, SourceError};
 
@@ -394,6 +396,53 @@ impl Builder {
         Ok(Files(files))
     }
 
+    /// The entries that a bundle of the sessions with these ids holds.
+    ///
+    /// # Errors
+    /// An entry that cannot be read, or an id without a session.
+    pub fn selected(&self, ids: &[&str]) -> Result<Selected, String> {
+        let mut selection = Selection::new(ids.iter().map(|id| id.as_bytes().to_vec()));
+        for entry in &self.entries {
+            selection.entry(&record::decode(entry).map_err(|error| error.to_string())?, entry.len());
+        }
+        selection.finish().map_err(|id| format!("no session {}", String::from_utf8_lossy(&id)))
+    }
+
+    /// A bundle of these entries that shows the roots at these sizes.
+    ///
+    /// # Errors
+    /// What [`bundle::write`] answers.
+    pub fn bundle(&self, manifest: &Manifest, disclosed: &[Disclosed]) -> Result<Vec<u8>, io::Error> {
+        let failed = |error: &dyn std::error::Error| io::Error::other(error.to_string());
+        let checkpoint = self.checkpoint().map_err(|error| failed(&error))?;
+        let note = checkpoint.sign(&[&self.log_key, &self.epoch_key]);
+        let leaves = Leaves(self.entries.iter().map(|entry| leaf_hash(entry).0).collect());
+        let mut out = Vec::new();
+        bundle::write::<Failed>(
+            &mut out,
+            manifest,
+            (note.as_bytes(), checkpoint.size),
+            disclosed,
+            &leaves,
+            |index, line| {
+                let at = usize::try_from(index.0).unwrap_or(usize::MAX);
+                line.extend_from_slice(self.entries.get(at).map(Vec::as_slice).unwrap_or_default());
+                Ok(())
+            },
+        )
+        .map_err(|Failed(error)| error)?;
+        Ok(out)
+    }
+
+    /// The bundle of the sessions with these ids.
+    ///
+    /// # Errors
+    /// As [`Builder::selected`] and [`Builder::bundle`].
+    pub fn bundle_of(&self, ids: &[&str], heads: &[TreeSize]) -> Result<Vec<u8>, io::Error> {
+        let Selected { sessions, disclosed, .. } = self.selected(ids).map_err(io::Error::other)?;
+        self.bundle(&Manifest { sessions, heads: heads.to_vec() }, &disclosed)
+    }
+
     /// What a verifier would know who had seen the log as it is now.
     ///
     /// # Errors
@@ -409,6 +458,32 @@ impl Builder {
             required: vec![Claim::Integrity, Claim::Authenticity, Claim::Continuity, Claim::Coverage, Claim::Sessions],
             heads: vec![Head { size: checkpoint.size, root: checkpoint.root }],
         })
+    }
+}
+
+/// Why a bundle could not be written.
+struct Failed(io::Error);
+
+impl From<io::Error> for Failed {
+    fn from(error: io::Error) -> Self {
+        Self(error)
+    }
+}
+
+impl From<TreeError> for Failed {
+    fn from(error: TreeError) -> Self {
+        Self(io::Error::other(error))
+    }
+}
+
+/// The leaves of a small tree.
+struct Leaves(Vec<NodeHash>);
+
+impl Subtrees for Leaves {
+    fn subtree(&self, height: u32, number: u64) -> Result<NodeHash, TreeError> {
+        let missing = || TreeError::TileMissing { level: height, tile: number };
+        let first = usize::try_from(number << height).map_err(|_too_large| missing())?;
+        self.0.get(first..first + (1 << height)).and_then(fold_tile).ok_or_else(missing)
     }
 }
 

@@ -12,6 +12,7 @@
 //! | [`cosignature`], [`policy`], [`proof`] | C2SP cosignatures of witnesses, policies of quorums, and proofs of single entries |
 //! | [`mod@prove`] | proofs made from a log's tiles |
 //! | [`witness`] | the protocol of witnesses, without the network |
+//! | [`bundle`] | evidence bundles: sessions of a log in one file |
 //! | [`verify`], [`trust`] | from a whole log and a trust file to a report |
 //!
 //! The feature `cli` adds `command`, the one module that reads files, and the program `affiant-verify`.
@@ -20,6 +21,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod bundle;
 pub mod chain;
 pub mod checkpoint;
 #[cfg(feature = "cli")]

@@ -89,6 +89,14 @@ pub enum TreeError {
     /// The proof leads to another root.
     #[error("the proof leads to another root hash")]
     RootMismatch,
+    /// A subtree was given where none of its height begins.
+    #[error("no complete subtree of height {height} begins at entry {size}")]
+    Unaligned {
+        /// Leaves so far.
+        size: u64,
+        /// The height given.
+        height: u32,
+    },
     /// A tile that the proof needs was not available.
     #[error("tile level {level} number {tile} is not available")]
     TileMissing {
@@ -278,17 +286,74 @@ fn split(count: u64) -> u64 {
     1 << (63 - (count - 1).leading_zeros())
 }
 
+/// The complete subtrees that the leaves `first..past` divide into, from left to right, each as large as possible: its
+/// height and its number among those of this height.
+pub fn complete_subtrees(first: u64, past: u64) -> impl Iterator<Item = (u32, u64)> {
+    let mut at = first;
+    std::iter::from_fn(move || {
+        let left = past.checked_sub(at).filter(|left| *left > 0)?;
+        let height = if at == 0 { left.ilog2() } else { left.ilog2().min(at.trailing_zeros()) };
+        let number = at >> height;
+        at += 1 << height;
+        Some((height, number))
+    })
+}
+
+/// A tree of which only complete subtrees are known, put together from left to right.
+#[derive(Debug, Clone, Default)]
+pub struct Peaks {
+    size: u64,
+    /// Heights and hashes, largest first.
+    peaks: Vec<(u32, NodeHash)>,
+}
+
+impl Peaks {
+    /// The empty tree.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// How many leaves it has.
+    #[must_use]
+    pub fn size(&self) -> TreeSize {
+        TreeSize(self.size)
+    }
+
+    /// Adds the next complete subtree.
+    ///
+    /// # Errors
+    /// [`TreeError::Unaligned`] when no complete subtree of this height begins here.
+    pub fn push(&mut self, height: u32, hash: NodeHash) -> Result<(), TreeError> {
+        let unaligned = TreeError::Unaligned { size: self.size, height };
+        let leaves = 1_u64.checked_shl(height).ok_or(unaligned)?;
+        if !self.size.is_multiple_of(leaves) {
+            return Err(unaligned);
+        }
+        self.size = self.size.checked_add(leaves).ok_or(unaligned)?;
+        let mut top = (height, hash);
+        while let Some((_, left)) = self.peaks.pop_if(|(height, _)| *height == top.0) {
+            top = (top.0 + 1, node_hash(&left, &top.1));
+        }
+        self.peaks.push(top);
+        Ok(())
+    }
+
+    /// The root hash at this size.
+    #[must_use]
+    pub fn root(&self) -> RootHash {
+        let mut peaks = self.peaks.iter().rev().map(|(_, hash)| *hash);
+        let Some(last) = peaks.next() else { return empty_root() };
+        RootHash(peaks.fold(last, |right, left| node_hash(&left, &right)))
+    }
+}
+
 /// The hash of the leaves `first..past`.
 fn range_hash(source: &impl Subtrees, first: u64, past: u64) -> Result<NodeHash, TreeError> {
-    // Complete, aligned subtrees from left to right, then folded from the right: no recursion over input.
+    // Folded from the right: no recursion over input.
     let mut parts = Vec::new();
-    let mut at = first;
-    while at < past {
-        let aligned = if at == 0 { 63 } else { at.trailing_zeros() };
-        let fits = 63 - (past - at).leading_zeros();
-        let height = aligned.min(fits);
-        parts.push(source.subtree(height, at >> height)?);
-        at += 1 << height;
+    for (height, number) in complete_subtrees(first, past) {
+        parts.push(source.subtree(height, number)?);
     }
     let mut parts = parts.into_iter().rev();
     let Some(last) = parts.next() else { return Ok(empty_root().0) };

@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 
 use agent_evidence::command::verify_directory;
 use agent_evidence::trust::Trust;
-use agent_evidence::verify::{Finding, Options, verify};
+use agent_evidence::verify::{Finding, Options};
 
 fn directory() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/vectors")
@@ -24,8 +24,7 @@ fn each_case_gives_exactly_its_findings() {
     for case in cases::cases().unwrap() {
         let trust = case.trust.as_deref().map(Trust::parse).transpose();
         let report = match &trust {
-            Ok(trust) => verify(&mut case.files.clone(), trust.as_ref(), Options { strict: case.strict })
-                .map_err(|e| e.to_string()),
+            Ok(trust) => case.report(trust.as_ref()).map_err(|error| error.to_string()),
             Err(error) => Err(error.to_string()),
         };
         let (exit, findings) = match &report {
@@ -63,7 +62,10 @@ fn the_files_in_the_tree_are_those_that_the_generator_makes() {
     for case in cases::cases().unwrap() {
         let own = directory().join(&case.name);
         let mut found = BTreeMap::new();
-        files_below(&own.join("log"), &mut found).unwrap();
+        if case.bundle.is_none() {
+            files_below(&own.join("log"), &mut found).unwrap();
+        }
+        assert!(fs::read(own.join("bundle.evb")).ok() == case.bundle, "{} is stale", case.name);
         let made: BTreeMap<_, _> =
             case.files.0.iter().map(|(path, bytes)| (own.join("log").join(path), bytes.clone())).collect();
         assert!(found == made, "{} is stale: run the example `vectors` on tests/vectors", case.name);

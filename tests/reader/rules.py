@@ -76,7 +76,8 @@ CLAIMS = ("integrity", "authenticity", "continuity", "non_equivocation", "host_s
 FINDINGS = {
     "integrity": "checkpoint_missing checkpoint_malformed root_mismatch tile_missing tile_differs bundle_missing "
                  "bundle_malformed entry_malformed entry_altered index_wrong previous_mismatch control_number_wrong "
-                 "reference_wrong segment_malformed",
+                 "reference_wrong segment_malformed evb_malformed "
+                 "evb_proof_wrong evb_entry_foreign",
     "authenticity": "checkpoint_unsigned checkpoint_forged epoch_missing epoch_forged origin_untrusted "
                     "log_key_untrusted tier_too_low",
     "continuity": "genesis_missing genesis_repeated genesis_wrong epoch_wrong genesis_untrusted first_epoch_untrusted "
@@ -84,7 +85,8 @@ FINDINGS = {
     "non_equivocation": "equivocation",
     "coverage": "kernel_number_wrong number_repeated number_hole counter_wrong gap_count_wrong loss_unexplained "
                 "loss_accounted event_outside_run hooks_not_attached",
-    "sessions": "session_unknown session_number_wrong session_ended session_hash_wrong revoked_wrong",
+    "sessions": "session_unknown session_number_wrong session_ended session_hash_wrong revoked_wrong "
+                "evb_entry_omitted evb_control_omitted",
     None: "claim_not_proved",
 }
 BREAKS = {name: claim for claim, names in FINDINGS.items() for name in names.split()}
@@ -244,8 +246,7 @@ class Audit:
         if kind == "issued":
             if seen != 0:
                 self.find("session_number_wrong", f"entry {index} issues a session and has number {seen}", index)
-            if "parent" in body and body["parent"] not in self.sessions:
-                self.find("session_unknown", f"entry {index} names session {body['parent']}, which was not issued", index)
+            self.parent_of(index, body)
             self.sessions[entry["i"]] = Session(body["id"], leaf)
             if len(self.sessions) > SESSIONS_MAX:
                 raise CannotCheck(f"more than {SESSIONS_MAX} sessions")
@@ -263,13 +264,20 @@ class Audit:
         if session.ended:
             self.find("session_ended", f"entry {index} is of session {named}, which had ended", index)
         if seen != session.next:
-            self.find("session_number_wrong", f"entry {index} has number {seen}, expected {session.next}", index)
+            self.number_differs(index, named, seen, session.next)
         if kind == "revoked":
             self.revoked(index, named, session, body)
         session.next = (session.next if seen is None else seen) + 1
         session.hash = hashlib.sha256(session.hash + leaf).digest()
         if kind in CLASS_OF:
             session.counts[kind] = session.counts.get(kind, 0) + 1
+
+    def parent_of(self, index, body):
+        if "parent" in body and body["parent"] not in self.sessions:
+            self.find("session_unknown", f"entry {index} names session {body['parent']}, which was not issued", index)
+
+    def number_differs(self, index, named, seen, expected):
+        self.find("session_number_wrong", f"entry {index} has number {seen} in {named}, expected {expected}", index)
 
     def revoked(self, index, named, session, body):
         if body["id"] != session.ident:
@@ -397,11 +405,14 @@ class Audit:
                 counter.next = following
                 self.holes(index, key, counter, settled)
         for named, last, running in body["sessions"]:
-            session = self.sessions.get(named)
-            if session is None:
-                self.find("session_unknown", f"entry {index} states session {named}, which was not issued", index)
-            elif session.ended or session.next != last + 1 or session.hash != running:
-                self.find("session_hash_wrong", f"entry {index} states session {named} wrongly", index)
+            self.stated_session(index, named, last, running)
+
+    def stated_session(self, index, named, last, running):
+        session = self.sessions.get(named)
+        if session is None:
+            self.find("session_unknown", f"entry {index} states session {named}, which was not issued", index)
+        elif session.ended or session.next != last + 1 or session.hash != running:
+            self.find("session_hash_wrong", f"entry {index} states session {named} wrongly", index)
 
     def on_gap(self, index, entry):
         body = entry["body"]

@@ -14,7 +14,6 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use agent_evidence::trust::Trust;
-use agent_evidence::verify::{Options, verify};
 use serde_json::json;
 
 use cases::Case;
@@ -23,9 +22,8 @@ use cases::Case;
 /// those that the case names.
 fn expected(case: &Case) -> String {
     let trust = case.trust.as_deref().map(Trust::parse).transpose();
-    let mut files = case.files.clone();
     let report = match &trust {
-        Ok(trust) => verify(&mut files, trust.as_ref(), Options { strict: case.strict }).ok(),
+        Ok(trust) => case.report(trust.as_ref()).ok(),
         Err(_) => None,
     };
     let findings = || report.iter().flat_map(|report| &report.findings);
@@ -42,6 +40,7 @@ fn expected(case: &Case) -> String {
 /// Every file of a case, by its name below the case's directory.
 fn files(case: &Case) -> Vec<(String, Vec<u8>)> {
     let mut files: Vec<_> = case.files.0.iter().map(|(path, bytes)| (format!("log/{path}"), bytes.clone())).collect();
+    files.extend(case.bundle.iter().map(|bundle| ("bundle.evb".to_owned(), bundle.clone())));
     files.extend(case.trust.iter().map(|text| ("trust.toml".to_owned(), text.clone().into_bytes())));
     files.push(("expected.json".to_owned(), expected(case).into_bytes()));
     files

@@ -1,4 +1,4 @@
-//! `affiant-verify`: checks a log offline against a trust file and prints the verdict.
+//! `affiant-verify`: checks a log or an evidence bundle offline against a trust file and prints the verdict.
 
 #![forbid(unsafe_code)]
 
@@ -6,11 +6,11 @@ use std::io::{self, Write as _};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use agent_evidence::command::{COULD_NOT_CHECK, verify_directory};
+use agent_evidence::command::{COULD_NOT_CHECK, verify_path};
 use agent_evidence::verify::Options;
 use clap::Parser;
 
-/// Verifies an Affiant log, offline.
+/// Verifies an Affiant log or evidence bundle, offline.
 ///
 /// Exit codes: 0 every claim that the trust file requires is proved; 1 findings; 2 could not check, or no trust file
 /// (self-consistent, signer not established).
@@ -18,10 +18,10 @@ use clap::Parser;
 #[command(
     name = "affiant-verify",
     version,
-    after_help = "Example:\n  affiant-verify /var/lib/affiant/log --trust host.trust.toml"
+    after_help = "Example:\n  affiant-verify /var/lib/affiant/log --trust host.trust.toml\n  affiant-verify incident.evb --trust host.trust.toml"
 )]
 struct Arguments {
-    /// The log's directory: with `checkpoint` and `tile/`.
+    /// The log's directory, with `checkpoint` and `tile/`; or an evidence bundle.
     path: PathBuf,
     /// What is known of the log from elsewhere.
     #[arg(long, value_name = "FILE")]
@@ -44,7 +44,7 @@ fn main() -> ExitCode {
         }
     };
     let options = Options { strict: arguments.strict };
-    let (text, code) = match verify_directory(&arguments.path, arguments.trust.as_deref(), options) {
+    let (text, code) = match verify_path(&arguments.path, arguments.trust.as_deref(), options) {
         Ok(report) => {
             let text = if arguments.json { report.to_json() } else { report.to_string() };
             (text, report.verdict.exit_code())

@@ -16,6 +16,7 @@ use crate::record::{
 use super::Options;
 use super::coverage::Coverage;
 use super::finding::Finding;
+use super::part::Part;
 use super::report::{Findings, Note, Notes, iso};
 use super::sessions::Sessions;
 
@@ -69,9 +70,21 @@ pub(super) struct Audit {
     wall_regressions: u64,
     cuts: u64,
     unknown_acts: u64,
+    /// What of the log is seen, when it is a bundle.
+    pub(super) part: Option<Part>,
 }
 
 impl Audit {
+    /// Of the sessions of a bundle.
+    pub(super) fn of_bundle(origin: &KeyName, options: Options, sessions: &[EntryIndex]) -> Self {
+        Self {
+            sessions: Sessions::of_bundle(),
+            coverage: Coverage::new(options.strict, true),
+            part: Some(Part::new(sessions)),
+            ..Self::new(origin, options)
+        }
+    }
+
     pub(super) fn new(origin: &KeyName, options: Options) -> Self {
         Self {
             origin: origin.clone(),
@@ -80,7 +93,8 @@ impl Audit {
             index_shift: 0,
             control_next: 0,
             sessions: Sessions::default(),
-            coverage: Coverage::new(options.strict),
+            coverage: Coverage::new(options.strict, false),
+            part: None,
             workloads: Targets::default(),
             unknowns: Targets::default(),
             policies: Targets::default(),
@@ -180,6 +194,47 @@ impl Audit {
             self.sessions.entry(index, record, leaf, findings);
             self.coverage.kernel_number(index, record, findings);
             self.body(index, record, findings);
+        }
+    }
+
+    /// Applies the rules of a bundle to its next entry.
+    pub(super) fn disclosed(
+        &mut self,
+        record: &Record<'_>,
+        leaf: LeafHash,
+        previous: Option<LeafHash>,
+        findings: &mut Findings,
+    ) {
+        let index = record.index();
+        if previous.is_some_and(|previous| previous != record.placement.previous) {
+            findings.push(Finding::PreviousMismatch { index });
+        }
+        match record.body() {
+            Body::Genesis(genesis) => self.genesis(index, genesis, findings),
+            Body::Epoch(epoch) => self.epoch(index, index, epoch, findings),
+            _ => {}
+        }
+        let Some(part) = &mut self.part else { return };
+        if !part.entry(record, findings) {
+            return;
+        }
+        let session = part.session_of(record);
+        // What follows an `issued` that was left out would only repeat that.
+        let begun = session.is_none_or(|session| session >= index || part.is_issued(session));
+        self.cuts += u64::from(!record.cut.is_empty());
+        self.clock(index, record);
+        if begun && (session.is_some() || record.draft.session.is_none()) {
+            self.sessions.entry(index, record, leaf, findings);
+        }
+        self.coverage.kernel_number(index, record, findings);
+        self.statements(index, record, findings);
+        let rows = match record.body() {
+            Body::Heartbeat(heartbeat) => &heartbeat.sessions,
+            Body::Disarmed(disarmed) => &disarmed.sessions,
+            _ => return,
+        };
+        if let Some(part) = &mut self.part {
+            rows.iter().for_each(|row| part.stated(index, row.session));
         }
     }
 
@@ -304,13 +359,32 @@ impl Audit {
         {
             findings.push(Finding::ReferenceWrong { index, to: verdict.set });
         }
+        self.statements(index, record, findings);
         match record.body() {
             Body::Policy(_) => self.policies.insert(record.index()),
+            Body::Hold(hold) => self.sessions.named(index, hold.session, findings),
+            Body::Workload(_) => self.workloads.insert(record.index()),
+            Body::Unknown(_) => self.unknowns.insert(record.index()),
+            Body::Identified(identified) => {
+                if !self.unknowns.may_have(identified.of) {
+                    findings.push(Finding::ReferenceWrong { index, to: identified.of });
+                }
+                if !self.workloads.may_have(identified.workload) {
+                    findings.push(Finding::ReferenceWrong { index, to: identified.workload });
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// What the agent says of itself.
+    fn statements(&mut self, index: EntryIndex, record: &Record<'_>, findings: &mut Findings) {
+        let draft = &record.draft;
+        match record.body() {
             // What is erased, or is said of an act, comes after it.
             Body::Erased(Erased { of, .. }) | Body::Secret(SecretUse { of, .. }) if *of >= record.index() => {
                 findings.push(Finding::ReferenceWrong { index, to: *of });
             }
-            Body::Hold(hold) => self.sessions.named(index, hold.session, findings),
             Body::FileFolded(folded) => self.coverage.folded(index, folded, findings),
             Body::Armed(armed) => {
                 self.key_tier(armed.key_tier);
@@ -326,19 +400,7 @@ impl Audit {
             }
             Body::Gap(gap) => self.coverage.gap(index, gap, &mut self.notes, findings),
             Body::Recovered(recovered) => self.recovered(index, recovered),
-            Body::Workload(_) => self.workloads.insert(record.index()),
-            Body::Unknown(_) => {
-                self.unknown_acts += 1;
-                self.unknowns.insert(record.index());
-            }
-            Body::Identified(identified) => {
-                if !self.unknowns.may_have(identified.of) {
-                    findings.push(Finding::ReferenceWrong { index, to: identified.of });
-                }
-                if !self.workloads.may_have(identified.workload) {
-                    findings.push(Finding::ReferenceWrong { index, to: identified.workload });
-                }
-            }
+            Body::Unknown(_) => self.unknown_acts += 1,
             Body::Revoked(_) if draft.session.is_none() => {
                 findings.push(Finding::RevokedWrong { index, what: "session: it names none" });
             }
@@ -356,8 +418,11 @@ impl Audit {
         }
     }
 
-    /// What can only be judged at the end of the log.
+    /// What can only be judged at the end of the log, or of the bundle.
     pub(super) fn finish(&mut self, size: TreeSize, findings: &mut Findings) {
+        if let Some(part) = &mut self.part {
+            part.finish(findings);
+        }
         let last = EntryIndex(size.0.saturating_sub(1));
         let count_note = |name, count: u64, text: String| (count > 0).then_some(Note { name, index: None, text });
         let cuts = self.cuts;

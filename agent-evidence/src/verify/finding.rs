@@ -407,6 +407,43 @@ findings! {
         required: &'static str,
     } = "tier_too_low" breaks Authenticity
         "the log key is of tier {tier}, the trust file requires {required}";
+    /// An evidence bundle is not in the one permitted form.
+    EvbMalformed {
+        /// What is wrong with it.
+        reason: String,
+    } = "evb_malformed" breaks Integrity
+        "the bundle is not in the one permitted form: {reason}";
+    /// The entries and hashes of an evidence bundle have another root hash than its checkpoint.
+    EvbProofWrong {
+        /// Size of the tree.
+        size: TreeSize,
+    } = "evb_proof_wrong" breaks Integrity
+        "the entries and hashes of the bundle do not have the root hash that the checkpoint states for {} entries", size.0;
+    /// An evidence bundle leaves out an entry that its sessions need.
+    EvbEntryOmitted {
+        /// The entry left out, or the one at which it shows.
+        index: EntryIndex,
+        /// What is left out.
+        what: &'static str,
+    } = "evb_entry_omitted" breaks Sessions
+        "entry {}: the bundle leaves out {what}", index.0;
+    /// An evidence bundle leaves out an entry of the control chain in the time of its sessions.
+    EvbControlOmitted {
+        /// The entry at which it shows.
+        index: EntryIndex,
+        /// The number it would have if none was left out.
+        expected: Option<ControlNumber>,
+        /// The number it has.
+        seen: Option<ControlNumber>,
+    } = "evb_control_omitted" breaks Sessions
+        "entry {}: the bundle leaves out entries of the control chain before it: {} where {} would follow", index.0,
+        number(seen.map(|n| n.0)), number(expected.map(|n| n.0));
+    /// An evidence bundle holds an entry that does not belong in it.
+    EvbEntryForeign {
+        /// Which.
+        index: EntryIndex,
+    } = "evb_entry_foreign" breaks Integrity
+        "entry {} does not belong in the bundle: it is neither of its sessions nor needed to judge them", index.0;
     /// A claim that the trust file requires is not proved.
     ClaimNotProved {
         /// Which.
@@ -451,7 +488,10 @@ impl Finding {
             | Self::EventOutsideRun { index }
             | Self::HooksNotAttached { index }
             | Self::EpochWrong { index, .. }
-            | Self::EpochForged { index, .. } => Some(*index),
+            | Self::EpochForged { index, .. }
+            | Self::EvbEntryOmitted { index, .. }
+            | Self::EvbControlOmitted { index, .. }
+            | Self::EvbEntryForeign { index } => Some(*index),
             Self::CheckpointMissing {}
             | Self::CheckpointMalformed { .. }
             | Self::CheckpointUnsigned { .. }
@@ -470,6 +510,8 @@ impl Finding {
             | Self::HeadMismatch { .. }
             | Self::Equivocation { .. }
             | Self::TierTooLow { .. }
+            | Self::EvbMalformed { .. }
+            | Self::EvbProofWrong { .. }
             | Self::ClaimNotProved { .. } => None,
         }
     }

@@ -9,14 +9,17 @@
 //! | `audit.rs` | the rules over entries, one after the other |
 //! | `sessions.rs` | the chains of sessions |
 //! | `coverage.rs`, `numbers.rs` | runs of the agent; which kernel numbers are accounted for |
+//! | `bundle.rs`, `part.rs` | evidence bundles: the walk over one, and what must not be left out of it |
 //! | `finding.rs` | one variant per broken rule |
 //! | `report.rs`, `text.rs` | the verdict for programs and for people |
 
 mod audit;
+mod bundle;
 mod cold;
 mod coverage;
 mod finding;
 mod numbers;
+mod part;
 mod report;
 mod sessions;
 mod text;
@@ -24,9 +27,10 @@ mod text;
 #[cfg(test)]
 mod tests;
 
+pub use bundle::verify_bundle;
 pub use cold::Cold;
 pub use finding::{Claim, FINDINGS, Finding};
-pub use report::{ClaimReport, Note, Observed, Outcome, Report, SessionReport, Verdict};
+pub use report::{BundleReport, ClaimReport, Note, Observed, Outcome, Report, SessionReport, SessionWindow, Verdict};
 
 use crate::checkpoint::{self, Checkpoint};
 use crate::note::{KeyName, Note as SignedNote, VerifierKey};
@@ -71,6 +75,12 @@ pub enum VerifyError {
     /// A file could not be read.
     #[error(transparent)]
     Source(#[from] SourceError),
+    /// Not an evidence bundle.
+    #[error("this is not an evidence bundle: {reason}")]
+    NotABundle {
+        /// What is wrong.
+        reason: String,
+    },
     /// Neither a checkpoint nor a first entry: not an Affiant log.
     #[error("this is not an Affiant log: {reason}")]
     NotALog {
@@ -378,6 +388,24 @@ fn conclude(walk: Walk<'_>, checkpoint: Checkpoint, note: &SignedNote, trust: Op
     if tree_complete && !root_holds {
         findings.push(Finding::RootMismatch { size: checkpoint.size });
     }
+    judge(Read { checkpoint, note, root_holds, audit, findings, genesis, bundle: None }, trust)
+}
+
+/// What was read of a log or bundle, all but signatures and trust judged.
+struct Read<'n> {
+    checkpoint: Checkpoint,
+    note: &'n SignedNote,
+    /// Whether the entries have the root hash of the checkpoint.
+    root_holds: bool,
+    audit: Audit,
+    findings: Findings,
+    /// Leaf hash of entry 0.
+    genesis: Option<LeafHash>,
+    bundle: Option<BundleReport>,
+}
+
+fn judge(read: Read<'_>, trust: Option<&Trust>) -> Report {
+    let Read { checkpoint, note, root_holds, audit, mut findings, genesis, bundle } = read;
     let own_key = audit.log_key().cloned();
     let log_key = trust.map(|trust| trust.log_key.clone()).or_else(|| own_key.clone());
     let log_signed = log_key.as_ref().is_some_and(|key| signed(note, key, &mut findings));
@@ -394,7 +422,7 @@ fn conclude(walk: Walk<'_>, checkpoint: Checkpoint, note: &SignedNote, trust: Op
         compare_with_trust(trust, &checkpoint, own_key.as_ref(), genesis, &audit, &mut findings);
     }
     let observed = match (own_key, genesis, audit.first_epoch_key()) {
-        (Some(log_key), Some(genesis), Some(first_epoch_key)) => Some(Observed {
+        (Some(log_key), Some(genesis), Some(first_epoch_key)) if bundle.is_none() => Some(Observed {
             log_key,
             genesis,
             first_epoch_key,
@@ -405,7 +433,7 @@ fn conclude(walk: Walk<'_>, checkpoint: Checkpoint, note: &SignedNote, trust: Op
     };
     let holds = root_holds && log_signed && epoch_signed && trust.is_some();
     let verified = holds.then(|| Verified(checkpoint.clone()));
-    Report::new(checkpoint, verified, observed, audit, findings, trust)
+    Report::new(checkpoint, verified, observed, audit, findings, trust, bundle)
 }
 
 fn epoch_name(checkpoint: &Checkpoint) -> Option<KeyName> {

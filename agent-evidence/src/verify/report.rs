@@ -121,18 +121,70 @@ pub struct SessionReport {
     pub entries: u64,
     /// Whether a finding is about it.
     pub wrong: bool,
+    /// What a bundle shows of the time it lasted; none in a whole log.
+    pub window: Option<SessionWindow>,
+}
+
+/// What a bundle shows of the time that a session lasted, by the control chain over it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SessionWindow {
+    /// Whether no entry of the control chain is left out of it.
+    pub whole: bool,
+    /// Whether it goes on until the agent had accounted for every event of the time.
+    pub closed: bool,
+    /// The latest entry that states the session's chain.
+    pub stated: Option<EntryIndex>,
+    /// Events lost in it.
+    pub lost: u64,
+    /// Those that were counted as the session's own.
+    pub own: u64,
+    /// Those of which nobody knows whose they were.
+    pub unshared: u64,
+    /// Acts whose workload could not be told.
+    pub unknown: u64,
+}
+
+/// What part of the log a bundle holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct BundleReport {
+    /// How many entries.
+    pub entries: u64,
+    /// First and last entry of the control chain over the sessions.
+    pub window: Option<(EntryIndex, EntryIndex)>,
+    /// Heads of the trust file that it shows no root for.
+    pub heads_left: usize,
 }
 
 impl SessionReport {
     /// Whether the session is complete as attributed.
     #[must_use]
     pub fn outcome(&self) -> Outcome {
-        match (self.wrong, self.revoked) {
-            (true, _) => Outcome::Failed("see the findings".to_owned()),
-            (false, None) => Outcome::NotProved("still open at the end of the log".to_owned()),
-            (false, Some(end)) => Outcome::Proved(format!(
-                "{} entries from {} to {}, complete as attributed",
-                self.entries, self.issued.0, end.0
+        let whole = |end: EntryIndex| {
+            format!("{} entries from {} to {}, complete as attributed", self.entries, self.issued.0, end.0)
+        };
+        match (self.revoked, self.window) {
+            _ if self.wrong => Outcome::Failed("see the findings".to_owned()),
+            (_, Some(window)) if !window.whole => Outcome::Failed("see the findings".to_owned()),
+            (None, None) => Outcome::NotProved("still open at the end of the log".to_owned()),
+            (None, Some(window)) => Outcome::NotProved(match window.stated {
+                Some(stated) => format!(
+                    "its end is not in the bundle: it was open, or its last entries were left out; complete as attributed up to what entry {} states",
+                    stated.0
+                ),
+                None => "its end is not in the bundle, and no heartbeat states how far it went".to_owned(),
+            }),
+            (Some(end), None) => Outcome::Proved(whole(end)),
+            (Some(end), Some(window)) if !window.closed => Outcome::NotProved(format!(
+                "{}; but the bundle ends before the agent had accounted for every event of its time: make it again after the next heartbeats",
+                whole(end)
+            )),
+            (Some(end), Some(window)) => Outcome::Proved(format!(
+                "{}; {} losses, {} unattributed acts in the window (lost: {} counted as its own, {} of which nobody knows whose)",
+                whole(end),
+                window.lost,
+                window.unknown,
+                window.own,
+                window.unshared
             )),
         }
     }
@@ -217,12 +269,22 @@ pub struct Report {
     pub times: Option<(WallTime, WallTime)>,
     /// What the last run of the agent said it does not capture.
     pub not_covered: Vec<String>,
+    /// What part of the log was seen, when it was a bundle.
+    pub bundle: Option<BundleReport>,
 }
 
 impl Report {
     /// The report on a log whose checkpoint could not be read.
     pub(super) fn without_checkpoint(findings: Findings, trust: Option<&Trust>) -> Self {
-        let reason = "there is no checkpoint to check the entries against";
+        Self::stopped(findings, trust, "there is no checkpoint to check the entries against")
+    }
+
+    /// The report on a bundle that could not be read to its end.
+    pub(super) fn unread(findings: Findings, trust: Option<&Trust>) -> Self {
+        Self::stopped(findings, trust, "the bundle could not be read to its end")
+    }
+
+    fn stopped(findings: Findings, trust: Option<&Trust>, reason: &str) -> Self {
         let claims = Claim::ALL.map(|claim| ClaimReport {
             claim,
             required: trust.is_some_and(|trust| trust.required.contains(&claim)),
@@ -246,6 +308,7 @@ impl Report {
             tier: KeyTier::T0,
             times: None,
             not_covered: Vec::new(),
+            bundle: None,
         }
     }
 
@@ -256,9 +319,14 @@ impl Report {
         audit: Audit,
         mut findings: Findings,
         trust: Option<&Trust>,
+        bundle: Option<BundleReport>,
     ) -> Self {
-        let (sessions, sessions_total) = audit.sessions.reports();
-        let facts = Facts { checkpoint: &checkpoint, audit: &audit, trust, sessions: &sessions, sessions_total };
+        let (mut sessions, sessions_total) = audit.sessions.reports();
+        for session in &mut sessions {
+            session.window = audit.part.as_ref().and_then(|part| part.session(session.issued));
+        }
+        let facts =
+            Facts { bundle, checkpoint: &checkpoint, audit: &audit, trust, sessions: &sessions, sessions_total };
         let mut claims = Vec::new();
         for claim in Claim::ALL {
             let outcome = match (findings.failed.contains(&claim), findings.first_of(claim)) {
@@ -269,7 +337,9 @@ impl Report {
                 }
                 (false, _) => facts.outcome(claim),
             };
-            let required = trust.is_some_and(|trust| trust.required.contains(&claim));
+            // No part of a log can prove coverage: it is required of whole logs.
+            let asked = bundle.is_none() || claim != Claim::Coverage;
+            let required = asked && trust.is_some_and(|trust| trust.required.contains(&claim));
             claims.push(ClaimReport { claim, required, outcome });
         }
         // Beside other findings this would only repeat them.
@@ -298,6 +368,7 @@ impl Report {
             notes_total: audit.notes.total,
             notes: audit.notes.kept,
             not_covered: audit.coverage.not_covered,
+            bundle,
             checkpoint: Some(checkpoint),
         }
     }
@@ -310,10 +381,50 @@ struct Facts<'f> {
     trust: Option<&'f Trust>,
     sessions: &'f [SessionReport],
     sessions_total: u64,
+    bundle: Option<BundleReport>,
 }
 
 impl Facts<'_> {
     fn outcome(&self, claim: Claim) -> Outcome {
+        match self.bundle.and_then(|bundle| self.of_bundle(bundle, claim)) {
+            Some(outcome) => outcome,
+            None => self.of_log(claim),
+        }
+    }
+
+    /// What a bundle shows otherwise than a whole log.
+    fn of_bundle(&self, bundle: BundleReport, claim: Claim) -> Option<Outcome> {
+        let BundleReport { entries, heads_left, .. } = bundle;
+        match claim {
+            Claim::Integrity => Some(Outcome::Proved(format!(
+                "{entries} entries are in the one permitted form and stand in the log of {} entries whose root hash the checkpoint states; the others are withheld",
+                self.checkpoint.size.0
+            ))),
+            Claim::Continuity if self.trust.is_some() && heads_left > 0 => Some(Outcome::NotProved(format!(
+                "the bundle does not show that it continues {heads_left} of the heads that the trust file remembers: have it made again with that trust file (`affiant bundle --trust`)"
+            ))),
+            Claim::Coverage => Some(Outcome::NotProved(format!(
+                "the kernel numbers of other workloads' events are withheld, so that a hole in the numbering cannot show: the bundle has what the agent itself declared ({} lost, {} windows not observed); the whole log proves more",
+                self.audit.coverage.lost, self.audit.coverage.windows
+            ))),
+            Claim::Sessions => Some(self.sessions_of_bundle()),
+            _ => None,
+        }
+    }
+
+    fn sessions_of_bundle(&self) -> Outcome {
+        for session in self.sessions {
+            if let Outcome::NotProved(reason) | Outcome::Failed(reason) = session.outcome() {
+                return Outcome::NotProved(format!("session {}: {reason}", session.id));
+            }
+        }
+        Outcome::Proved(format!(
+            "{} sessions, each complete as attributed, with the whole control chain over their time",
+            self.sessions_total
+        ))
+    }
+
+    fn of_log(&self, claim: Claim) -> Outcome {
         let size = self.checkpoint.size.0;
         let no_trust = "no trust file says whose log this is";
         match claim {

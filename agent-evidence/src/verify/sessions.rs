@@ -15,6 +15,9 @@ use super::report::{Findings, SessionReport};
 /// Most sessions remembered, at 2 KiB each or less.
 const SESSIONS_MAX: usize = 200_000;
 
+/// What a hole in a session's numbers says of a bundle.
+const OMITTED: &str = "entries of a session that stand before it";
+
 /// Most characters of an id or identity that are kept for the report.
 const SHOWN_MAX: usize = 256;
 
@@ -30,6 +33,8 @@ struct Session {
     counts: HashMap<Kind, u64>,
     ended: Option<EntryIndex>,
     wrong: bool,
+    /// Whether entries of it were left out of a bundle, so that counts and hashes over it say nothing.
+    omitted: bool,
 }
 
 /// Every session so far.
@@ -39,9 +44,16 @@ pub(super) struct Sessions {
     total: u64,
     /// Ended sessions among those remembered.
     ended: u64,
+    /// Whether these are the sessions of a bundle, which may leave entries out.
+    partial: bool,
 }
 
 impl Sessions {
+    /// The sessions of a bundle.
+    pub(super) fn of_bundle() -> Self {
+        Self { partial: true, ..Self::default() }
+    }
+
     /// Applies the rules to the next entry, in a session or not.
     pub(super) fn entry(&mut self, index: EntryIndex, record: &Record<'_>, leaf: LeafHash, findings: &mut Findings) {
         let seen = record.placement.session_number;
@@ -66,7 +78,12 @@ impl Sessions {
         let expected = Some(SessionNumber(session.next));
         if seen != expected {
             session.wrong = true;
-            findings.push(Finding::SessionNumberWrong { index, expected, seen });
+            if self.partial && seen > expected {
+                session.omitted = true;
+                findings.push(Finding::EvbEntryOmitted { index, what: OMITTED });
+            } else {
+                findings.push(Finding::SessionNumberWrong { index, expected, seen });
+            }
         }
         if let Body::Revoked(revoked) = record.body() {
             session.check_revoked(index, named, revoked, findings);
@@ -94,7 +111,8 @@ impl Sessions {
         if let Some(session) = record.draft.session.filter(|session| *session != record.index()) {
             findings.push(Finding::SessionUnknown { index, session });
         }
-        if let Some(parent) = issued.parent {
+        // A bundle is silent about the other sessions.
+        if let Some(parent) = issued.parent.filter(|_| !self.partial) {
             self.named(index, parent, findings);
         }
         self.total += 1;
@@ -116,6 +134,7 @@ impl Sessions {
             counts: HashMap::new(),
             ended: None,
             wrong: false,
+            omitted: false,
         };
         self.by_issued.insert(record.index(), session);
     }
@@ -131,9 +150,18 @@ impl Sessions {
     pub(super) fn stated(&mut self, index: EntryIndex, rows: &[SessionState], findings: &mut Findings) {
         for row in rows {
             match self.by_issued.get_mut(&row.session) {
+                // A bundle is silent about the other sessions.
+                None if self.partial => {}
                 None => findings.push(Finding::SessionUnknown { index, session: row.session }),
+                Some(session) if session.omitted => {}
                 Some(session) => {
                     let number = row.number.0.checked_add(1);
+                    if self.partial && number > Some(session.next) {
+                        (session.wrong, session.omitted) = (true, true);
+                        session.next = number.unwrap_or(u64::MAX);
+                        findings.push(Finding::EvbEntryOmitted { index, what: OMITTED });
+                        continue;
+                    }
                     if number != Some(session.next) || row.hash != session.hash || session.ended.is_some() {
                         session.wrong = true;
                         findings.push(Finding::SessionHashWrong { index, session: row.session });
@@ -154,6 +182,7 @@ impl Sessions {
             revoked: session.ended,
             entries: session.next,
             wrong: session.wrong,
+            window: None,
         });
         (sessions.collect(), self.total)
     }
@@ -173,6 +202,10 @@ impl Session {
         if id != self.id_digest {
             bad = true;
             wrong("session id");
+        }
+        if self.omitted {
+            self.wrong |= bad;
+            return;
         }
         if revoked.entries != self.next {
             bad = true;

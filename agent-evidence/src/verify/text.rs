@@ -106,6 +106,13 @@ impl Report {
         if let Some(checkpoint) = &self.checkpoint {
             writeln!(out, "Root hash: {}", STANDARD.encode(checkpoint.root.0))?;
         }
+        if let Some(bundle) = &self.bundle {
+            let window = match bundle.window {
+                Some((first, last)) => format!(", with the whole control chain from entry {} to {}", first.0, last.0),
+                None => String::new(),
+            };
+            writeln!(out, "Evidence bundle: {} of these entries{window}; the others are withheld", bundle.entries)?;
+        }
         if let Some((first, last)) = self.times {
             writeln!(out, "Time, by the host's own clock: {} to {}", iso(first), iso(last))?;
         }
@@ -146,6 +153,10 @@ impl Report {
                     "id": session.id, "identity": session.identity, "issued": session.issued.0,
                     "revoked": session.revoked.map(|index| index.0), "entries": session.entries,
                     "outcome": word, "reason": reason,
+                    "window": session.window.map(|window| json!({
+                        "whole": window.whole, "closed": window.closed, "lost": window.lost, "lost_own": window.own,
+                        "lost_of_nobody_known": window.unshared, "unattributed": window.unknown,
+                    })),
                 })
             })
             .collect();
@@ -161,7 +172,14 @@ impl Report {
                 "root": STANDARD.encode(checkpoint.root.0),
             })
         });
+        let bundle = self.bundle.as_ref().map(|bundle| {
+            json!({
+                "entries": bundle.entries, "window": bundle.window.map(|(first, last)| [first.0, last.0]),
+                "heads_not_shown": bundle.heads_left,
+            })
+        });
         let report = json!({
+            "bundle": bundle,
             "verdict": self.verdict.name(),
             "exit": self.verdict.exit_code(),
             "tier": self.tier.as_str(),

@@ -75,7 +75,7 @@ pub enum Command {
         #[arg(long)]
         json: bool,
     },
-    /// Verify a log (the same as affiant-verify).
+    /// Verify a log or an evidence bundle (the same as affiant-verify).
     #[command(after_help = "Example:\n  affiant verify /var/lib/affiant/log --trust trust.toml\n\n\
         Exit: 0 every claim the trust file requires is proved; 1 findings; 2 could not check, or no trust file.")]
     Verify(VerifyArguments),
@@ -219,7 +219,7 @@ pub struct TimelineArguments {
 /// What `verify` takes.
 #[derive(Debug, Args)]
 pub struct VerifyArguments {
-    /// The log directory [default: the configured one].
+    /// The log directory, or an evidence bundle [default: the configured log].
     pub path: Option<PathBuf>,
     /// The trust file.
     #[arg(long, value_name = "FILE")]

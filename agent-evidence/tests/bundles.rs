@@ -1,0 +1,286 @@
+//! Evidence bundles of a log with thousands of entries: each session's verifies, and nothing that is done to one passes.
+
+#![forbid(unsafe_code)]
+#![allow(clippy::unwrap_used, reason = "a test may fail by panicking")]
+
+use agent_evidence::bundle::{Disclosed, Manifest, Selected};
+use agent_evidence::fixture::{Builder, CAPTURE};
+use agent_evidence::record::{
+    ActMarks, Body, CgroupId, Class, CommClaims, Draft, EntryIndex, Exit, Gap, GapCause, Issued, IssuedClaims, Kind,
+    KindCount, List, LossShare, NumberRange, RevokeCause, Revoked, SessionSort, Succession, TreeSize,
+};
+use agent_evidence::trust::{Head, Trust};
+use agent_evidence::verify::{Finding, Options, Outcome, Report, Verdict, VerifyError, verify, verify_bundle};
+
+/// Numbers that look random and are the same in every run (Knuth's MMIX generator).
+struct Dice(u64);
+
+impl Dice {
+    fn below(&mut self, limit: u64) -> u64 {
+        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (self.0 >> 33) % limit
+    }
+}
+
+fn exit(code: u32) -> Body<'static> {
+    Body::Exit(Exit {
+        tgid: 100,
+        code: Some(code),
+        signal: None,
+        user_time: None,
+        system_time: None,
+        uid: 1000,
+        marks: ActMarks::NONE,
+        claims: CommClaims { comm: "sh".into() },
+    })
+}
+
+/// A session that is told.
+struct Open {
+    id: String,
+    issued: EntryIndex,
+    acts: u64,
+}
+
+/// A log with sessions that overlap, losses, epochs and heartbeats.
+struct Town {
+    log: Builder,
+    workload: EntryIndex,
+    open: Vec<Open>,
+    ids: Vec<String>,
+}
+
+impl Town {
+    fn build(entries: u64, sessions: usize) -> Self {
+        let mut log = Builder::new().unwrap();
+        log.append(Builder::armed());
+        let workload = log.append(Builder::workload());
+        let mut town = Self { log, workload, open: Vec::new(), ids: Vec::new() };
+        town.issue();
+        let mut dice = Dice(entries);
+        while (town.log.entries.len() as u64) < entries {
+            town.step(&mut dice, sessions);
+        }
+        while !town.open.is_empty() {
+            town.revoke(0);
+        }
+        town.heartbeat();
+        town.heartbeat();
+        let disarmed = town.log.disarmed();
+        town.log.append(Body::Disarmed(disarmed));
+        town
+    }
+
+    fn step(&mut self, dice: &mut Dice, sessions: usize) {
+        match dice.below(100) {
+            0..2 if self.ids.len() < sessions => self.issue(),
+            2..3 if self.open.len() > 1 => {
+                let which = usize::try_from(dice.below(self.open.len() as u64)).unwrap();
+                self.revoke(which);
+            }
+            3..5 => self.heartbeat(),
+            5 => self.lose(dice.below(3)),
+            6 => {
+                self.log.next_epoch(u8::try_from(10 + dice.below(200)).unwrap(), Succession::Continued).unwrap();
+            }
+            7..50 if !self.open.is_empty() => {
+                let which = usize::try_from(dice.below(self.open.len() as u64)).unwrap();
+                self.act(which);
+            }
+            _ => {
+                self.log.event(exit(1), Class::Process, None);
+            }
+        }
+    }
+
+    fn issue(&mut self) {
+        let id = format!("session-{}", self.ids.len());
+        let issued = self.log.append(Body::Issued(Issued {
+            id: id.as_str().into(),
+            identity: "spiffe://affiant.example/session".into(),
+            cgroup: CgroupId(100 + self.ids.len() as u64),
+            uid: Some(1000),
+            gid: Some(1000),
+            ttl: None,
+            sort: SessionSort::Run,
+            rule: None,
+            parent: None,
+            by: None,
+            claims: IssuedClaims { task: None, labels: List::default() },
+        }));
+        self.ids.push(id.clone());
+        self.open.push(Open { id, issued, acts: 0 });
+    }
+
+    fn act(&mut self, which: usize) {
+        let kernel = Some(self.log.number(0, Class::Process));
+        let session = &mut self.open[which];
+        session.acts += 1;
+        let (workload, session) = (Some(self.workload), Some(session.issued));
+        let draft = Draft { kernel, workload, session, ..self.log.draft(exit(0)) };
+        self.log.append_draft(&draft, |_| {});
+    }
+
+    fn revoke(&mut self, which: usize) {
+        let Open { id, issued, acts } = self.open.remove(which);
+        let state = self.log.session(issued);
+        let acts: Vec<_> = (acts > 0).then_some(KindCount { kind: Kind::Exit, count: acts }).into_iter().collect();
+        let revoked = Body::Revoked(Revoked {
+            id: id.as_str().into(),
+            cause: RevokeCause::Exit,
+            code: Some(0),
+            signal: None,
+            residual: None,
+            acts: acts.into(),
+            entries: state.number.0 + 1,
+            hash: state.hash,
+        });
+        let draft = Draft { session: Some(issued), ..self.log.draft(revoked) };
+        self.log.append_draft(&draft, |_| {});
+    }
+
+    fn heartbeat(&mut self) {
+        let sessions: Vec<_> = self.open.iter().map(|session| session.issued).collect();
+        let heartbeat = self.log.heartbeat(&sessions);
+        self.log.append(Body::Heartbeat(heartbeat));
+    }
+
+    fn lose(&mut self, own: u64) {
+        let number = self.log.number(0, Class::Process);
+        let scope = self.open.first().map_or(0, |session| session.issued.0) + own;
+        self.log.append(Body::Gap(Gap {
+            cause: GapCause::RingFull,
+            capture_id: CAPTURE,
+            ranges: vec![NumberRange { cpu: 0, class: Class::Process, first: number.seq, last: number.seq }].into(),
+            count: 1,
+            shares: vec![LossShare { scope: CgroupId(scope), count: 1 }].into(),
+            from: None,
+            to: None,
+        }));
+    }
+}
+
+fn check(bundle: &[u8], trust: &Trust) -> Result<Report, VerifyError> {
+    verify_bundle(bundle, Some(trust), Options::default())
+}
+
+/// Whether a bundle passes, for whatever reason it does not otherwise.
+fn passes(bundle: &[u8], trust: &Trust) -> bool {
+    check(bundle, trust).is_ok_and(|report| report.verdict == Verdict::Proved)
+}
+
+fn names(report: &Report) -> Vec<&'static str> {
+    report.findings.iter().map(Finding::name).collect()
+}
+
+#[test]
+fn each_session_of_a_large_log_is_handed_over_and_proved() {
+    let town = Town::build(6_000, 12);
+    let log = &town.log;
+    let trust = log.trust().unwrap();
+    let whole = verify(&mut log.files().unwrap(), Some(&trust), Options::default()).unwrap();
+    assert_eq!((whole.verdict, names(&whole)), (Verdict::Proved, vec![]));
+    assert_eq!(town.ids.len(), 12);
+    let mut disclosed = 0;
+    for id in &town.ids {
+        let bundle = log.bundle_of(&[id], &[]).unwrap();
+        let report = check(&bundle, &trust).unwrap();
+        assert_eq!((report.verdict, names(&report)), (Verdict::Proved, vec![]), "{id}");
+        let [session] = report.sessions.as_slice() else { panic!("{report}") };
+        let told = whole.sessions.iter().find(|told| told.id == *id).unwrap();
+        assert_eq!((session.issued, session.revoked, session.entries), (told.issued, told.revoked, told.entries));
+        assert!(matches!(session.outcome(), Outcome::Proved(text) if text.contains("losses")), "{id}");
+        disclosed += report.bundle.unwrap().entries;
+    }
+    // Every session's acts, and not those of the host or of each other.
+    assert!(disclosed < 12 * whole.checkpoint.unwrap().size.0 / 2, "{disclosed}");
+    let all: Vec<&str> = town.ids.iter().map(String::as_str).collect();
+    let report = check(&log.bundle_of(&all, &[]).unwrap(), &trust).unwrap();
+    assert_eq!((report.verdict, report.sessions.len()), (Verdict::Proved, 12));
+}
+
+#[test]
+fn no_entry_can_be_left_out_and_none_added() {
+    let town = Town::build(400, 3);
+    let log = &town.log;
+    let trust = log.trust().unwrap();
+    for id in &town.ids {
+        let Selected { sessions, disclosed, open, closed } = log.selected(&[id]).unwrap();
+        assert_eq!((open, closed), (vec![], true));
+        let manifest = Manifest { sessions, heads: Vec::new() };
+        assert!(passes(&log.bundle(&manifest, &disclosed).unwrap(), &trust));
+        for left_out in &disclosed {
+            let fewer: Vec<_> = disclosed.iter().filter(|entry| *entry != left_out).copied().collect();
+            let bundle = log.bundle(&manifest, &fewer).unwrap();
+            assert!(!passes(&bundle, &trust), "{id} passes without entry {}", left_out.index.0);
+        }
+        for (index, entry) in log.entries.iter().enumerate() {
+            let added = Disclosed { index: EntryIndex(index as u64), bytes: u32::try_from(entry.len()).unwrap() };
+            if disclosed.binary_search(&added).is_ok() {
+                continue;
+            }
+            let mut more = disclosed.clone();
+            more.push(added);
+            more.sort_unstable();
+            let report = check(&log.bundle(&manifest, &more).unwrap(), &trust).unwrap();
+            assert!(names(&report).contains(&"evb_entry_foreign"), "{id} with entry {index}: {:?}", names(&report));
+        }
+    }
+}
+
+fn small() -> (Vec<u8>, Trust) {
+    let town = Town::build(60, 2);
+    let mut trust = town.log.trust().unwrap();
+    let mut then = agent_evidence::tree::Tree::new();
+    for entry in town.log.entries.iter().take(7) {
+        then.append(agent_evidence::tree::leaf_hash(entry), |_| {});
+    }
+    trust.heads.insert(0, Head { size: then.size(), root: then.root() });
+    let bundle = town.log.bundle_of(&[&town.ids[0]], &[TreeSize(7)]).unwrap();
+    assert!(passes(&bundle, &trust));
+    (bundle, trust)
+}
+
+#[test]
+fn no_changed_byte_of_a_bundle_passes() {
+    let (bundle, trust) = small();
+    for position in 0..bundle.len() {
+        let mut changed = bundle.clone();
+        changed[position] ^= 1 << (position % 8);
+        assert!(!passes(&changed, &trust), "byte {position}");
+    }
+}
+
+#[test]
+fn no_part_of_a_bundle_passes_and_nothing_may_follow_it() {
+    let (bundle, trust) = small();
+    for length in 0..bundle.len() {
+        assert!(!passes(&bundle[..length], &trust), "the first {length} bytes");
+    }
+    for more in [&[0][..], &[0; 512], &[0; 1024], &bundle] {
+        assert!(!passes(&[bundle.as_slice(), more].concat(), &trust), "{} bytes more", more.len());
+    }
+    for block in 0..bundle.len() / 512 {
+        let mut twice = bundle.clone();
+        let copy = bundle[block * 512..block * 512 + 512].to_vec();
+        twice.splice(block * 512..block * 512, copy);
+        assert!(!passes(&twice, &trust), "block {block} twice");
+        let mut without = bundle.clone();
+        without.drain(block * 512..block * 512 + 512);
+        assert!(!passes(&without, &trust), "without block {block}");
+    }
+}
+
+#[test]
+fn a_bundle_of_another_log_is_not_this_one() {
+    let (bundle, _) = small();
+    let trust = Town::build(61, 2).log.trust().unwrap();
+    let report = check(&bundle, &trust).unwrap();
+    assert_eq!(report.verdict, Verdict::Findings);
+}
+
+#[test]
+fn an_unknown_session_is_named() {
+    let town = Town::build(60, 1);
+    assert_eq!(town.log.selected(&["nobody"]), Err("no session nobody".to_owned()));
+}
