@@ -29,6 +29,7 @@ const DEBIAN_PACKAGES: &[(&str, &str)] = &[
     ("llvm-22-dev", "LLVM for the BPF linker"),
     ("libpolly-22-dev", "a library that LLVM's link line names"),
     ("python3-venv", "the second reader, the notebook and schema validation"),
+    ("strace", "the test that kills the log's writer at every system call"),
 ];
 
 /// The BPF linker, pinned: another version gives another object, and the object's digest is part of the evidence.

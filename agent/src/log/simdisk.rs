@@ -495,6 +495,9 @@ impl Disk for SimDisk {
 
     fn sync_dir(&mut self, dir: &str) -> io::Result<()> {
         self.run(DiskOp::SyncDir, dir, |state| {
+            if !state.dir_exists(dir) {
+                return Err(os(io::ErrorKind::NotFound));
+            }
             state.sync_names(Some(dir), u64::MAX);
             Ok(())
         })

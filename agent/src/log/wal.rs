@@ -135,6 +135,8 @@ impl<D: Disk> Wal<D> {
         segment_bytes: u64,
         mut group: impl FnMut(&mut Durable<D>, u64, &[u8]) -> Result<(), E>,
     ) -> Result<(Self, Option<Tail>), E> {
+        // In a state directory without a log there is nothing to sync otherwise.
+        disk.ensure_dir(DIR).map_err(WalError::from)?;
         let mut wal = Self { segments: VecDeque::new(), current: None, has_spare: false, segment_bytes };
         let mut tail: Option<Tail> = None;
         let mut torn: Option<Torn> = None;
