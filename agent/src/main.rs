@@ -3,12 +3,14 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use agent::cli::args::{self, Arguments, Command, ConfigCommand, SessionCommand, TrustCommand};
+use agent::cli;
+use agent::cli::args::{self, Arguments, Command, ConfigCommand, LogCommand, SessionCommand, TrustCommand};
 use agent::cli::exit::{self, Exit};
 use agent::cli::output::{Output, complain};
 use agent::cli::{config, doctor, run, session, status, tail, timeline, trust, verify};
 use agent::config::Config;
 use agent::export::sealed::SealedLog;
+use agent::log::copy::Form;
 use tracing_subscriber::EnvFilter;
 
 fn main() -> ExitCode {
@@ -74,6 +76,13 @@ fn command(arguments: Arguments) -> Result<u8, Exit> {
         }
         Command::Trust(TrustCommand::AddHead { file, log: directory }) => {
             printed(|out| trust::add_head(&file, &log(directory), out))
+        }
+        Command::Log(LogCommand::Export { to, plain, log: directory, json }) => {
+            let form = if plain { Form::Plain } else { Form::AsStored };
+            printed(|out| cli::log::export(&log(directory), &to, form, json, out))
+        }
+        Command::Log(LogCommand::Unpack { output, log: directory }) => {
+            printed(|out| cli::log::export(&log(directory), &output, Form::Plain, false, out))
         }
         Command::SessionExec { .. }
         | Command::Completions { .. }

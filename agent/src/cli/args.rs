@@ -82,6 +82,9 @@ pub enum Command {
     /// Write and read trust files.
     #[command(subcommand)]
     Trust(TrustCommand),
+    /// Copy the log to another disk, or write out its plain form.
+    #[command(subcommand)]
+    Log(LogCommand),
     /// Work on configuration files.
     #[command(subcommand)]
     Config(ConfigCommand),
@@ -260,6 +263,41 @@ pub enum TrustCommand {
     AddHead {
         /// The trust file; it is replaced.
         file: PathBuf,
+        /// The log directory [default: the configured one].
+        #[arg(long, value_name = "DIR")]
+        log: Option<PathBuf>,
+    },
+}
+
+/// What `log` does.
+#[derive(Debug, Subcommand)]
+pub enum LogCommand {
+    /// Copy the log into a directory, on a disk that leaves the host, or go on with a copy that is there.
+    ///
+    /// What is copied is made durable, read back, and must have the root that the checkpoint states. The daemon may run.
+    #[command(
+        after_help = "Example:\n  affiant log export /media/usb/host-a && affiant-verify /media/usb/host-a --trust trust.toml\n\n\
+        Exit: 0; 65 the log or the copy is damaged, or the copy is of another log; 70 the disk failed."
+    )]
+    Export {
+        /// The directory; it is made if its parent exists.
+        to: PathBuf,
+        /// Write packed segments out as plain C2SP bundles and tiles.
+        #[arg(long)]
+        plain: bool,
+        /// The log directory [default: the configured one].
+        #[arg(long, value_name = "DIR")]
+        log: Option<PathBuf>,
+        /// Print facts as JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Write the log out as a plain C2SP tiles directory, for readers that do not know packed segments.
+    #[command(after_help = "Example:\n  affiant log unpack -o /srv/www/log")]
+    Unpack {
+        /// The directory; it is made if its parent exists. A plain copy that is there is gone on with.
+        #[arg(short, long, value_name = "DIR")]
+        output: PathBuf,
         /// The log directory [default: the configured one].
         #[arg(long, value_name = "DIR")]
         log: Option<PathBuf>,

@@ -6,6 +6,7 @@ pub mod config;
 pub mod doctor;
 pub mod duration;
 pub mod exit;
+pub mod log;
 pub mod output;
 pub mod run;
 pub mod session;

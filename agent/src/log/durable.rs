@@ -53,7 +53,7 @@ pub enum DurableError {
 /// Name of the reserve file: blocks given up when the disk is full, so that the last records can be written.
 const RESERVE: &str = "reserve";
 /// Where temporary files are made: beside the log, not in it, so that a copy of the log has none.
-const TMP: &str = "tmp";
+pub(super) const TMP: &str = "tmp";
 
 /// A disk with the recipe and the rules on top. See the module's document.
 pub struct Durable<D: Disk> {

@@ -21,6 +21,7 @@
 
 mod chains;
 pub mod cold;
+pub mod copy;
 pub mod disk;
 pub mod durable;
 mod error;
