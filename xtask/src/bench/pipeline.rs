@@ -37,12 +37,16 @@ pub(super) fn run(workspace: &Workspace) -> Result<()> {
     required_step(&workspace.logs(), "build replay", &mut build)?;
     let directory = workspace.target.join(Profile::Release.directory());
     let replay = directory.join("examples/replay");
-    let scratch = workspace.target.join("bench");
-    if scratch.exists() {
-        fs::remove_dir_all(&scratch).with_context(|| format!("cannot remove {}", scratch.display()))?;
-    }
-    fs::create_dir_all(scratch.join("files")).context("cannot create a scratch directory")?;
-    let captured = capture(workspace, &directory, &replay, &scratch)?;
+    // Every run gets a directory of its own, and all are removed at the end: ext4 does not use an inode again for minutes
+    // after its removal, and looks at each of them when it creates a file nearby (fs/ext4/ialloc.c, recently_deleted).
+    let scratch = tempfile::Builder::new()
+        .prefix("bench-")
+        .tempdir_in(&workspace.target)
+        .context("cannot create a scratch directory")?;
+    let scratch = scratch.path();
+    fs::create_dir(scratch.join("files")).context("cannot create a scratch directory")?;
+    println!("  disk: {:.0} MB/s written and synced", disk_megabytes_per_second(scratch)?);
+    let captured = capture(workspace, &directory, &replay, scratch)?;
 
     println!("  {:<12} {:>10} {:>14} {:>22}", "up to stage", "ns/event", "events/s", "instructions/event");
     let mut before = 0;
@@ -50,13 +54,13 @@ pub(super) fn run(workspace: &Workspace) -> Result<()> {
         let mut times = Vec::new();
         let mut bytes = 0;
         for _ in 0..ROUNDS {
-            let state = fresh_state(&scratch)?;
+            let state = fresh_state(scratch)?;
             let output = replayed(&mut Command::new(&replay), &captured, &state, stage, COUNT)?;
             times.push(nanoseconds_per_act(&output).context("replay prints its time")?);
             bytes = bytes_below(&state.join("log"));
         }
         let time = median(&mut times);
-        let instructions = instructions(&replay, &captured, &scratch, stage)?;
+        let instructions = instructions(&replay, &captured, scratch, stage)?;
         let counted = instructions
             .map_or_else(|| "no valgrind".to_owned(), |count| format!("{count} (+{})", count.saturating_sub(before)));
         before = instructions.unwrap_or_default();
@@ -95,13 +99,24 @@ fn capture(workspace: &Workspace, directory: &Path, replay: &Path, scratch: &Pat
 
 /// An empty state directory that only root can enter, as the log's keys demand.
 fn fresh_state(scratch: &Path) -> Result<PathBuf> {
-    use std::os::unix::fs::DirBuilderExt as _;
-    let state = scratch.join("state");
-    if state.exists() {
-        fs::remove_dir_all(&state).context("cannot remove the last state")?;
+    let state =
+        tempfile::Builder::new().prefix("state-").tempdir_in(scratch).context("cannot create a state directory")?;
+    Ok(state.keep())
+}
+
+/// How fast the disk takes what the log writes: 256 MiB in pieces of a group commit, then one sync.
+fn disk_megabytes_per_second(scratch: &Path) -> Result<f64> {
+    use std::io::Write as _;
+    let piece = vec![0x5a_u8; 2 << 20];
+    let mut file = fs::File::create(scratch.join("disk")).context("cannot create a file")?;
+    let start = std::time::Instant::now();
+    for _ in 0..128 {
+        file.write_all(&piece).context("cannot write")?;
     }
-    fs::DirBuilder::new().mode(0o700).create(&state).context("cannot create a state directory")?;
-    Ok(state)
+    file.sync_data().context("cannot sync")?;
+    let seconds = start.elapsed().as_secs_f64();
+    fs::remove_file(scratch.join("disk")).context("cannot remove a file")?;
+    Ok(128.0 * piece.len() as f64 / 1e6 / seconds)
 }
 
 fn replayed(command: &mut Command, captured: &Path, state: &Path, stage: &str, count: u64) -> Result<String> {
