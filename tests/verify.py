@@ -27,6 +27,7 @@ from reader.packed import SEGMENT_BYTES_MAX, blocks_of, unpack
 from reader.profile import ENTRY_BYTES_MAX, U53_MAX, decode
 from reader.rules import BREAKS, CLAIMS, Audit, Outcome
 from reader.signed import NOTE_BYTES_MAX, is_key_name, parse_checkpoint_text, parse_note, parse_vkey, signed_by
+from reader.witnesses import Policy, stored_path
 
 # ----------------------------------------------------------------------------------------------------------
 # Files, tiles and the tree
@@ -162,6 +163,7 @@ class Trust:
         except (ValueError, RecursionError) as error:
             raise Refused(f"not TOML: {error}") from error
         heads = table.pop("head", [])
+        policy = table.pop("witness_policy", None)
         for key, kind in self.KEYS.items():
             # `type`, because True is an int for isinstance.
             if type(table.get(key)) is not kind:
@@ -180,6 +182,11 @@ class Trust:
             raise Refused("`minimum_tier` is not a tier")
         if not all(isinstance(claim, str) and claim in CLAIMS for claim in self.required):
             raise Refused("`required` names a claim that does not exist")
+        if policy is not None and type(policy) is not str:
+            raise Refused("`witness_policy` is not a string")
+        self.policy = None if policy is None else Policy(policy)
+        if self.policy is not None and any(log != self.log_key for log in self.policy.logs):
+            raise Refused("`witness_policy` names another log")
         self.heads = {}
         if type(heads) is not list:
             raise Refused("`head` is not an array of tables")
@@ -214,6 +221,8 @@ class Log:
         self.genesis = None
         self.audit = None
         self.segment = (None, [])  # number and blocks of the packed segment that was looked into last
+        self.cosigned = []  # (size, root, place of the witness in the policy), each with a cosignature that holds
+        self.contained = []  # those of them that the log contains: (size, witness)
         self.unpacked = (None, None)  # number of the bundle that was unpacked last, its bytes and leaf hashes
 
     def read(self, name, limit):
@@ -224,6 +233,7 @@ class Log:
 
     def verify(self):
         """The claims and what became of each; findings and notes are in `out`."""
+        self.read_cosigned()
         data = self.read("checkpoint", NOTE_BYTES_MAX)
         try:
             if data is None:
@@ -237,6 +247,8 @@ class Log:
                 raise CannotCheck(f"not a log: {why}") from why
             self.out.find("checkpoint_missing" if data is None else "checkpoint_malformed", str(why))
             return {claim: "failed" if claim in self.out.failed else "not proved" for claim in CLAIMS}
+        if self.trust and self.trust.policy and self.trust.origin == origin:
+            self.take_cosigned(None, size, root, body, signatures)
         self.audit = Audit(origin, self.strict, self.out)
         self.walk(size)
         self.audit.finish(size)
@@ -245,6 +257,45 @@ class Log:
         self.signatures(origin, body, signatures)
         self.compare_with_trust(origin)
         return self.claims()
+
+    def read_cosigned(self):
+        """What trusted witnesses cosigned, as it is kept beside the log."""
+        policy = self.trust.policy if self.trust else None
+        for name in sorted({witness.name for witness in policy.witnesses} if policy else ()):
+            data = self.read(stored_path(name), NOTE_BYTES_MAX)
+            try:
+                if data is not None:
+                    body, signatures = parse_note(data)
+                    origin, size, root = parse_checkpoint_text(body)
+                    if origin != self.trust.origin or size > U53_MAX:
+                        raise Refused("of another log, or too large")
+                    self.take_cosigned(name, size, root, body, signatures)
+            except Refused as why:
+                self.out.notes.append(("cosignature_unusable", f"{stored_path(name)}: {why}"))
+
+    def take_cosigned(self, only, size, root, body, signatures):
+        for at, witness in enumerate(self.trust.policy.witnesses):
+            if only not in (None, witness.name):
+                continue
+            try:
+                if witness.cosigned(body, signatures) is not None:
+                    self.cosigned.append((size, root, at))
+            except Refused as why:
+                self.out.find("cosignature_forged", f"{witness.name} at {size} entries: {why}")
+            except NotImplementedError as why:
+                self.out.notes.append(("cosignature_not_judged", f"{witness.name}: {why}"))
+
+    def witnessed(self):
+        """The size up to which a quorum of witnesses cosigned what the log contains, or None."""
+        policy = self.trust.policy if self.trust else None
+        if policy is None or policy.quorum is None:
+            return None
+        seen = set()
+        for size, at in sorted(self.contained, reverse=True):
+            seen.add(at)
+            if size > 0 and policy.is_met(seen):
+                return size
+        return None
 
     def has_genesis(self):
         # What is wrong with a segment is not reported of a log without a checkpoint.
@@ -336,9 +387,10 @@ class Log:
             for at in range(width):
                 previous = self.entry(first + at, entries and entries[at], hashes and hashes[at], previous)
         self.compare_head(size)
-        late = [remembered for remembered in (self.trust.heads if self.trust else {}) if remembered > size]
+        heads = [*(self.trust.heads if self.trust else ()), *(cosigned[0] for cosigned in self.cosigned)]
+        late = [remembered for remembered in heads if remembered > size]
         if late:
-            self.out.find("log_truncated", f"{size} entries, the trust file remembers {max(late)}")
+            self.out.find("log_truncated", f"{size} entries, the trust file or a witness remembers {max(late)}")
         if self.complete:
             for level, tile, hashes in self.tree.partial_tiles():
                 self.compare_tile(level, tile, hashes)
@@ -361,6 +413,13 @@ class Log:
 
     def compare_head(self, end):
         """Compares the head that the trust file remembers at the present size; `end` is the checkpoint's size."""
+        for size, root, at in self.cosigned if self.complete else ():
+            if size == self.tree.size:
+                if root == self.tree.root():
+                    self.contained.append((size, at))
+                else:
+                    name = self.trust.policy.witnesses[at].name
+                    self.out.find("split_view", f"{name} cosigned another history of {size} entries")
         root = self.trust.heads.get(self.tree.size) if self.trust and self.complete else None
         if root is not None and root != self.tree.root():
             name = "equivocation" if self.tree.size == end else "head_mismatch"
@@ -407,7 +466,9 @@ class Log:
 
     def unproved(self):
         """Claims that are not proved, whatever was found."""
-        unproved = {"non_equivocation", "host_state", "time_bounds"}
+        unproved = {"host_state", "time_bounds"}
+        if self.witnessed() is None:
+            unproved.add("non_equivocation")
         if self.trust is None:
             unproved |= {"authenticity", "continuity"}
         if not self.audit.sighted:
@@ -480,6 +541,9 @@ class Bundle(Log):
             elif roots[head] != remembered:
                 name = "equivocation" if head == size else "head_mismatch"
                 self.out.find(name, f"the trust file remembers another root hash at size {head}")
+        if self.trust and self.trust.policy and self.trust.origin == origin:
+            self.take_cosigned(None, size, root, body, signatures)
+            self.contained = [(size, at) for _, _, at in self.cosigned if roots[size] == root]
         self.signatures(origin, body, signatures)
         self.compare_with_trust(origin)
         return self.claims()

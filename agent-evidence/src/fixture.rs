@@ -12,6 +12,7 @@ use sha2::{Digest as _, Sha256};
 use crate::bundle::{self, Disclosed, Manifest, Selected, Selection};
 use crate::chain;
 use crate::checkpoint::{Checkpoint, EPOCH_SUFFIX};
+use crate::cosignature::{self, WitnessKey};
 use crate::epoch::EpochStatement;
 use crate::note::{KeyName, NoteError, NoteSigner, VerifierKey};
 use crate::record::{
@@ -24,6 +25,7 @@ use crate::tiles::{self, TileKind, TilePath};
 use crate::tree::{NodeHash, Subtrees, TILE_WIDTH, TileView, Tree, TreeError, fold_tile, leaf_hash};
 use crate::trust::{Head, Trust};
 use crate::verify::{Claim, Source, SourceError};
+use crate::witness::stored_path;
 
 /// Origin of the logs made here.
 pub const ORIGIN: &str = "affiant.example/vectors";
@@ -47,6 +49,12 @@ impl FixedSigner {
     /// [`NoteError::Name`].
     pub fn new(name: &str, seed: u8) -> Result<Self, NoteError> {
         Ok(Self { name: KeyName::new(name)?, key: SigningKey::from_bytes(&[seed; 32]) })
+    }
+
+    /// The key that verifies what it cosigns.
+    #[must_use]
+    pub fn witness_key(&self) -> WitnessKey {
+        WitnessKey::ed25519(self.name.clone(), self.public_key())
     }
 
     /// Its public key.
@@ -456,8 +464,21 @@ impl Builder {
             first_epoch_key: self.first_epoch_key,
             minimum_tier: KeyTier::T0,
             required: vec![Claim::Integrity, Claim::Authenticity, Claim::Continuity, Claim::Coverage, Claim::Sessions],
+            witnesses: None,
             heads: vec![Head { size: checkpoint.size, root: checkpoint.root }],
         })
+    }
+
+    /// The checkpoint over the entries so far, signed by the log and cosigned by a witness, and where it is kept.
+    ///
+    /// # Errors
+    /// [`NoteError`], which the names used here do not cause.
+    pub fn cosigned(&self, witness: &FixedSigner, timestamp: u64) -> Result<(String, Vec<u8>), NoteError> {
+        let note = self.checkpoint()?.sign(&[&self.log_key, &self.epoch_key]);
+        let mut note = crate::note::Note::parse(note.as_bytes())?;
+        let line = cosignature::cosign(&witness.witness_key(), timestamp, &note.text, |message| witness.sign(message));
+        note.signatures.extend(line);
+        Ok((stored_path(&witness.name), note.to_text().into_bytes()))
     }
 }
 

@@ -9,6 +9,7 @@ use base64::engine::general_purpose::STANDARD;
 use serde::{Deserialize, Serialize};
 
 use crate::note::{KeyName, NoteError, VerifierKey};
+use crate::policy::{Policy, PolicyError};
 use crate::record::{EntryIndex, KeyTier, LeafHash, PublicKey, RootHash, TreeSize};
 use crate::verify::{Claim, Observed};
 
@@ -49,6 +50,12 @@ pub enum TrustError {
         #[source]
         source: NoteError,
     },
+    /// A policy of witnesses that is none.
+    #[error("`witness_policy` in the trust file is not a policy")]
+    Policy(#[source] PolicyError),
+    /// A policy for other logs.
+    #[error("`witness_policy` in the trust file names a log with another key than `log_key`")]
+    PolicyLog,
     /// The log key has another name than the origin.
     #[error("the log key in the trust file is not named as the origin")]
     KeyName,
@@ -85,6 +92,39 @@ pub struct Head {
     pub root: RootHash,
 }
 
+/// The witnesses that are believed about a log, and which of them together are enough: a C2SP tlog-policy.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WitnessPolicy {
+    text: String,
+    policy: Policy,
+}
+
+impl WitnessPolicy {
+    /// Reads a policy for the log of this key.
+    ///
+    /// # Errors
+    /// [`TrustError::Policy`], or [`TrustError::PolicyLog`] when it is for other logs.
+    pub fn parse(text: &str, log_key: &VerifierKey) -> Result<Self, TrustError> {
+        let policy = Policy::parse(text.as_bytes()).map_err(TrustError::Policy)?;
+        if policy.logs().iter().any(|log| log.key != *log_key) {
+            return Err(TrustError::PolicyLog);
+        }
+        Ok(Self { text: text.to_owned(), policy })
+    }
+
+    /// The policy.
+    #[must_use]
+    pub fn policy(&self) -> &Policy {
+        &self.policy
+    }
+
+    /// Its text.
+    #[must_use]
+    pub fn text(&self) -> &str {
+        &self.text
+    }
+}
+
 /// What is known of a log, and required of it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Trust {
@@ -100,6 +140,8 @@ pub struct Trust {
     pub minimum_tier: KeyTier,
     /// Claims that must be proved.
     pub required: Vec<Claim>,
+    /// The witnesses, if any are believed.
+    pub witnesses: Option<WitnessPolicy>,
     /// Heads seen before, smallest first.
     pub heads: Vec<Head>,
 }
@@ -115,6 +157,8 @@ struct File {
     first_epoch_key: String,
     minimum_tier: String,
     required: Vec<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    witness_policy: Option<String>,
     #[serde(default, rename = "head", skip_serializing_if = "Vec::is_empty")]
     heads: Vec<FileHead>,
 }
@@ -137,8 +181,22 @@ impl Trust {
             first_epoch_key: observed.first_epoch_key,
             minimum_tier: observed.tier,
             required: vec![Claim::Integrity, Claim::Authenticity, Claim::Continuity, Claim::Coverage, Claim::Sessions],
+            witnesses: None,
             heads: vec![observed.head],
         }
+    }
+
+    /// Believes the witnesses of a policy, and requires the claim that they can prove unless no quorum is asked for.
+    ///
+    /// # Errors
+    /// As [`WitnessPolicy::parse`].
+    pub fn believe(&mut self, policy: &str) -> Result<(), TrustError> {
+        let witnesses = WitnessPolicy::parse(policy, &self.log_key)?;
+        if witnesses.policy().needs_witnesses() && !self.required.contains(&Claim::NonEquivocation) {
+            self.required.push(Claim::NonEquivocation);
+        }
+        self.witnesses = Some(witnesses);
+        Ok(())
     }
 
     /// Remembers a head. One that is remembered already changes nothing.
@@ -179,6 +237,7 @@ impl Trust {
         }
         let tier = KeyTier::parse(&file.minimum_tier)
             .ok_or(TrustError::Value { key: "minimum_tier", expected: "T0, T1, T2 or T3" })?;
+        let witnesses = file.witness_policy.as_deref().map(|text| WitnessPolicy::parse(text, &log_key)).transpose()?;
         let required: Option<Vec<Claim>> = file.required.iter().map(|name| Claim::parse(name)).collect();
         let mut trust = Self {
             origin,
@@ -187,6 +246,7 @@ impl Trust {
             first_epoch_key: PublicKey(hash(&file.first_epoch_key, "first_epoch_key")?),
             minimum_tier: tier,
             required: required.ok_or(TrustError::Value { key: "required", expected: "a list of names of claims" })?,
+            witnesses,
             heads: Vec::new(),
         };
         for head in file.heads {
@@ -212,6 +272,7 @@ impl Trust {
             first_epoch_key: STANDARD.encode(self.first_epoch_key.0),
             minimum_tier: self.minimum_tier.as_str().to_owned(),
             required: self.required.iter().map(|claim| claim.name().to_owned()).collect(),
+            witness_policy: self.witnesses.as_ref().map(|witnesses| witnesses.text.clone()),
             heads: self
                 .heads
                 .iter()
@@ -235,6 +296,7 @@ fn hash(encoded: &str, key: &'static str) -> Result<[u8; 32], TrustError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cosignature::WitnessKey;
 
     fn trust() -> Trust {
         let name = KeyName::new("affiant.example/host").unwrap();
@@ -245,6 +307,7 @@ mod tests {
             first_epoch_key: PublicKey([3; 32]),
             minimum_tier: KeyTier::T0,
             required: vec![Claim::Integrity, Claim::Coverage],
+            witnesses: None,
             heads: vec![Head { size: TreeSize(5), root: RootHash([4; 32]) }],
         }
     }
@@ -252,6 +315,23 @@ mod tests {
     #[test]
     fn a_trust_file_reads_back_as_it_was_written() {
         assert_eq!(Trust::parse(&trust().to_toml().unwrap()), Ok(trust()));
+    }
+
+    #[test]
+    fn a_policy_of_witnesses_is_kept_word_for_word_and_must_be_for_this_log() {
+        let key = WitnessKey::ed25519(KeyName::new("witness.example").unwrap(), PublicKey([7; 32]));
+        let policy = format!("# ours\nlog {}\nwitness w {key} https://w.example/\nquorum w\n", trust().log_key);
+        let mut believing = trust();
+        believing.believe(&policy).unwrap();
+        assert_eq!(believing.required, [Claim::Integrity, Claim::Coverage, Claim::NonEquivocation]);
+        assert_eq!(Trust::parse(&believing.to_toml().unwrap()), Ok(believing.clone()));
+        assert_eq!(believing.witnesses.unwrap().text(), policy);
+        let other = VerifierKey::new(KeyName::new("affiant.example/host").unwrap(), PublicKey([9; 32]));
+        assert_eq!(trust().believe(&format!("log {other}\nquorum none\n")), Err(TrustError::PolicyLog));
+        assert!(matches!(trust().believe("quorum w\n"), Err(TrustError::Policy(_))));
+        let mut none = trust();
+        none.believe("quorum none\n").unwrap();
+        assert_eq!(none.required, [Claim::Integrity, Claim::Coverage]);
     }
 
     #[test]

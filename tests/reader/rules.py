@@ -82,7 +82,7 @@ FINDINGS = {
                     "log_key_untrusted tier_too_low",
     "continuity": "genesis_missing genesis_repeated genesis_wrong epoch_wrong genesis_untrusted first_epoch_untrusted "
                   "log_truncated head_mismatch",
-    "non_equivocation": "equivocation",
+    "non_equivocation": "equivocation split_view cosignature_forged",
     "coverage": "kernel_number_wrong number_repeated number_hole counter_wrong gap_count_wrong loss_unexplained "
                 "loss_accounted event_outside_run hooks_not_attached",
     "sessions": "session_unknown session_number_wrong session_ended session_hash_wrong revoked_wrong "

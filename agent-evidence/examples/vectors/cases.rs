@@ -1101,5 +1101,72 @@ fn trust(cases: &mut Cases) -> Result<(), BuildError> {
     )?;
     let trust = with(&|trust| trust.required.push(Claim::NonEquivocation))?;
     cases.add("claim_not_proved", "the trust file requires witnesses", files, Some(trust), &["claim_not_proved"])?;
-    Ok(())
+    witnesses(cases, &log)
+}
+
+/// When the witnesses of the vectors cosigned: 2026-01-01T01:00:00Z, in seconds.
+const COSIGNED: u64 = 1_767_229_200;
+
+/// Cases of what trusted witnesses saw.
+fn witnesses(cases: &mut Cases, log: &Builder) -> Result<(), BuildError> {
+    let witness = |number: u8| FixedSigner::new(&format!("witness.example/w{number}"), 40 + number);
+    let mut policy = String::from("# two of three\n");
+    for number in 1..=3 {
+        policy.push_str(&format!("witness w{number} {}\n", witness(number)?.witness_key()));
+    }
+    policy.push_str("group ours 2 w1 w2 w3\nquorum ours\n");
+    let mut trust = log.trust()?;
+    trust.believe(&policy)?;
+    let mut add = |name: &str, what: &'static str, cosigned: &[(String, Vec<u8>)], findings: &[&'static str]| {
+        let mut files = log.files()?;
+        files.0.extend(cosigned.iter().cloned());
+        cases.add(name, what, files, Some(trust.clone()), findings)
+    };
+    let mut earlier = Story::begin()?.end();
+    earlier.entries.truncate(9);
+    let (first, second) = (earlier.cosigned(&witness(1)?, COSIGNED)?, log.cosigned(&witness(2)?, COSIGNED + 60)?);
+    add(
+        "witnessed",
+        "two of three witnesses cosigned, one of them an earlier size",
+        &[first.clone(), second.clone()],
+        &[],
+    )?;
+    add(
+        "witnessed_too_few",
+        "one witness of the two that are needed cosigned",
+        std::slice::from_ref(&second),
+        &["claim_not_proved"],
+    )?;
+    let renamed = (second.0.clone(), log.cosigned(&witness(3)?, COSIGNED)?.1);
+    add(
+        "witnessed_misplaced",
+        "the cosignature of one witness stands where another's belongs",
+        &[first.clone(), renamed],
+        &["claim_not_proved"],
+    )?;
+    let garbage = (second.0.clone(), b"not a checkpoint\n".to_vec());
+    add("witnessed_garbage", "a cosigned checkpoint is not one", &[first.clone(), garbage], &["claim_not_proved"])?;
+    let mut forged = second.clone();
+    // The last digits before the padding and the line feed.
+    if let Some(byte) = forged.1.iter_mut().rev().nth(8) {
+        *byte = if *byte == b'A' { b'B' } else { b'A' };
+    }
+    add("cosignature_forged", "a cosignature does not hold", &[first.clone(), forged], &["cosignature_forged"])?;
+    let mut fork = Story::begin()?.end();
+    fork.entries.truncate(11);
+    fork.append(exec("/usr/bin/true"));
+    add(
+        "split_view",
+        "a witness cosigned another history of the same log",
+        &[first, second, fork.cosigned(&witness(3)?, COSIGNED)?],
+        &["split_view"],
+    )?;
+    let mut longer = Story::begin()?.end();
+    longer.append(Builder::workload());
+    add(
+        "log_truncated_witnessed",
+        "a witness cosigned more entries than there are",
+        &[longer.cosigned(&witness(1)?, COSIGNED)?],
+        &["log_truncated"],
+    )
 }

@@ -17,6 +17,7 @@ use crate::trust::Trust;
 use super::audit::Audit;
 use super::finding::Finding;
 use super::report::{BundleReport, Findings, Report};
+use super::witnesses::Witnesses;
 use super::{Options, SourceError, VerifyError, judge};
 
 /// Verifies an evidence bundle against a trust file, or without one as to whether it agrees with itself.
@@ -194,7 +195,10 @@ fn conclude(
             Some(_) => findings.push(Finding::HeadMismatch { remembered: head.size }),
         }
     }
+    let (witnesses, policy) = Witnesses::of_checkpoint(trust, &checkpoint, note, root_holds, &mut findings);
+    let witnessed = policy.and_then(|policy| witnesses.quorum(policy));
+    audit.notes.extend(witnesses.notes);
     let window = audit.part.as_ref().and_then(super::part::Part::window);
     let bundle = Some(BundleReport { entries, window, heads_left });
-    judge(super::Read { checkpoint, note, root_holds, audit, findings, genesis, bundle }, trust)
+    judge(super::Read { checkpoint, note, root_holds, audit, findings, genesis, witnessed, bundle }, trust)
 }

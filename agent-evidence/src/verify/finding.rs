@@ -379,14 +379,14 @@ findings! {
     /// The first epoch's key is not the one that the trust file names.
     FirstEpochUntrusted {} = "first_epoch_untrusted" breaks Continuity
         "the first epoch has another key than the trust file names";
-    /// The log is smaller than a head that the trust file remembers.
+    /// The log is smaller than a head that the trust file remembers or a trusted witness cosigned.
     LogTruncated {
         /// Size of the log.
         size: TreeSize,
-        /// Size that the trust file remembers.
+        /// Size that is remembered.
         remembered: TreeSize,
     } = "log_truncated" breaks Continuity
-        "the log has {} entries, the trust file remembers {}: entries at its end were removed", size.0, remembered.0;
+        "the log has {} entries, the trust file or a trusted witness remembers {}: entries at its end were removed", size.0, remembered.0;
     /// The log does not contain the history of a head that the trust file remembers.
     HeadMismatch {
         /// Size that the trust file remembers.
@@ -399,6 +399,22 @@ findings! {
         size: TreeSize,
     } = "equivocation" breaks NonEquivocation
         "the log signed two different histories of {} entries", size.0;
+    /// A trusted witness cosigned another history of this log than the one that is here.
+    SplitView {
+        /// Name of the witness's key.
+        witness: String,
+        /// Size that it cosigned.
+        size: TreeSize,
+    } = "split_view" breaks NonEquivocation
+        "the witness {witness} cosigned another history of {} entries: whoever holds the log's key has two", size.0;
+    /// A cosignature under the name of a trusted witness's key does not hold.
+    CosignatureForged {
+        /// Name of the witness's key.
+        witness: String,
+        /// Size of the checkpoint.
+        size: TreeSize,
+    } = "cosignature_forged" breaks NonEquivocation
+        "the cosignature of {witness} on the checkpoint of {} entries does not hold", size.0;
     /// The log key lives in a weaker place than the trust file requires.
     TierTooLow {
         /// The tier of the log.
@@ -509,6 +525,8 @@ impl Finding {
             | Self::LogTruncated { .. }
             | Self::HeadMismatch { .. }
             | Self::Equivocation { .. }
+            | Self::SplitView { .. }
+            | Self::CosignatureForged { .. }
             | Self::TierTooLow { .. }
             | Self::EvbMalformed { .. }
             | Self::EvbProofWrong { .. }

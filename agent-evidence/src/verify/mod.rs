@@ -10,6 +10,7 @@
 //! | `sessions.rs` | the chains of sessions |
 //! | `coverage.rs`, `numbers.rs` | runs of the agent; which kernel numbers are accounted for |
 //! | `bundle.rs`, `part.rs` | evidence bundles: the walk over one, and what must not be left out of it |
+//! | `witnesses.rs` | what trusted witnesses cosigned |
 //! | `finding.rs` | one variant per broken rule |
 //! | `report.rs`, `text.rs` | the verdict for programs and for people |
 
@@ -23,6 +24,7 @@ mod part;
 mod report;
 mod sessions;
 mod text;
+mod witnesses;
 
 #[cfg(test)]
 mod tests;
@@ -31,16 +33,19 @@ pub use bundle::verify_bundle;
 pub use cold::Cold;
 pub use finding::{Claim, FINDINGS, Finding};
 pub use report::{BundleReport, ClaimReport, Note, Observed, Outcome, Report, SessionReport, SessionWindow, Verdict};
+pub use witnesses::Witnessed;
 
 use crate::checkpoint::{self, Checkpoint};
 use crate::note::{KeyName, Note as SignedNote, VerifierKey};
+use crate::policy::Policy;
 use crate::record::{Body, EntryIndex, LeafHash, PublicKey, TreeSize, decode};
 use crate::tiles::{self, TileKind, TilePath};
 use crate::tree::{NodeHash, TILE_WIDTH, Tree, leaf_hash};
-use crate::trust::{Head, Trust};
+use crate::trust::{Head, Trust, WitnessPolicy};
 
 use audit::Audit;
 use report::Findings;
+use witnesses::Witnesses;
 
 /// A log as named byte strings: a directory, an archive, a web server. Untrusted.
 pub trait Source {
@@ -115,15 +120,19 @@ pub struct Options {
 pub fn verify(source: &mut impl Source, trust: Option<&Trust>, options: Options) -> Result<Report, VerifyError> {
     let source = &mut Cold::new(source);
     let mut findings = Findings::new();
+    let mut witnesses = Witnesses::read(source, trust, &mut findings)?;
     let Some((checkpoint, note)) = read_checkpoint(source, &mut findings)? else {
         return Ok(Report::without_checkpoint(findings, trust));
     };
+    witnesses.checkpoint(trust, &checkpoint, &note, &mut findings);
     let mut walk = Walk {
         size: checkpoint.size,
         tree: Tree::new(),
         tree_complete: true,
         audit: Audit::new(&checkpoint.origin, options),
         heads: trust.map(|trust| trust.heads.as_slice()).unwrap_or_default(),
+        policy: trust.and_then(|trust| trust.witnesses.as_ref()).map(WitnessPolicy::policy),
+        witnesses,
         findings,
         previous: Some(LeafHash([0; 32])),
         genesis: None,
@@ -201,6 +210,8 @@ struct Walk<'t> {
     audit: Audit,
     /// Heads to compare, those already passed removed.
     heads: &'t [Head],
+    policy: Option<&'t Policy>,
+    witnesses: Witnesses,
     findings: Findings,
     /// Leaf hash of the entry before, when known.
     previous: Option<LeafHash>,
@@ -281,8 +292,10 @@ impl Walk<'_> {
         Ok(())
     }
 
-    /// Compares the heads that the trust file remembers at the present size.
+    /// Compares the heads that the trust file remembers, and that witnesses cosigned, at the present size.
     fn compare_head(&mut self) {
+        let tree = self.tree_complete.then_some(&self.tree);
+        self.witnesses.compare(self.tree.size(), tree, self.policy, &mut self.findings);
         while let Some((head, rest)) = self.heads.split_first()
             && head.size <= self.tree.size()
         {
@@ -301,8 +314,9 @@ impl Walk<'_> {
     /// The unfinished tiles above the lowest level, and the last head.
     fn edge(&mut self, source: &mut impl Source) -> Result<(), VerifyError> {
         self.compare_head();
-        if let Some(head) = self.heads.last().filter(|head| head.size > self.size) {
-            self.findings.push(Finding::LogTruncated { size: self.size, remembered: head.size });
+        let remembered = self.heads.last().map(|head| head.size).max(self.witnesses.largest());
+        if let Some(remembered) = remembered.filter(|remembered| *remembered > self.size) {
+            self.findings.push(Finding::LogTruncated { size: self.size, remembered });
         }
         if !self.tree_complete {
             return Ok(());
@@ -382,13 +396,15 @@ fn read_with_full(
 
 /// The judgment over the whole: root, signatures, trust.
 fn conclude(walk: Walk<'_>, checkpoint: Checkpoint, note: &SignedNote, trust: Option<&Trust>) -> Report {
-    let Walk { tree, tree_complete, mut audit, mut findings, genesis, .. } = walk;
+    let Walk { tree, tree_complete, mut audit, mut findings, genesis, policy, mut witnesses, .. } = walk;
+    audit.notes.extend(std::mem::take(&mut witnesses.notes));
+    let witnessed = policy.and_then(|policy| witnesses.quorum(policy));
     audit.finish(checkpoint.size, &mut findings);
     let root_holds = tree_complete && tree.root() == checkpoint.root;
     if tree_complete && !root_holds {
         findings.push(Finding::RootMismatch { size: checkpoint.size });
     }
-    judge(Read { checkpoint, note, root_holds, audit, findings, genesis, bundle: None }, trust)
+    judge(Read { checkpoint, note, root_holds, audit, findings, genesis, witnessed, bundle: None }, trust)
 }
 
 /// What was read of a log or bundle, all but signatures and trust judged.
@@ -401,11 +417,13 @@ struct Read<'n> {
     findings: Findings,
     /// Leaf hash of entry 0.
     genesis: Option<LeafHash>,
+    /// How far a quorum of trusted witnesses vouches for it.
+    witnessed: Option<Witnessed>,
     bundle: Option<BundleReport>,
 }
 
 fn judge(read: Read<'_>, trust: Option<&Trust>) -> Report {
-    let Read { checkpoint, note, root_holds, audit, mut findings, genesis, bundle } = read;
+    let Read { checkpoint, note, root_holds, audit, mut findings, genesis, witnessed, bundle } = read;
     let own_key = audit.log_key().cloned();
     let log_key = trust.map(|trust| trust.log_key.clone()).or_else(|| own_key.clone());
     let log_signed = log_key.as_ref().is_some_and(|key| signed(note, key, &mut findings));
@@ -433,7 +451,7 @@ fn judge(read: Read<'_>, trust: Option<&Trust>) -> Report {
     };
     let holds = root_holds && log_signed && epoch_signed && trust.is_some();
     let verified = holds.then(|| Verified(checkpoint.clone()));
-    Report::new(checkpoint, verified, observed, audit, findings, trust, bundle)
+    Report::new(checkpoint, verified, observed, audit, witnessed, findings, trust, bundle)
 }
 
 fn epoch_name(checkpoint: &Checkpoint) -> Option<KeyName> {

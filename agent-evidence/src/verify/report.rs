@@ -3,11 +3,12 @@
 use crate::checkpoint::Checkpoint;
 use crate::note::VerifierKey;
 use crate::record::{EntryIndex, KeyTier, LeafHash, PublicKey, WallTime};
-use crate::trust::{Head, Trust};
+use crate::trust::{Head, Trust, WitnessPolicy};
 
 use super::Verified;
 use super::audit::Audit;
 use super::finding::{Claim, Finding};
+use super::witnesses::Witnessed;
 
 /// Most findings kept; all are counted.
 const FINDINGS_MAX: usize = 1_000;
@@ -261,6 +262,8 @@ pub struct Report {
     pub observed: Option<Observed>,
     /// The checkpoint as read.
     pub checkpoint: Option<Checkpoint>,
+    /// How far a quorum of the trusted witnesses vouches for this history.
+    pub witnessed: Option<Witnessed>,
     /// The checkpoint, when the entries have its root and the trusted keys signed it.
     pub verified: Option<Verified<Checkpoint>>,
     /// Where the log key lives.
@@ -304,6 +307,7 @@ impl Report {
             sessions_total: 0,
             observed: None,
             checkpoint: None,
+            witnessed: None,
             verified: None,
             tier: KeyTier::T0,
             times: None,
@@ -317,6 +321,7 @@ impl Report {
         verified: Option<Verified<Checkpoint>>,
         observed: Option<Observed>,
         audit: Audit,
+        witnessed: Option<Witnessed>,
         mut findings: Findings,
         trust: Option<&Trust>,
         bundle: Option<BundleReport>,
@@ -325,8 +330,15 @@ impl Report {
         for session in &mut sessions {
             session.window = audit.part.as_ref().and_then(|part| part.session(session.issued));
         }
-        let facts =
-            Facts { bundle, checkpoint: &checkpoint, audit: &audit, trust, sessions: &sessions, sessions_total };
+        let facts = Facts {
+            bundle,
+            checkpoint: &checkpoint,
+            audit: &audit,
+            witnessed: witnessed.as_ref(),
+            trust,
+            sessions: &sessions,
+            sessions_total,
+        };
         let mut claims = Vec::new();
         for claim in Claim::ALL {
             let outcome = match (findings.failed.contains(&claim), findings.first_of(claim)) {
@@ -362,6 +374,7 @@ impl Report {
             sessions,
             sessions_total,
             observed,
+            witnessed,
             verified,
             tier: audit.tier(),
             times: audit.times,
@@ -378,6 +391,7 @@ impl Report {
 struct Facts<'f> {
     checkpoint: &'f Checkpoint,
     audit: &'f Audit,
+    witnessed: Option<&'f Witnessed>,
     trust: Option<&'f Trust>,
     sessions: &'f [SessionReport],
     sessions_total: u64,
@@ -444,9 +458,7 @@ impl Facts<'_> {
                 None => Outcome::NotProved(no_trust.to_owned()),
                 Some(trust) => Outcome::Proved(continuity(trust, size)),
             },
-            Claim::NonEquivocation => Outcome::NotProved(
-                "no witness or mirror has seen this log: whoever holds its key could keep a second one".to_owned(),
-            ),
+            Claim::NonEquivocation => self.non_equivocation(size),
             Claim::HostState => {
                 Outcome::NotProved("the log carries no attestation of what the host had booted".to_owned())
             }
@@ -456,6 +468,34 @@ impl Facts<'_> {
             Claim::Coverage => self.coverage(),
             Claim::Sessions => self.sessions(),
         }
+    }
+
+    fn non_equivocation(&self, size: u64) -> Outcome {
+        let could = "whoever holds its key could keep a second one";
+        let Some(policy) = self.trust.and_then(|trust| trust.witnesses.as_ref()).map(WitnessPolicy::policy) else {
+            return Outcome::NotProved(format!(
+                "the trust file names no witness that would have seen this log: {could}"
+            ));
+        };
+        if !policy.needs_witnesses() {
+            return Outcome::NotProved(format!("the trust file asks for no witness (quorum none): {could}"));
+        }
+        let Some(Witnessed { size: up_to, witnesses, since }) = self.witnessed else {
+            return Outcome::NotProved(format!(
+                "no quorum of the witnesses that the trust file names cosigned a checkpoint that this log contains: {could}"
+            ));
+        };
+        let after = if up_to.0 == size {
+            String::new()
+        } else {
+            format!("; entries from {} to {size} have been seen by no quorum yet", up_to.0)
+        };
+        Outcome::Proved(format!(
+            "a quorum of the trusted witnesses ({}) cosigned this history up to {} entries, the earliest of them at {} by its clock{after}",
+            witnesses.join(", "),
+            up_to.0,
+            iso(WallTime(since.saturating_mul(1_000_000_000)))
+        ))
     }
 
     fn coverage(&self) -> Outcome {
