@@ -44,7 +44,7 @@ use crate::tree::{NodeHash, TILE_WIDTH, Tree, leaf_hash};
 use crate::trust::{Head, Trust, WitnessPolicy};
 
 use audit::Audit;
-use report::Findings;
+use report::{Besides, Findings};
 use witnesses::Witnesses;
 
 /// A log as named byte strings: a directory, an archive, a web server. Untrusted.
@@ -451,7 +451,7 @@ fn judge(read: Read<'_>, trust: Option<&Trust>) -> Report {
     };
     let holds = root_holds && log_signed && epoch_signed && trust.is_some();
     let verified = holds.then(|| Verified(checkpoint.clone()));
-    Report::new(checkpoint, verified, observed, audit, witnessed, findings, trust, bundle)
+    Report::new(checkpoint, verified, observed, audit, findings, trust, Besides { witnessed, bundle })
 }
 
 fn epoch_name(checkpoint: &Checkpoint) -> Option<KeyName> {

@@ -206,6 +206,15 @@ pub struct Observed {
     pub head: Head,
 }
 
+/// What is known besides the entries.
+#[derive(Debug)]
+pub(super) struct Besides {
+    /// How far a quorum of trusted witnesses vouches for the history.
+    pub(super) witnessed: Option<Witnessed>,
+    /// What there is to say of a bundle, if it was one.
+    pub(super) bundle: Option<BundleReport>,
+}
+
 /// The verdict in one word.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Verdict {
@@ -321,10 +330,9 @@ impl Report {
         verified: Option<Verified<Checkpoint>>,
         observed: Option<Observed>,
         audit: Audit,
-        witnessed: Option<Witnessed>,
         mut findings: Findings,
         trust: Option<&Trust>,
-        bundle: Option<BundleReport>,
+        Besides { witnessed, bundle }: Besides,
     ) -> Self {
         let (mut sessions, sessions_total) = audit.sessions.reports();
         for session in &mut sessions {
