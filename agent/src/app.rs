@@ -12,15 +12,16 @@ use std::sync::{Arc, Weak};
 
 use agent_common::stats::family;
 use agent_evidence::checkpoint::{Checkpoint, CheckpointError};
-use agent_evidence::record::{Digest, Id128, Nanoseconds, Text};
+use agent_evidence::record::{Class, Digest, Id128, Nanoseconds, Text};
 use sha2::{Digest as _, Sha256};
 use tokio::signal::unix::{SignalKind, signal};
 
-use crate::config::{Cold, Config};
+use crate::config::{Cold, Config, Family};
 use crate::export::ocsf_file::{OcsfFileSink, Running, SinkError};
 use crate::log::{Birth, Limits, Log, LogError, Now, Packing, Recovery};
 use crate::pipeline::cgroupfs::CgroupError;
 use crate::pipeline::handle::COMMANDS_MAX;
+use crate::pipeline::storage::{StorageSettings, class_bit};
 use crate::pipeline::{Clock, Parts, Pipeline, PipelineError, PipelineHandle, SessionCgroups, Settings};
 use crate::probe::{Probe, ProbeConfig, ProbeError, cgroup2_root};
 use crate::session::authorization::RunAuthorization;
@@ -259,6 +260,7 @@ fn open_log(config: &Config, clock: Clock) -> Result<(Log, Option<Recovery>), Ap
             level: config.log.cold_level,
             ..Packing::default()
         }),
+        reserve_bytes: config.storage.reserve_mib << 20,
         ..Limits::default()
     };
     let now = Now { wall: clock.wall(), boot: clock.boot() };
@@ -346,7 +348,20 @@ fn settings(config: &Config, origin: &str) -> Result<Settings, AppError> {
         sessions_max: config.run.sessions_max,
         trust_domain: trust_domain(origin),
         keep_pins: config.capture.keep_on_stop,
+        storage: StorageSettings {
+            low_bytes: config.storage.low_mib << 20,
+            reserve_bytes: config.storage.reserve_mib << 20,
+            drop_when_low: config.storage.drop.iter().fold(0, |sum, family| sum | class_bit(class_of(*family))),
+        },
     })
+}
+
+fn class_of(family: Family) -> Class {
+    match family {
+        Family::Process => Class::Process,
+        Family::Network => Class::Network,
+        Family::File => Class::File,
+    }
 }
 
 /// The origin's last segment is this host's name in it: letters, digits, `-` and `.` are what a SPIFFE trust domain

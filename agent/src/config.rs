@@ -36,6 +36,8 @@ pub struct Config {
     pub run: Run,
     /// The tamper-evident log.
     pub log: LogConfig,
+    /// Room on the disk of the state directory.
+    pub storage: StorageConfig,
     /// Liveness records.
     pub heartbeat: Heartbeat,
     /// What is captured besides sessions.
@@ -176,6 +178,37 @@ impl Default for LogConfig {
             cold_after: 1 << 20,
             cold_level: 6,
         }
+    }
+}
+
+/// Room on the disk of the state directory.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct StorageConfig {
+    /// Free MiB below which the disk is low. It has room again from a quarter more.
+    pub low_mib: u64,
+    /// MiB held in reserve for the last records and seals of a full disk.
+    pub reserve_mib: u64,
+    /// What is not captured while the disk is low; on a full one nothing is but the agent's own records. Either way the
+    /// log says exactly which events were left out.
+    pub drop: Vec<Family>,
+}
+
+/// A family of events that may be left out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Family {
+    /// Process starts and ends.
+    Process,
+    /// Connects.
+    Network,
+    /// Opens of files.
+    File,
+}
+
+impl Default for StorageConfig {
+    fn default() -> Self {
+        Self { low_mib: 256, reserve_mib: 24, drop: vec![Family::File, Family::Network] }
     }
 }
 
@@ -412,7 +445,7 @@ impl Config {
 
     /// The first value outside its limits, in the order of the file.
     fn first_mistake(&self) -> Option<Mistake> {
-        let Self { paths, run, log, heartbeat, capture, access, export } = self;
+        let Self { paths, run, log, storage, heartbeat, capture, access, export } = self;
         let day_s = 24 * 3600;
         [
             absolute("paths.state", Some(&paths.state)),
@@ -435,6 +468,10 @@ impl Config {
             // The newest segment's worth stays plain: recovery and `tail` look there.
             within("log.cold_after", log.cold_after, 65_536..=1 << 53),
             within("log.cold_level", log.cold_level.into(), 0..=10),
+            // Below 4 MiB not even one pending buffer fits; a TiB is a mistake.
+            within("storage.reserve_mib", storage.reserve_mib, 4..=1024),
+            within("storage.low_mib", storage.low_mib, 1..=1 << 20),
+            list_len("storage.drop", storage.drop.len()),
             within("heartbeat.interval_s", heartbeat.interval_s, 1..=3600),
             texts("capture.units", &capture.units),
             access.reader_group.as_deref().and_then(|group| text("access.reader_group", group)),

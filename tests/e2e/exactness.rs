@@ -11,12 +11,12 @@ use tests::{Entry, Host, Session, program};
 /// Class numbers of kernel numbers.
 const PROCESS: u64 = 0;
 const NETWORK: u64 = 2;
-const FILE: u64 = 3;
+pub(crate) const FILE: u64 = 3;
 
 /// Every kernel number from 0 to the highest one seen is in exactly one entry or one gap, per processor and class.
 ///
 /// Only for a log whose whole life was one capture, on a fresh set of maps.
-fn assert_numbers_are_complete(entries: &[Entry]) -> Result<()> {
+pub(crate) fn assert_numbers_are_complete(entries: &[Entry]) -> Result<()> {
     let mut seen: BTreeMap<(u64, u64), Vec<(u64, u64)>> = BTreeMap::new();
     for entry in entries {
         if let Some((cpu, class, number)) = entry.kernel() {
@@ -39,7 +39,7 @@ fn assert_numbers_are_complete(entries: &[Entry]) -> Result<()> {
 }
 
 /// Entries of one session, and the events of one class that gaps say it lost.
-fn of_session<'a>(entries: &'a [Entry], session: &Session, class: u64) -> Result<(Vec<&'a Entry>, u64)> {
+pub(crate) fn of_session<'a>(entries: &'a [Entry], session: &Session, class: u64) -> Result<(Vec<&'a Entry>, u64)> {
     let issued = entries
         .iter()
         .find(|entry| entry.kind() == "issued" && entry.body_text("id") == Some(session.id.as_str()))

@@ -9,4 +9,5 @@ mod environment;
 mod exactness;
 mod export;
 mod run;
+mod storage;
 mod tamper;

@@ -61,6 +61,12 @@ fn print_status(status: &Status, out: &mut Output) -> Result<(), Exit> {
     if let Some(size) = status.log_size {
         out.line(&format!("          {size} bytes"))?;
     }
+    let storage = &status.storage;
+    let free = storage.free_bytes.map_or_else(|| "unknown".to_owned(), |bytes| format!("{} MiB", bytes >> 20));
+    let state = if storage.state == "ok" { "ok".to_owned() } else { printable(&storage.state).to_uppercase() };
+    let left_out =
+        if storage.left_out == 0 { String::new() } else { format!(", LEFT OUT {} events", storage.left_out) };
+    out.line(&format!("storage   {state}, {free} free{left_out}"))?;
     out.line(&format!("sessions  {} open", status.sessions))?;
     for class in &status.classes {
         let loss = if class.dropped == 0 { String::new() } else { format!("  LOST {}", class.dropped) };

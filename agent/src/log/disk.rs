@@ -112,6 +112,8 @@ pub trait Disk {
     fn read(&self, path: &str) -> io::Result<Vec<u8>>;
     /// The names in a directory, in no order.
     fn list(&self, dir: &str) -> io::Result<Vec<String>>;
+    /// Bytes that may still be written by anybody.
+    fn free(&self) -> io::Result<u64>;
 }
 
 /// The operating system's disk, under one directory that is opened once and kept, so that a directory moved or
@@ -290,6 +292,11 @@ impl Disk for OsDisk {
             }
         }
         Ok(names)
+    }
+
+    fn free(&self) -> io::Result<u64> {
+        let status = rustix::fs::fstatvfs(&self.root)?;
+        Ok(status.f_bavail.saturating_mul(status.f_frsize))
     }
 }
 

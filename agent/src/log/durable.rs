@@ -246,6 +246,11 @@ impl<D: Disk> Durable<D> {
         }
     }
 
+    /// Free bytes, when the system says how many; nothing depends on it but what is captured.
+    pub fn free(&self) -> Option<u64> {
+        self.disk.free().ok()
+    }
+
     /// Starts to make everything done so far durable, in the background.
     pub fn start_sync_all(&mut self) -> Result<(), DurableError> {
         self.check()?;

@@ -473,6 +473,12 @@ impl<D: Disk> Log<D> {
         Ok(self.disk.take_reserve(self.limits.reserve_bytes)?)
     }
 
+    /// Free bytes on the disk of the state directory, when the system says how many.
+    #[must_use]
+    pub fn free_bytes(&self) -> Option<u64> {
+        self.disk.free()
+    }
+
     /// Calls `each` for the entries from `from` on, in order, until it breaks: those of the store and those only
     /// appended so far. Reads one bundle at a time.
     ///

@@ -589,4 +589,8 @@ impl Disk for SimDisk {
             Ok(names.into_iter().collect())
         })
     }
+
+    fn free(&self) -> io::Result<u64> {
+        Ok(if self.0.borrow().no_space { 0 } else { u64::MAX })
+    }
 }

@@ -24,6 +24,7 @@ pub mod replay;
 mod requests;
 mod resume;
 pub mod sessions;
+pub mod storage;
 mod translate;
 
 use std::path::PathBuf;
@@ -44,6 +45,7 @@ pub use handle::{Input, PipelineHandle};
 
 use accounting::{Reading, Stream};
 use recorder::Recorder;
+use storage::StorageSettings;
 
 /// Most messages read from one ring before inputs and due dates are looked at: at 2 us each, below 10 ms.
 const BATCH_MAX: usize = 4_096;
@@ -89,6 +91,8 @@ pub struct Settings {
     pub trust_domain: String,
     /// Whether hooks and rings stay pinned when the daemon stops in order.
     pub keep_pins: bool,
+    /// Room on the disk.
+    pub storage: StorageSettings,
 }
 
 /// What the pipeline is built from.
@@ -172,7 +176,7 @@ impl Pipeline {
                 Err(error) if error.is_disk_full() => {
                     tracing::error!("the disk is full: capture goes on in the kernel's rings, the daemon stops");
                     self.give_up()?;
-                    return Err(error);
+                    return Err(PipelineError::DiskFull);
                 }
                 Err(error) => return Err(error),
             }
@@ -237,6 +241,8 @@ impl Pipeline {
             self.recorder.clear_left_over()?;
         }
         if now >= self.next_heartbeat {
+            // What a heartbeat settles must be in the log.
+            self.recorder.record_skipped()?;
             self.next_heartbeat =
                 BootTime(now.0.saturating_add(u64::from(self.recorder.settings().heartbeat_ms) * 1_000_000));
             self.recorder.record_heartbeat()?;
@@ -358,6 +364,7 @@ impl Pipeline {
             // A preempted program holds a number: it needs the processor to go on.
             std::thread::sleep(POLL_BUSY);
         }
+        self.recorder.record_skipped()?;
         self.recorder.record_disarmed(DisarmCause::Operator)?;
         self.commit()?;
         self.recorder.close(Now { wall: self.clock.wall(), boot: self.clock.boot() })

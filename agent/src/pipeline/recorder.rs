@@ -19,6 +19,7 @@ use super::handle::Input;
 use super::losses::{LossReading, Losses};
 use super::resume::readings;
 use super::sessions::{EndReason, Sessions};
+use super::storage::Room;
 use super::{Parts, Readings, Settings, class_of, translate};
 use crate::event::{self, DecodeError, Event, Header};
 use crate::log::{Due, Log, LogError, Now};
@@ -58,6 +59,8 @@ pub(super) struct Recorder {
     paths: translate::Paths,
     /// Processes whose start was observed, to name who asks over the control socket.
     processes: HashMap<u32, ProcessCookie>,
+    /// Room on the disk, and what is left out for want of it.
+    pub(super) room: Room,
 }
 
 /// Whose act it was: what goes into the common members of its entry.
@@ -71,6 +74,7 @@ impl Recorder {
     pub(super) fn new(parts: Parts, cgroups: CgroupIndex, clock: Clock) -> (Self, Receiver<Input>) {
         let Parts { settings, log, probe, inputs, cgroup_mount: _, session_cgroups, recovery: _ } = parts;
         let capture_id = Id128(probe.report().capture_id);
+        let room = Room::new(settings.storage);
         let attribution = Attribution::new(settings.trust_domain.clone());
         let mut recorder = Self {
             settings,
@@ -92,6 +96,7 @@ impl Recorder {
             left_over: Vec::new(),
             paths: translate::Paths::default(),
             processes: HashMap::new(),
+            room,
         };
         recorder.read_clocks(clock);
         (recorder, inputs)
@@ -177,6 +182,11 @@ impl Recorder {
             return Ok(());
         }
         self.follow_cgroups(event);
+        if self.room.leaves_out(number.class) {
+            self.room.skip(number, CgroupId(header.scope_id), header.boot);
+            self.follow_processes(event);
+            return self.follow_scope(event);
+        }
         let whose = self.whose(header)?;
         let (workload, session) = match whose {
             Whose::Session { entry, .. } => (None, Some(entry)),
@@ -331,6 +341,10 @@ impl Recorder {
 
     /// Names cgroups that were unknown when they acted and are known now.
     pub(super) fn identify(&mut self) -> Result<(), PipelineError> {
+        if self.log.is_full() {
+            // Only the control chain has room, and this would need more.
+            return Ok(());
+        }
         for (cgroup, unknown) in self.attribution.now_known(&self.cgroups) {
             let workload = self.workload_of(cgroup)?;
             self.append_now(None, None, Body::Identified(Identified { of: unknown, workload }))?;
@@ -391,7 +405,7 @@ impl Recorder {
             };
             let session = only.and_then(|scope| self.sessions.by_scope(scope)).map(|session| session.entry);
             let workload = match (session, only) {
-                (None, Some(scope)) if scope != 0 => Some(self.workload_of(scope)?),
+                (None, Some(scope)) if scope != 0 && !self.log.is_full() => Some(self.workload_of(scope)?),
                 _ => None,
             };
             let body = Gap {
@@ -411,15 +425,43 @@ impl Recorder {
     /// What the log wants done; an answer that waits for durability makes a commit due.
     pub(super) fn due(&mut self, now: BootTime) -> Due {
         let mut due = self.log.due(now);
-        due.commit |= !self.waiting.is_empty();
+        due.commit |= !self.waiting.is_empty() || self.room.gap_due(now);
         due
     }
 
     pub(super) fn commit(&mut self) -> Result<(), PipelineError> {
-        let committed = self.log.commit()?;
-        if committed.full {
-            return Err(PipelineError::DiskFull);
+        self.record_skipped()?;
+        let _durable = self.log.commit()?;
+        self.look_at_room()
+    }
+
+    /// Says which events were left out for want of room, before the rings let go of them.
+    pub(super) fn record_skipped(&mut self) -> Result<(), PipelineError> {
+        for gap in self.room.take_gaps() {
+            let body = Gap {
+                cause: gap.cause,
+                capture_id: self.capture_id,
+                ranges: List::from(gap.ranges),
+                count: gap.count,
+                shares: List::from(gap.shares),
+                from: gap.from,
+                to: gap.to,
+            };
+            self.append_now(None, None, Body::Gap(body))?;
         }
+        Ok(())
+    }
+
+    /// Notes how much room there is; a change is a record of its own, after the gaps of what was left out before it.
+    fn look_at_room(&mut self) -> Result<(), PipelineError> {
+        let Some(free) = self.log.free_bytes() else { return Ok(()) };
+        if self.room.may_regain(free) {
+            self.log.regain_reserve()?;
+        }
+        let Some(storage) = self.room.observe(free, !self.log.is_full()) else { return Ok(()) };
+        tracing::warn!(state = storage.state.as_str(), free, "room on the disk of the state directory");
+        self.append_now(None, None, Body::Storage(storage))?;
+        let _durable = self.log.commit()?;
         Ok(())
     }
 
@@ -489,6 +531,7 @@ impl Recorder {
     /// Ends the run on a full disk: the control chain still has room in the log's reserve. Hooks and rings stay, so
     /// that what happens now can be read once there is space.
     pub(super) fn last_words(mut self, now: Now) -> Result<(), PipelineError> {
+        self.record_skipped()?;
         self.record_disarmed(DisarmCause::Fault)?;
         let _full = self.log.commit()?;
         self.log.seal(now)?;
@@ -509,10 +552,7 @@ impl Recorder {
 pub(super) fn append(log: &mut Log, draft: &Draft<'_>) -> Result<EntryIndex, PipelineError> {
     match log.append(draft) {
         Err(LogError::PendingFull { .. }) => {
-            let committed = log.commit()?;
-            if committed.full {
-                return Err(PipelineError::DiskFull);
-            }
+            let _durable = log.commit()?;
             Ok(log.append(draft)?.index)
         }
         other => Ok(other?.index),

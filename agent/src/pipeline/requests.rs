@@ -14,6 +14,7 @@ use super::error::PipelineError;
 use super::handle::{Command, Reply};
 use super::recorder::Recorder;
 use super::sessions::{CommandState, EndReason, Session, Totals};
+use crate::session::protocol::StorageStatus;
 use crate::session::protocol::{
     ClassStatus, CommandStatus, HookStatus, NotCovered, OpenSession, Peer, SessionError, SessionOpened, Status, WhoAmI,
 };
@@ -68,6 +69,10 @@ impl Recorder {
         let open = u32::try_from(self.sessions.len()).unwrap_or(u32::MAX);
         if open >= self.settings.sessions_max {
             return Ok(Err(SessionError::TooMany { open, limit: self.settings.sessions_max }));
+        }
+        if self.log.is_full() {
+            let why = "the disk of the state directory is full, nothing can be recorded of a session".to_owned();
+            return Ok(Err(SessionError::Unavailable { why }));
         }
         let (id, token) = (random_hex()?, random_hex()?);
         let (cgroup, cgroup_id) = match self.session_cgroups.create(&id) {
@@ -281,6 +286,11 @@ impl Recorder {
                     ClassStatus { class: class.name().to_owned(), generated, dropped }
                 })
                 .collect(),
+            storage: StorageStatus {
+                state: self.room.state().as_str().to_owned(),
+                free_bytes: self.log.free_bytes(),
+                left_out: self.room.skipped_total(),
+            },
             // Added by the handle, which knows the sinks.
             sinks: Vec::new(),
         })

@@ -402,6 +402,7 @@ mod tests {
                 log_size: None,
                 sessions: 0,
                 classes: Vec::new(),
+                storage: crate::session::protocol::StorageStatus::default(),
                 sinks: Vec::new(),
             })
         }

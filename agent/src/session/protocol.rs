@@ -175,8 +175,24 @@ pub struct Status {
     pub sessions: u64,
     /// Kernel numbers per class, summed over processors.
     pub classes: Vec<ClassStatus>,
+    /// Room on the disk of the state directory.
+    #[serde(default)]
+    pub storage: StorageStatus,
     /// One per configured sink.
     pub sinks: Vec<SinkStatus>,
+}
+
+/// Room on the disk of the state directory.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct StorageStatus {
+    /// `ok`, `low` or `full`.
+    pub state: String,
+    /// Free bytes; none when the system does not say.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub free_bytes: Option<u64>,
+    /// Events left out for want of room since the daemon armed; the log says which.
+    pub left_out: u64,
 }
 
 /// One hook.
