@@ -7,7 +7,10 @@ use std::fs::{self, File};
 use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 
+use crate::proof::{Proof, ProofError, TLOG_PROOF_BYTES_MAX};
+use crate::tiles::ENTRY_BYTES_MAX;
 use crate::trust::{TRUST_BYTES_MAX, Trust};
+use crate::verify::verify_entry;
 use crate::verify::{Options, Report, Source, SourceError, VerifyError, verify, verify_bundle};
 
 /// Exit code when nothing could be checked.
@@ -25,6 +28,24 @@ pub enum CommandError {
         /// What the system says.
         #[source]
         source: io::Error,
+    },
+    /// A proof, or its entry, could not be read.
+    #[error("cannot read {path}")]
+    ProofFile {
+        /// The file.
+        path: PathBuf,
+        /// What the system says.
+        #[source]
+        source: io::Error,
+    },
+    /// The proof is not one.
+    #[error("{path} is no proof")]
+    Proof {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        #[source]
+        source: ProofError,
     },
     /// The trust file could not be read.
     #[error("cannot read the trust file {path}")]
@@ -115,6 +136,29 @@ fn read_regular(path: &Path, bytes_max: usize) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::with_capacity(usize::try_from(metadata.len()).unwrap_or(0));
     File::open(path)?.take(limit + 1).read_to_end(&mut bytes)?;
     if bytes.len() > bytes_max { Err(too_long()) } else { Ok(bytes) }
+}
+
+/// Verifies one entry by its proof, all from files. Gives what there is to print and the exit code: 0 proved, 1 not, 2 not
+/// proved of any log in particular for want of a trust file.
+///
+/// # Errors
+/// [`CommandError`] when nothing could be checked; the exit code is then [`COULD_NOT_CHECK`].
+pub fn verify_proof(proof: &Path, entry: &Path, trust: Option<&Path>) -> Result<(String, u8), CommandError> {
+    let trust = trust.map(read_trust).transpose()?;
+    let read = |path: &Path, bytes_max| {
+        read_regular(path, bytes_max).map_err(|source| CommandError::ProofFile { path: path.to_owned(), source })
+    };
+    let bytes = read(proof, TLOG_PROOF_BYTES_MAX)?;
+    // An entry saved as a line has a line feed after it, which is not the entry's: entries end with a brace.
+    let mut entry = read(entry, ENTRY_BYTES_MAX + 1)?;
+    if entry.ends_with(b"}\n") {
+        entry.pop();
+    }
+    let proof = Proof::parse(&bytes).map_err(|source| CommandError::Proof { path: proof.to_owned(), source })?;
+    Ok(match verify_entry(&proof, &entry, trust.as_ref()) {
+        Ok(proved) => (proved.to_string(), if proved.trusted { 0 } else { COULD_NOT_CHECK }),
+        Err(fault) => (format!("not proved: {fault}\n"), 1),
+    })
 }
 
 /// Reads a trust file.

@@ -7,7 +7,7 @@ use agent::cli;
 use agent::cli::args::{self, Arguments, Command, ConfigCommand, LogCommand, SessionCommand, TrustCommand};
 use agent::cli::exit::{self, Exit};
 use agent::cli::output::{Output, complain};
-use agent::cli::{config, doctor, run, session, status, tail, timeline, trust, verify};
+use agent::cli::{config, doctor, prove, run, session, status, tail, timeline, trust, verify};
 use agent::config::Config;
 use agent::export::sealed::SealedLog;
 use agent::log::copy::Form;
@@ -71,6 +71,7 @@ fn command(arguments: Arguments) -> Result<u8, Exit> {
             let directory = log(wish.path.take());
             printed(|out| verify::verify(&directory, &wish, out))
         }
+        Command::Prove(wish) => printed(|out| prove::prove(&log_directory, &wish, out)),
         Command::Trust(TrustCommand::Init { output, log: directory }) => {
             printed(|out| trust::init(&log(directory), output.as_deref(), out))
         }

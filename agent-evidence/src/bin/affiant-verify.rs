@@ -6,7 +6,7 @@ use std::io::{self, Write as _};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use agent_evidence::command::{COULD_NOT_CHECK, verify_path};
+use agent_evidence::command::{COULD_NOT_CHECK, verify_path, verify_proof};
 use agent_evidence::verify::Options;
 use clap::Parser;
 
@@ -22,7 +22,14 @@ use clap::Parser;
 )]
 struct Arguments {
     /// The log's directory, with `checkpoint` and `tile/`; or an evidence bundle.
-    path: PathBuf,
+    #[arg(required_unless_present = "proof")]
+    path: Option<PathBuf>,
+    /// Verify one entry by this proof (C2SP tlog-proof) instead of a whole log.
+    #[arg(long, value_name = "FILE", requires = "entry", conflicts_with_all = ["path", "strict", "json"])]
+    proof: Option<PathBuf>,
+    /// The bytes of that entry.
+    #[arg(long, value_name = "FILE", requires = "proof")]
+    entry: Option<PathBuf>,
     /// What is known of the log from elsewhere.
     #[arg(long, value_name = "FILE")]
     trust: Option<PathBuf>,
@@ -44,11 +51,16 @@ fn main() -> ExitCode {
         }
     };
     let options = Options { strict: arguments.strict };
-    let (text, code) = match verify_path(&arguments.path, arguments.trust.as_deref(), options) {
-        Ok(report) => {
+    let trust = arguments.trust.as_deref();
+    let outcome = match (&arguments.proof, &arguments.entry) {
+        (Some(proof), Some(entry)) => verify_proof(proof, entry, trust),
+        _ => verify_path(&arguments.path.unwrap_or_default(), trust, options).map(|report| {
             let text = if arguments.json { report.to_json() } else { report.to_string() };
             (text, report.verdict.exit_code())
-        }
+        }),
+    };
+    let (text, code) = match outcome {
+        Ok(outcome) => outcome,
         Err(error) => {
             let _printed = writeln!(io::stderr(), "affiant-verify: {}", error.in_full());
             return ExitCode::from(COULD_NOT_CHECK);

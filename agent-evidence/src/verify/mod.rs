@@ -11,6 +11,7 @@
 //! | `coverage.rs`, `numbers.rs` | runs of the agent; which kernel numbers are accounted for |
 //! | `bundle.rs`, `part.rs` | evidence bundles: the walk over one, and what must not be left out of it |
 //! | `witnesses.rs` | what trusted witnesses cosigned |
+//! | `entry.rs` | one entry by its proof |
 //! | `finding.rs` | one variant per broken rule |
 //! | `report.rs`, `text.rs` | the verdict for programs and for people |
 
@@ -18,6 +19,7 @@ mod audit;
 mod bundle;
 mod cold;
 mod coverage;
+mod entry;
 mod finding;
 mod numbers;
 mod part;
@@ -31,6 +33,7 @@ mod tests;
 
 pub use bundle::verify_bundle;
 pub use cold::Cold;
+pub use entry::{EntryFault, ProvedEntry, verify_entry};
 pub use finding::{Claim, FINDINGS, Finding};
 pub use report::{BundleReport, ClaimReport, Note, Observed, Outcome, Report, SessionReport, SessionWindow, Verdict};
 pub use witnesses::Witnessed;

@@ -41,6 +41,11 @@ impl Findings {
         }
     }
 
+    /// The first of them.
+    pub(super) fn into_first(self) -> Option<Finding> {
+        self.kept.into_iter().next()
+    }
+
     fn first_of(&self, claim: Claim) -> Option<&Finding> {
         self.kept.iter().find(|finding| finding.claim() == claim && !matches!(finding, Finding::ClaimNotProved { .. }))
     }

@@ -79,6 +79,11 @@ pub enum Command {
     #[command(after_help = "Example:\n  affiant verify /var/lib/affiant/log --trust trust.toml\n\n\
         Exit: 0 every claim the trust file requires is proved; 1 findings; 2 could not check, or no trust file.")]
     Verify(VerifyArguments),
+    /// Prove that one entry is in the log, in a file of its own (C2SP tlog-proof).
+    #[command(after_help = "Example:\n  affiant prove 1200 -o 1200.tlog-proof --entry-out 1200.json\n  \
+        affiant-verify --proof 1200.tlog-proof --entry 1200.json --trust trust.toml\n\n\
+        Exit: 0; 64 no such entry yet; 65 the log cannot be used; 69 no log; 77 not allowed.")]
+    Prove(ProveArguments),
     /// Write and read trust files.
     #[command(subcommand)]
     Trust(TrustCommand),
@@ -219,11 +224,33 @@ pub struct TimelineArguments {
     pub all: bool,
 }
 
+/// What `prove` takes.
+#[derive(Debug, Args)]
+pub struct ProveArguments {
+    /// Index of the entry.
+    pub index: u64,
+    /// The file to write the proof to; it must not exist. Without it: standard output.
+    #[arg(short, long, value_name = "FILE")]
+    pub output: Option<PathBuf>,
+    /// A file to write the entry's bytes to, which the proof does not hold; it must not exist.
+    #[arg(long, value_name = "FILE")]
+    pub entry_out: Option<PathBuf>,
+    /// Under the newest checkpoint that a witness cosigned, instead of the newest of all.
+    #[arg(long)]
+    pub witnessed: bool,
+}
+
 /// What `verify` takes.
 #[derive(Debug, Args)]
 pub struct VerifyArguments {
     /// The log directory, or an evidence bundle [default: the configured log].
     pub path: Option<PathBuf>,
+    /// Verify one entry by this proof (see `affiant prove`) instead of a whole log.
+    #[arg(long, value_name = "FILE", requires = "entry", conflicts_with_all = ["path", "strict", "json"])]
+    pub proof: Option<PathBuf>,
+    /// The bytes of that entry.
+    #[arg(long, value_name = "FILE", requires = "proof")]
+    pub entry: Option<PathBuf>,
     /// The trust file.
     #[arg(long, value_name = "FILE")]
     pub trust: Option<PathBuf>,

@@ -8,6 +8,7 @@ pub mod duration;
 pub mod exit;
 pub mod log;
 pub mod output;
+pub mod prove;
 pub mod run;
 pub mod session;
 pub mod status;
