@@ -8,7 +8,7 @@ use super::read::{Decode, DecodeError, Reader};
 use super::schema::{object, words};
 use super::text::Text;
 use super::value::Value;
-use super::write::{Encode, Writer};
+use super::write::{Encode, Step, Writer};
 
 words! {
     /// What sort of thing a workload is.
@@ -54,9 +54,9 @@ pub struct Label<'a> {
 impl Encode for Label<'_> {
     fn encode(&self, out: &mut Writer<'_>) {
         out.byte(b'[');
-        self.name.encode(out);
+        out.part(Step::Position(0), &self.name);
         out.byte(b',');
-        self.value.encode(out);
+        out.part(Step::Position(1), &self.value);
         out.byte(b']');
     }
 }

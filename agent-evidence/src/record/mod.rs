@@ -11,6 +11,7 @@
 
 mod act;
 mod attest;
+mod commit;
 mod context;
 mod control;
 mod file;
@@ -33,6 +34,7 @@ pub use attest::{
     Anchor, AnchorCause, AttestationKey, Blob, CounterOp, Measured, MeasuredLog, NvCounter, Outside, Pcr, Voucher,
     WitnessAnswer, WitnessOutcome,
 };
+pub use commit::{CommitRules, DISCLOSURE_BYTES_MAX, Disclosure, DisclosureError, RuleError};
 pub use context::{
     Asked, Context, ContextClaims, ContextSource, Credential, CredentialOp, CredentialType, Decision, DecisionClaims,
     Enforcement, SecretSort, SecretUse, Verdict,
@@ -69,9 +71,10 @@ pub use store::{Condition, Erased, Exported, Hold, Policy, Pruned, Storage, Stor
 pub use text::{Bytes, Text, shown};
 pub use value::{Commitment, Value, ValueList};
 
+use commit::{Committer, Found};
 use read::{Decode, Reader};
 use schema::{Described, bodies};
-use write::{Encode, Limits, Writer};
+use write::{Encode, Limits, ValueVisitor, Writer};
 
 /// Longest entry in bytes: a bundle of the tiles directory gives the length of an entry in 16 bits.
 pub const ENTRY_BYTES_MAX: usize = 65_535;
@@ -351,6 +354,8 @@ pub struct Record<'a> {
     pub draft: Draft<'a>,
     /// Keys whose values were shortened to make the entry fit [`ENTRY_BYTES_MAX`].
     pub cut: Vec<Text<'a>>,
+    /// How many of its values are commitments: [`Record::commitments`] names them.
+    pub committed: u32,
 }
 
 impl Draft<'_> {
@@ -359,15 +364,39 @@ impl Draft<'_> {
     /// shortened, and the last member `cut` names them.
     pub fn encode(&self, at: &Placement, out: &mut Vec<u8>) {
         let start = out.len();
-        if write_entry(self, at, &[], Limits::NONE, out) {
+        if write_entry(self, at, &[], Limits::NONE, None, out) {
             return;
         }
         for limits in Limits::STEPS {
             out.truncate(start);
-            if write_entry(self, at, &[], limits, out) {
+            if write_entry(self, at, &[], limits, None, out) {
                 return;
             }
         }
+    }
+
+    /// Like [`Draft::encode`], with the values that `rules` name as commitments; the texts that stand behind these, for the
+    /// sidecar. What was clear in a shortened list and does not stand in the entry is in no sidecar either.
+    pub fn encode_committed(
+        &self,
+        at: &Placement,
+        rules: &CommitRules,
+        salts: &mut dyn FnMut() -> [u8; 16],
+        out: &mut Vec<u8>,
+    ) -> Vec<Disclosure<'static>> {
+        let start = out.len();
+        let mut committer = Committer::new(rules, salts);
+        if write_entry(self, at, &[], Limits::NONE, Some(&mut committer), out) {
+            return committer.disclosures;
+        }
+        for limits in Limits::STEPS {
+            out.truncate(start);
+            committer.disclosures.clear();
+            if write_entry(self, at, &[], limits, Some(&mut committer), out) {
+                break;
+            }
+        }
+        committer.disclosures
     }
 }
 
@@ -386,12 +415,27 @@ impl Record<'_> {
 
     /// Appends the entry's bytes to `out`: for a record that [`decode`] returned, the bytes it was read from.
     pub fn encode(&self, out: &mut Vec<u8>) {
-        write_entry(&self.draft, &self.placement, &self.cut, Limits::NONE, out);
+        write_entry(&self.draft, &self.placement, &self.cut, Limits::NONE, None, out);
+    }
+
+    /// Its committed values: field and commitment, in the order in which they stand in the entry.
+    #[must_use]
+    pub fn commitments(&self) -> Vec<(String, Commitment)> {
+        let mut found = Found::default();
+        write_entry(&self.draft, &self.placement, &self.cut, Limits::NONE, Some(&mut found), &mut Vec::new());
+        found.0
     }
 }
 
 /// Writes one entry and says whether it fits.
-fn write_entry(draft: &Draft<'_>, at: &Placement, cut: &[Text<'_>], limits: Limits, out: &mut Vec<u8>) -> bool {
+fn write_entry(
+    draft: &Draft<'_>,
+    at: &Placement,
+    cut: &[Text<'_>],
+    limits: Limits,
+    visitor: Option<&mut dyn ValueVisitor>,
+    out: &mut Vec<u8>,
+) -> bool {
     let start = out.len();
     let session = match draft.body {
         Body::Issued(_) => Some(at.index),
@@ -414,7 +458,11 @@ fn write_entry(draft: &Draft<'_>, at: &Placement, cut: &[Text<'_>], limits: Limi
     writer.base64(&at.random);
     writer.member("verdict", "\"verdict\":", &draft.verdict);
     writer.raw(b",\"body\":");
+    if let Some(visitor) = visitor {
+        writer.visited_by(draft.body.kind().as_str(), visitor);
+    }
     draft.body.encode(&mut writer);
+    writer.unvisited();
     let shortened = std::mem::take(&mut writer.cut);
     if !shortened.is_empty() || !cut.is_empty() {
         writer.raw(b",\"cut\":");
@@ -480,6 +528,7 @@ fn read_entry<'a>(bytes: &mut Reader<'a>) -> Result<Record<'a>, DecodeError> {
         placement: Placement { index, session_number, control_number, previous, random },
         draft: Draft { wall, boot, kernel, process, workload, session, verdict, body },
         cut,
+        committed: bytes.committed(),
     })
 }
 

@@ -115,11 +115,22 @@ pub enum DecodeError {
 pub(super) struct Reader<'a> {
     bytes: &'a [u8],
     pub(super) offset: usize,
+    committed: u32,
 }
 
 impl<'a> Reader<'a> {
     pub(super) fn new(bytes: &'a [u8]) -> Self {
-        Self { bytes, offset: 0 }
+        Self { bytes, offset: 0, committed: 0 }
+    }
+
+    /// A commitment was read.
+    pub(super) fn count_commitment(&mut self) {
+        self.committed = self.committed.saturating_add(1);
+    }
+
+    /// How many commitments were read so far.
+    pub(super) fn committed(&self) -> u32 {
+        self.committed
     }
 
     fn rest(&self) -> &'a [u8] {

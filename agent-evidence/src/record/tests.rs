@@ -18,7 +18,7 @@ impl Numbers {
     }
 }
 
-fn placement() -> Placement {
+pub(super) fn placement() -> Placement {
     Placement {
         index: EntryIndex(7),
         session_number: Some(SessionNumber(3)),
@@ -28,7 +28,7 @@ fn placement() -> Placement {
     }
 }
 
-fn open(path: &[u8]) -> Draft<'_> {
+pub(super) fn open(path: &[u8]) -> Draft<'_> {
     Draft {
         wall: WallTime(1_700_000_000_000_000_001),
         boot: BootTime(42),

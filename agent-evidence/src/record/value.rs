@@ -104,14 +104,7 @@ impl From<String> for Value<'_> {
 
 impl Encode for Value<'_> {
     fn encode(&self, out: &mut Writer<'_>) {
-        match self {
-            Self::Clear(text) => text.encode(out),
-            Self::Committed(commitment) => {
-                out.raw(b"{\"c\":");
-                out.base64(&commitment.0);
-                out.byte(b'}');
-            }
-        }
+        out.value(self);
     }
 }
 
@@ -122,6 +115,7 @@ impl<'a> Decode<'a> for Value<'a> {
         if bytes.skip(b"{\"c\":") {
             let commitment = Commitment(bytes.base64("base64 of 32 bytes")?);
             bytes.expect("}")?;
+            bytes.count_commitment();
             return Ok(Self::Committed(commitment));
         }
         bytes.text().map(Self::Clear)

@@ -16,6 +16,7 @@ use super::ids::{
 };
 use super::list::List;
 use super::text::{Bytes, Text, plain};
+use super::value::{Commitment, Value};
 
 /// How much of each text and list is written. Only an entry that would be too long is written with limits.
 #[derive(Debug, Clone, Copy)]
@@ -49,11 +50,73 @@ pub(super) struct Writer<'o> {
     shortened: bool,
     /// Keys whose values were shortened, in order of writing, each once.
     pub(super) cut: Vec<&'static str>,
+    /// Who is shown each value and may commit it.
+    values: Option<Values<'o>>,
+}
+
+/// Who is shown each value of a body, and where in the body the writer is.
+struct Values<'o> {
+    visitor: &'o mut dyn ValueVisitor,
+    /// The kind, then keys and positions, joined by dots.
+    field: String,
+}
+
+/// Is shown each value of a body while it is written.
+pub(super) trait ValueVisitor {
+    /// A text that is about to be written as the value of `field`; what is to stand there instead of it, if anything.
+    fn clear(&mut self, field: &str, text: &[u8]) -> Option<Commitment>;
+
+    /// A commitment that is written as the value of `field`.
+    fn committed(&mut self, field: &str, commitment: Commitment);
 }
 
 impl<'o> Writer<'o> {
     pub(super) fn new(out: &'o mut Vec<u8>, limits: Limits) -> Self {
-        Self { out, limits, shortened: false, cut: Vec::new() }
+        Self { out, limits, shortened: false, cut: Vec::new(), values: None }
+    }
+
+    /// Shows `visitor` the values of what is written from here on, the body of an entry of this kind.
+    pub(super) fn visited_by(&mut self, kind: &str, visitor: &'o mut dyn ValueVisitor) {
+        self.values = Some(Values { visitor, field: kind.to_owned() });
+    }
+
+    /// Ends [`Writer::visited_by`].
+    pub(super) fn unvisited(&mut self) {
+        self.values = None;
+    }
+
+    /// Writes one part of a value, a member's or one at a position of a list or row.
+    #[inline]
+    pub(super) fn part<T: Encode>(&mut self, step: Step, value: &T) {
+        let Some(values) = &mut self.values else { return value.encode(self) };
+        let len = values.field.len();
+        values.field.push('.');
+        match step {
+            Step::Key(key) => values.field.push_str(key),
+            Step::Position(position) => values.field.push_str(&position.to_string()),
+        }
+        value.encode(self);
+        if let Some(values) = &mut self.values {
+            values.field.truncate(len);
+        }
+    }
+
+    pub(super) fn value(&mut self, value: &Value<'_>) {
+        let commitment = match (value, &mut self.values) {
+            (Value::Clear(text), None) => return self.text(text.as_bytes()),
+            (Value::Clear(text), Some(values)) => match values.visitor.clear(&values.field, text.as_bytes()) {
+                Some(commitment) => commitment,
+                None => return self.text(text.as_bytes()),
+            },
+            (Value::Committed(commitment), None) => *commitment,
+            (Value::Committed(commitment), Some(values)) => {
+                values.visitor.committed(&values.field, *commitment);
+                *commitment
+            }
+        };
+        self.raw(b"{\"c\":");
+        self.base64(&commitment.0);
+        self.byte(b'}');
     }
 
     pub(super) fn raw(&mut self, bytes: &[u8]) {
@@ -72,7 +135,7 @@ impl<'o> Writer<'o> {
         }
         self.comma();
         self.raw(quoted.as_bytes());
-        value.encode(self);
+        self.part(Step::Key(key), value);
         if self.shortened {
             self.shortened = false;
             if !self.cut.contains(&key) {
@@ -98,7 +161,7 @@ impl<'o> Writer<'o> {
                 break;
             }
             self.comma();
-            item.encode(self);
+            self.part(Step::Position(position), &item);
         }
         self.byte(b']');
     }
@@ -190,6 +253,15 @@ impl<'o> Writer<'o> {
             self.byte(b'}');
         }
     }
+}
+
+/// One step from a body to a value in it.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Step {
+    /// To a member.
+    Key(&'static str),
+    /// To an item of a list, or a place of a row, counted from 0.
+    Position(usize),
 }
 
 /// Of a shortened text that is UTF-8, the part that ends with a whole character, so that it stays text.
