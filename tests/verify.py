@@ -25,7 +25,7 @@ from reader.basics import CannotCheck, Refused, decode_base64
 from reader.bundle import Archive, BundleAudit, parse_manifest, subtrees
 from reader.packed import SEGMENT_BYTES_MAX, blocks_of, unpack
 from reader.profile import ENTRY_BYTES_MAX, U53_MAX, decode
-from reader.rules import BREAKS, CLAIMS, Audit, Outcome
+from reader.rules import BREAKS, CLAIMS, Audit, Outcome, newer_version
 from reader.signed import NOTE_BYTES_MAX, is_key_name, parse_checkpoint_text, parse_note, parse_vkey, signed_by
 from reader.witnesses import Policy, stored_path
 
@@ -37,6 +37,7 @@ TILE_WIDTH = 256
 BUNDLE_BYTES_MAX = TILE_WIDTH * (2 + ENTRY_BYTES_MAX)
 TRUST_BYTES_MAX = 4 << 20
 EXPECTED_BYTES_MAX = 1 << 20
+I64_MAX = 2**63 - 1  # of TOML
 ENTRIES_BYTES_MAX = 4 << 20
 
 
@@ -155,6 +156,7 @@ class Trust:
 
     KEYS = {"version": int, "origin": str, "log_key": str, "genesis": str, "first_epoch_key": str,
             "minimum_tier": str, "required": list}
+    LIMITS = ("largest_gap_seconds", "largest_loss_events", "accepted_not_covered")
 
     def __init__(self, data):
         try:
@@ -164,6 +166,14 @@ class Trust:
             raise Refused(f"not TOML: {error}") from error
         heads = table.pop("head", [])
         policy = table.pop("witness_policy", None)
+        self.limits = {key: table.pop(key, None) for key in self.LIMITS}
+        for key, value in self.limits.items():
+            fits = type(value) is list and all(type(item) is str for item in value) if key == "accepted_not_covered" else (
+                type(value) is int and 0 <= value <= I64_MAX)
+            if value is not None and not fits:
+                raise Refused(f"`{key}` is of another type or out of range")
+        if self.limits["accepted_not_covered"] is not None:
+            self.limits["accepted_not_covered"] = {item.encode() for item in self.limits["accepted_not_covered"]}
         for key, kind in self.KEYS.items():
             # `type`, because True is an int for isinstance.
             if type(table.get(key)) is not kind:
@@ -404,6 +414,9 @@ class Log:
                 leaf = own
             elif stored != own:
                 self.out.find("entry_altered", f"entry {index} does not have the hash that was stored for it", index)
+            version = newer_version(data)
+            if version is not None and stored in (None, own) and not self.out.total:
+                raise CannotCheck(f"entry {index} is of version {version} of the format: take a newer verifier")
             self.audit.entry(index, data, leaf, previous)
         if index == 0:
             self.genesis = leaf
@@ -463,6 +476,8 @@ class Log:
             self.out.find("first_epoch_untrusted", "the first epoch has another key than the trust file names")
         if trust.minimum_tier != "T0":
             self.out.find("tier_too_low", f"tier T0, the trust file requires {trust.minimum_tier}")
+        if audit.sighted:
+            audit.compare_limits(trust.limits)
 
     def unproved(self):
         """Claims that are not proved, whatever was found."""
@@ -511,6 +526,7 @@ class Bundle(Log):
             return self.read_through()
         except Refused as why:
             self.out.find("evb_malformed", str(why))
+            self.audit = None
         except OSError as error:
             raise CannotCheck(f"cannot read the bundle: {error}") from error
         return {claim: "failed" if claim in self.out.failed else "not proved" for claim in CLAIMS}
@@ -629,6 +645,7 @@ def check(place, trust_path, strict):
             log = Log(place, trust, strict)
             claims = log.verify()
         outcome = log.out
+        outcome.windows = log.audit.windows if log.audit else []
     except Refused as why:
         return 2, {}, None, f"trust file: {why}"
     except (CannotCheck, OSError) as why:
@@ -653,6 +670,7 @@ def show(result, as_json):
                     for name, index, text in outcome.findings] if outcome else []
         notes = [{"name": name, "text": text} for name, text in outcome.notes] if outcome else []
         print(json.dumps({"exit": code, "error": why, "claims": claims, "findings": findings, "notes": notes,
+                          "windows": outcome.windows if outcome else [],
                           "findings_total": outcome.total if outcome else 0}, indent=2))
         return
     if why is not None:
@@ -664,6 +682,8 @@ def show(result, as_json):
         print(f"finding {name}: {text}")
     for name, text in outcome.notes:
         print(f"note {name}: {text}")
+    for kind, first, last in outcome.windows:
+        print(f"window {kind}: from entry {first} to {last}")
     print(VERDICTS[code])
 
 
@@ -705,7 +725,7 @@ def run_vector(place):
     try:
         expected = json.loads(read_file(place, "expected.json", EXPECTED_BYTES_MAX) or b"")
         wanted = list(zip(expected["findings"], expected["indexes"], strict=True))
-        code, strict = expected["exit"], expected["strict"]
+        code, strict, windows = expected["exit"], expected["strict"], expected["windows"]
     except (Refused, ValueError, TypeError, KeyError, RecursionError) as error:
         return f"no usable expected.json: {error}"
     trust_path = os.path.join(place, "trust.toml")
@@ -714,6 +734,9 @@ def run_vector(place):
     result = check(held, trust_path if os.path.lexists(trust_path) else None, strict)
     seen = [(name, index) for name, index, _ in result[2].findings] if result[2] else []
     # Readers may find things in another order, but not other things.
+    seen_windows = result[2].windows if result[2] else []
+    if seen_windows != windows:
+        return f"windows {seen_windows}, expected {windows}"
     if result[0] == code and sorted(seen, key=repr) == sorted(wanted, key=repr):
         return None
     return f"exit {result[0]} {seen}, expected {code} {wanted} {result[3] or ''}"

@@ -3,15 +3,17 @@
 //!
 //! The directory is untrusted: whatever is in it is read with a limit, and only regular files are.
 
-use std::fs::{self, File};
+use std::fs::{self, File, Metadata};
 use std::io::{self, Read as _};
+use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 
 use crate::proof::{Proof, ProofError, TLOG_PROOF_BYTES_MAX};
 use crate::tiles::ENTRY_BYTES_MAX;
 use crate::trust::{TRUST_BYTES_MAX, Trust};
-use crate::verify::verify_entry;
-use crate::verify::{Options, Report, Source, SourceError, VerifyError, verify, verify_bundle};
+use crate::verify::{
+    Options, Report, Source, SourceError, VerifyError, verify_bundle, verify_entry, verify_in_threads,
+};
 
 /// Exit code when nothing could be checked.
 pub const COULD_NOT_CHECK: u8 = 2;
@@ -114,7 +116,7 @@ impl Directory {
 impl Source for Directory {
     fn read(&mut self, path: &str, bytes_max: usize) -> Result<Option<Vec<u8>>, SourceError> {
         let failed = |reason: String| SourceError { path: path.to_owned(), reason };
-        match read_regular(&self.path.join(path), bytes_max) {
+        match read_regular(&self.path.join(path), bytes_max, Links::Refused) {
             Ok(bytes) => Ok(Some(bytes)),
             Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => Ok(None),
             Err(error) => Err(failed(error.to_string())),
@@ -122,9 +124,24 @@ impl Source for Directory {
     }
 }
 
+/// Whether a file may be named by a symbolic link.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Links {
+    /// The reader named it, and may.
+    Followed,
+    /// Whoever made the directory named it, and must not lead the reader elsewhere.
+    Refused,
+}
+
 /// Reads a regular file of at most `bytes_max` bytes. A pipe or device in its place is refused, not waited for.
-fn read_regular(path: &Path, bytes_max: usize) -> io::Result<Vec<u8>> {
-    let metadata = fs::metadata(path)?;
+fn read_regular(path: &Path, bytes_max: usize, links: Links) -> io::Result<Vec<u8>> {
+    let metadata = match links {
+        Links::Followed => fs::metadata(path)?,
+        Links::Refused => fs::symlink_metadata(path)?,
+    };
+    if metadata.is_symlink() {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "a symbolic link, where a log has a regular file"));
+    }
     if !metadata.is_file() {
         return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file"));
     }
@@ -133,8 +150,12 @@ fn read_regular(path: &Path, bytes_max: usize) -> io::Result<Vec<u8>> {
     if metadata.len() > limit {
         return Err(too_long());
     }
+    let file = File::open(path)?;
+    if !same_file(&metadata, &file.metadata()?) {
+        return Err(io::Error::other("replaced while it was opened"));
+    }
     let mut bytes = Vec::with_capacity(usize::try_from(metadata.len()).unwrap_or(0));
-    File::open(path)?.take(limit + 1).read_to_end(&mut bytes)?;
+    file.take(limit.saturating_add(1)).read_to_end(&mut bytes)?;
     if bytes.len() > bytes_max { Err(too_long()) } else { Ok(bytes) }
 }
 
@@ -146,7 +167,8 @@ fn read_regular(path: &Path, bytes_max: usize) -> io::Result<Vec<u8>> {
 pub fn verify_proof(proof: &Path, entry: &Path, trust: Option<&Path>) -> Result<(String, u8), CommandError> {
     let trust = trust.map(read_trust).transpose()?;
     let read = |path: &Path, bytes_max| {
-        read_regular(path, bytes_max).map_err(|source| CommandError::ProofFile { path: path.to_owned(), source })
+        read_regular(path, bytes_max, Links::Followed)
+            .map_err(|source| CommandError::ProofFile { path: path.to_owned(), source })
     };
     let bytes = read(proof, TLOG_PROOF_BYTES_MAX)?;
     // An entry saved as a line has a line feed after it, which is not the entry's: entries end with a brace.
@@ -161,35 +183,73 @@ pub fn verify_proof(proof: &Path, entry: &Path, trust: Option<&Path>) -> Result<
     })
 }
 
+/// Whether what was opened is what was looked at.
+#[cfg(unix)]
+fn same_file(looked_at: &Metadata, opened: &Metadata) -> bool {
+    use std::os::unix::fs::MetadataExt as _;
+    (looked_at.dev(), looked_at.ino()) == (opened.dev(), opened.ino())
+}
+
+/// Whether what was opened is what was looked at: elsewhere only its sort can be told.
+#[cfg(not(unix))]
+fn same_file(_: &Metadata, opened: &Metadata) -> bool {
+    opened.is_file()
+}
+
 /// Reads a trust file.
 ///
 /// # Errors
 /// [`CommandError::TrustFile`], [`CommandError::Trust`].
 pub fn read_trust(path: &Path) -> Result<Trust, CommandError> {
     let unreadable = |source| CommandError::TrustFile { path: path.to_owned(), source };
-    let bytes = read_regular(path, TRUST_BYTES_MAX).map_err(unreadable)?;
+    let bytes = read_regular(path, TRUST_BYTES_MAX, Links::Followed).map_err(unreadable)?;
     let text = String::from_utf8(bytes)
         .map_err(|error| unreadable(io::Error::new(io::ErrorKind::InvalidData, error.utf8_error().to_string())))?;
     Trust::parse(&text).map_err(|source| CommandError::Trust { path: path.to_owned(), source })
 }
 
-/// Verifies the log in a directory, with a trust file or without.
+/// Verifies the log in a directory, with a trust file or without, with as many threads as there are processors.
 ///
 /// # Errors
 /// [`CommandError`] when nothing could be checked; the exit code is then [`COULD_NOT_CHECK`].
 pub fn verify_directory(log: &Path, trust: Option<&Path>, options: Options) -> Result<Report, CommandError> {
-    let trust = trust.map(read_trust).transpose()?;
-    let mut source = Directory::open(log)?;
-    verify(&mut source, trust.as_ref(), options).map_err(|source| CommandError::Verify { path: log.to_owned(), source })
+    verify_directory_in_threads(log, trust, options, processors())
 }
 
-/// Verifies what is at this path: the log in a directory, or the evidence bundle in a file.
+/// The same with this many threads.
+///
+/// # Errors
+/// [`CommandError`] when nothing could be checked; the exit code is then [`COULD_NOT_CHECK`].
+pub fn verify_directory_in_threads(
+    log: &Path,
+    trust: Option<&Path>,
+    options: Options,
+    threads: NonZeroUsize,
+) -> Result<Report, CommandError> {
+    let trust = trust.map(read_trust).transpose()?;
+    let mut source = Directory::open(log)?;
+    verify_in_threads(&mut source, trust.as_ref(), options, threads)
+        .map_err(|source| CommandError::Verify { path: log.to_owned(), source })
+}
+
+/// How many processors this process may use.
+fn processors() -> NonZeroUsize {
+    std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN)
+}
+
+/// Verifies what is at this path: the log in a directory, with this many threads or as many as there are processors, or the
+/// evidence bundle in a file, which is read in one pass.
 ///
 /// # Errors
 /// As [`verify_directory`].
-pub fn verify_path(path: &Path, trust: Option<&Path>, options: Options) -> Result<Report, CommandError> {
+pub fn verify_path(
+    path: &Path,
+    trust: Option<&Path>,
+    options: Options,
+    threads: Option<NonZeroUsize>,
+) -> Result<Report, CommandError> {
     if !fs::metadata(path).is_ok_and(|metadata| metadata.is_file()) {
-        return verify_directory(path, trust, options);
+        return verify_directory_in_threads(path, trust, options, threads.unwrap_or_else(processors));
     }
     let trust = trust.map(read_trust).transpose()?;
     let failed = |source: VerifyError| CommandError::Verify { path: path.to_owned(), source };

@@ -23,7 +23,7 @@ use crate::record::{
 };
 use crate::tiles::{self, TileKind, TilePath};
 use crate::tree::{NodeHash, Subtrees, TILE_WIDTH, TileView, Tree, TreeError, fold_tile, leaf_hash};
-use crate::trust::{Head, Trust};
+use crate::trust::{Head, Limits, Trust};
 use crate::verify::{Claim, Source, SourceError};
 use crate::witness::stored_path;
 
@@ -465,6 +465,7 @@ impl Builder {
             minimum_tier: KeyTier::T0,
             required: vec![Claim::Integrity, Claim::Authenticity, Claim::Continuity, Claim::Coverage, Claim::Sessions],
             witnesses: None,
+            limits: Limits::default(),
             heads: vec![Head { size: checkpoint.size, root: checkpoint.root }],
         })
     }

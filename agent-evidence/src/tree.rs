@@ -205,11 +205,17 @@ impl Tree {
     }
 
     /// Appends an entry and hands every tile that this completes to `full`, lowest level first.
-    pub fn append(&mut self, leaf: LeafHash, mut full: impl FnMut(TileView<'_>)) -> EntryIndex {
+    pub fn append(&mut self, leaf: LeafHash, full: impl FnMut(TileView<'_>)) -> EntryIndex {
         let index = EntryIndex(self.size);
         self.size += 1;
-        let mut carry = Some(leaf.0);
-        let mut level = 0_usize;
+        self.carry(0, leaf.0, full);
+        index
+    }
+
+    /// Adds a hash to a level, and to those above what becomes complete by it.
+    fn carry(&mut self, level: usize, hash: NodeHash, mut full: impl FnMut(TileView<'_>)) {
+        let mut carry = Some(hash);
+        let mut level = level;
         while let Some(hash) = carry {
             if level == self.levels.len() {
                 self.levels.push(EdgeTile { hashes: Vec::with_capacity(TILE_WIDTH), ..EdgeTile::default() });
@@ -228,7 +234,24 @@ impl Tree {
             }
             level += 1;
         }
-        index
+    }
+
+    /// Appends the leaves of a whole level-0 tile, whose root was computed elsewhere, and hands every tile that this
+    /// completes to `full`, lowest level first. The size must be a multiple of [`TILE_WIDTH`], and `leaves` that many;
+    /// otherwise nothing is appended and the answer is no.
+    pub fn append_tile(&mut self, leaves: &[NodeHash], root: NodeHash, mut full: impl FnMut(TileView<'_>)) -> bool {
+        if leaves.len() != TILE_WIDTH || !self.size.is_multiple_of(TILE_WIDTH as u64) {
+            return false;
+        }
+        if self.levels.is_empty() {
+            self.levels.push(EdgeTile::default());
+        }
+        let Some(lowest) = self.levels.first_mut() else { return false };
+        full(TileView { level: 0, number: lowest.number, hashes: leaves });
+        lowest.number += 1;
+        self.size += TILE_WIDTH as u64;
+        self.carry(1, root, full);
+        true
     }
 
     /// The incomplete tiles of the right edge, lowest level first: what a checkpoint of this size needs besides

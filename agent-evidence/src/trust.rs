@@ -68,10 +68,17 @@ pub enum TrustError {
         expected: &'static str,
     },
     /// Two different roots for one size.
-    #[error("the trust file remembers another root hash at size {size}: the log signed two histories")]
+    #[error(
+        "the trust file remembers the root hash {} at size {size}, the log has {}: the log signed two histories",
+        STANDARD.encode(trusted.0), STANDARD.encode(seen.0)
+    )]
     HeadConflict {
         /// The size.
         size: u64,
+        /// The root hash in the trust file.
+        trusted: RootHash,
+        /// The other.
+        seen: RootHash,
     },
     /// The head was observed in another log.
     #[error("the head is of the log {seen:?}, the trust file is for {trusted:?}")]
@@ -125,6 +132,17 @@ impl WitnessPolicy {
     }
 }
 
+/// How much may be missing of what a log covers. What is absent is not limited.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Limits {
+    /// Longest time between two entries that the agent was not heard of, in seconds.
+    pub largest_gap_seconds: Option<u64>,
+    /// Most events declared lost.
+    pub largest_loss_events: Option<u64>,
+    /// What the agent may say that it does not capture; anything else it says is too much.
+    pub accepted_not_covered: Option<Vec<String>>,
+}
+
 /// What is known of a log, and required of it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Trust {
@@ -142,6 +160,8 @@ pub struct Trust {
     pub required: Vec<Claim>,
     /// The witnesses, if any are believed.
     pub witnesses: Option<WitnessPolicy>,
+    /// How much may be missing.
+    pub limits: Limits,
     /// Heads seen before, smallest first.
     pub heads: Vec<Head>,
 }
@@ -159,6 +179,12 @@ struct File {
     required: Vec<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     witness_policy: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    largest_gap_seconds: Option<u64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    largest_loss_events: Option<u64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    accepted_not_covered: Option<Vec<String>>,
     #[serde(default, rename = "head", skip_serializing_if = "Vec::is_empty")]
     heads: Vec<FileHead>,
 }
@@ -182,6 +208,7 @@ impl Trust {
             minimum_tier: observed.tier,
             required: vec![Claim::Integrity, Claim::Authenticity, Claim::Continuity, Claim::Coverage, Claim::Sessions],
             witnesses: None,
+            limits: Limits::default(),
             heads: vec![observed.head],
         }
     }
@@ -209,8 +236,12 @@ impl Trust {
             return Err(TrustError::OtherLog { trusted: self.origin.as_str().to_owned(), seen: origin.to_owned() });
         }
         match self.heads.binary_search_by_key(&head.size, |known| known.size) {
-            Ok(position) if self.heads.get(position) == Some(&head) => Ok(()),
-            Ok(_) => Err(TrustError::HeadConflict { size: head.size.0 }),
+            Ok(position) => match self.heads.get(position) {
+                Some(known) if *known != head => {
+                    Err(TrustError::HeadConflict { size: head.size.0, trusted: known.root, seen: head.root })
+                }
+                _ => Ok(()),
+            },
             Err(position) => {
                 self.heads.insert(position, head);
                 Ok(())
@@ -247,6 +278,11 @@ impl Trust {
             minimum_tier: tier,
             required: required.ok_or(TrustError::Value { key: "required", expected: "a list of names of claims" })?,
             witnesses,
+            limits: Limits {
+                largest_gap_seconds: file.largest_gap_seconds,
+                largest_loss_events: file.largest_loss_events,
+                accepted_not_covered: file.accepted_not_covered,
+            },
             heads: Vec::new(),
         };
         for head in file.heads {
@@ -273,6 +309,9 @@ impl Trust {
             minimum_tier: self.minimum_tier.as_str().to_owned(),
             required: self.required.iter().map(|claim| claim.name().to_owned()).collect(),
             witness_policy: self.witnesses.as_ref().map(|witnesses| witnesses.text.clone()),
+            largest_gap_seconds: self.limits.largest_gap_seconds,
+            largest_loss_events: self.limits.largest_loss_events,
+            accepted_not_covered: self.limits.accepted_not_covered.clone(),
             heads: self
                 .heads
                 .iter()
@@ -308,6 +347,11 @@ mod tests {
             minimum_tier: KeyTier::T0,
             required: vec![Claim::Integrity, Claim::Coverage],
             witnesses: None,
+            limits: Limits {
+                largest_gap_seconds: Some(60),
+                largest_loss_events: Some(0),
+                accepted_not_covered: Some(vec!["io_uring opens".to_owned()]),
+            },
             heads: vec![Head { size: TreeSize(5), root: RootHash([4; 32]) }],
         }
     }
@@ -315,6 +359,8 @@ mod tests {
     #[test]
     fn a_trust_file_reads_back_as_it_was_written() {
         assert_eq!(Trust::parse(&trust().to_toml().unwrap()), Ok(trust()));
+        let unlimited = Trust { limits: Limits::default(), heads: Vec::new(), ..trust() };
+        assert_eq!(Trust::parse(&unlimited.to_toml().unwrap()), Ok(unlimited));
     }
 
     #[test]
@@ -341,7 +387,8 @@ mod tests {
         trust.add_head("affiant.example/host", head(2, 1)).unwrap();
         trust.add_head("affiant.example/host", head(5, 4)).unwrap();
         assert_eq!(trust.heads, [head(2, 1), head(5, 4)]);
-        assert_eq!(trust.add_head("affiant.example/host", head(2, 9)), Err(TrustError::HeadConflict { size: 2 }));
+        let conflict = TrustError::HeadConflict { size: 2, trusted: RootHash([1; 32]), seen: RootHash([9; 32]) };
+        assert_eq!(trust.add_head("affiant.example/host", head(2, 9)), Err(conflict));
         let other = TrustError::OtherLog { trusted: "affiant.example/host".into(), seen: "other".into() };
         assert_eq!(trust.add_head("other", head(9, 9)), Err(other));
     }
@@ -356,6 +403,8 @@ mod tests {
         assert!(matches!(refused("required", "requires"), TrustError::Form { .. }));
         assert!(matches!(refused("size = 5", "size = -5"), TrustError::Form { .. }));
         assert!(matches!(refused("size = 5", "size = 5\nsize = 5"), TrustError::Form { .. }));
+        assert!(matches!(refused("largest_gap_seconds = 60", "largest_gap_seconds = -1"), TrustError::Form { .. }));
+        assert!(matches!(refused("largest_loss_events", "largest_loss"), TrustError::Form { .. }));
         assert_eq!(refused("version = 1", "version = 2"), TrustError::Version { seen: 2 });
         assert_eq!(
             refused("\"T0\"", "\"T9\""),

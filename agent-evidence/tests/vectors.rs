@@ -8,11 +8,13 @@ mod cases;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
+use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 
 use agent_evidence::command::verify_directory;
 use agent_evidence::trust::Trust;
-use agent_evidence::verify::{Finding, Options};
+use agent_evidence::verify::{Edge, Finding, Options, verify_in_threads};
+use serde_json::json;
 
 fn directory() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/vectors")
@@ -75,6 +77,7 @@ fn the_files_in_the_tree_are_those_that_the_generator_makes() {
         assert_eq!(expected["exit"], case.exit, "{}", case.name);
         assert_eq!(expected["strict"], case.strict, "{}", case.name);
         assert_eq!(expected["findings"], serde_json::json!(case.findings), "{}", case.name);
+        assert_eq!(expected["windows"], windows(&case), "{}", case.name);
     }
 }
 
@@ -82,6 +85,16 @@ fn the_files_in_the_tree_are_those_that_the_generator_makes() {
 fn entries_of_every_kind_are_those_that_the_generator_makes() {
     let stored = fs::read(directory().join(cases::ENTRIES_FILE)).unwrap();
     assert!(stored == cases::entries(), "{} is stale: run the example `vectors`", cases::ENTRIES_FILE);
+}
+
+/// Kind, first and last entry of each window, as `expected.json` has them.
+fn windows(case: &cases::Case) -> serde_json::Value {
+    let trust = case.trust.as_deref().map(Trust::parse).transpose();
+    let report = trust.ok().and_then(|trust| case.report(trust.as_ref()).ok());
+    let kept = report.map(|report| report.windows.kept).unwrap_or_default();
+    let edge = |edge: Edge| edge.index.map(|index| index.0);
+    let rows = kept.iter().map(|window| json!([window.kind.name(), edge(window.from), window.to.and_then(edge)]));
+    rows.collect()
 }
 
 #[test]
@@ -95,4 +108,48 @@ fn a_directory_gives_the_same_verdict_as_the_files_in_memory() {
     assert_eq!(report.verdict.exit_code(), 2);
     assert!(verify_directory(&log("garbage"), Some(&trust), Options::default()).is_err());
     assert!(verify_directory(&own.join("nowhere"), Some(&trust), Options::default()).is_err());
+}
+
+#[test]
+fn the_report_does_not_depend_on_how_many_threads_make_it() {
+    for case in cases::cases().unwrap() {
+        let Ok(trust) = case.trust.as_deref().map(Trust::parse).transpose() else { continue };
+        if case.bundle.is_some() {
+            continue;
+        }
+        let options = Options { strict: case.strict };
+        let report = |threads: usize| {
+            let threads = NonZeroUsize::new(threads).unwrap();
+            verify_in_threads(&mut case.files.clone(), trust.as_ref(), options, threads)
+                .map(|report| (report.to_json(), report.to_string()))
+        };
+        let alone = report(1);
+        for threads in [2, 3, 8] {
+            assert_eq!(report(threads), alone, "{}: {threads} threads", case.name);
+        }
+    }
+}
+
+#[cfg(unix)]
+#[test]
+fn a_symbolic_link_in_the_place_of_a_file_is_not_followed() {
+    let own = directory().join("in_order");
+    let copy = tempfile::tempdir().unwrap();
+    for name in ["checkpoint", "tile/0/000.p/14", "tile/entries/000.p/14"] {
+        let path = copy.path().join(name);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::copy(own.join("log").join(name), path).unwrap();
+    }
+    let trust = own.join("trust.toml");
+    let verify = || verify_directory(copy.path(), Some(&trust), Options::default());
+    assert_eq!(verify().unwrap().verdict.exit_code(), 0);
+    for name in ["checkpoint", "tile/0/000.p/14", "tile/entries/000.p/14"] {
+        let path = copy.path().join(name);
+        fs::remove_file(&path).unwrap();
+        std::os::unix::fs::symlink(own.join("log").join(name).canonicalize().unwrap(), &path).unwrap();
+        let error = verify().unwrap_err().in_full();
+        assert!(error.contains(name) && error.contains("symbolic link"), "{error}");
+        fs::remove_file(&path).unwrap();
+        fs::copy(own.join("log").join(name), &path).unwrap();
+    }
 }

@@ -283,6 +283,11 @@ class BundleAudit(Audit):
     def holes(self, index, key, counter, limit):
         """As above."""
 
+    def window(self, kind, since, until, length):
+        """What was before the first run that a bundle shows, it does not show."""
+        if kind != "before_first_run":
+            super().window(kind, since, until, length)
+
     def on_workload(self, _, entry):
         """Referred to by `of_session`."""
 

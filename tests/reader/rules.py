@@ -2,9 +2,10 @@
 
 import bisect
 import hashlib
+import re
 
 from reader.basics import CannotCheck, Refused
-from reader.profile import KINDS, U64_MAX, decode
+from reader.profile import KINDS, U32_MAX, U64_MAX, decode
 from reader.signed import ed25519_verifies, parse_vkey
 
 # ----------------------------------------------------------------------------------------------------------
@@ -84,7 +85,7 @@ FINDINGS = {
                   "log_truncated head_mismatch",
     "non_equivocation": "equivocation split_view cosignature_forged",
     "coverage": "kernel_number_wrong number_repeated number_hole counter_wrong gap_count_wrong loss_unexplained "
-                "loss_accounted event_outside_run hooks_not_attached",
+                "loss_accounted event_outside_run hooks_not_attached gap_too_long loss_too_large not_covered_unaccepted",
     "sessions": "session_unknown session_number_wrong session_ended session_hash_wrong revoked_wrong "
                 "evb_entry_omitted evb_control_omitted",
     None: "claim_not_proved",
@@ -109,7 +110,7 @@ class Outcome:
     """Findings and notes so far; the first thousand of each are kept, all are counted."""
 
     def __init__(self):
-        self.findings, self.notes = [], []
+        self.findings, self.notes, self.windows = [], [], []
         self.total, self.names, self.failed = 0, set(), set()
 
     def find(self, name, text, index=None):
@@ -123,6 +124,18 @@ class Outcome:
     def note(self, name, text):
         if len(self.notes) < KEPT_MAX:
             self.notes.append((name, text))
+
+
+def newer_version(data):
+    """The version of an entry that says it is of a newer version than this reader knows, or None."""
+    said = re.match(rb'\{"v":([1-9][0-9]{0,9})(?![0-9])', data)
+    version = int(said[1]) if said else 0
+    return version if 1 < version <= U32_MAX else None
+
+
+def alive_at(index, entry):
+    """A sign of life: the entry, its boot time and its wall time."""
+    return index, entry["boot"], entry["wall"]
 
 
 class Session:
@@ -147,12 +160,22 @@ class Audit:
         self.capture = None  # of the armed run
         self.handed_over = None  # of the last run, if it was disarmed for an upgrade
         self.runs = 0
+        self.newer = False  # whether an entry of a newer version was reported
+        self.run = None  # the latest run
+        self.windows = []  # kind, index of the first and of the last entry
+        self.largest = None  # length of the longest window between two entries (None if not known) and its last entry
+        self.lost = 0  # events declared lost
+        self.uncovered = {}  # what runs say they do not capture, with the first entry that says so
 
     def entry(self, index, data, leaf, previous):
         try:
             entry = decode(data)
         except Refused as why:
-            self.find("entry_malformed", f"entry {index} is not in the permitted form: {why}", index)
+            newer = newer_version(data) is not None
+            # All that follow are of the newer version too: once is enough.
+            if not (newer and self.newer):
+                self.find("entry_malformed", f"entry {index} is not in the permitted form: {why}", index)
+            self.newer = self.newer or newer
             self.sighted = False
             return
         body, kind = entry["body"], entry["kind"]
@@ -298,6 +321,7 @@ class Audit:
         elif wanted is not None and self.capture is None:
             self.find("event_outside_run", f"entry {index} is a kernel event outside any run", index)
         elif wanted is not None:
+            self.run["alive"] = alive_at(index, entry)
             self.account(index, (self.capture, cpu, number_class), seq, seq)
 
     def counter(self, key):
@@ -373,20 +397,59 @@ class Audit:
         if self.capture is not None:
             self.cut_off.add(self.capture)
         self.cut_off.discard(body["capture_id"])
-        if self.capture is not None and not (body["resumed"] and body["capture_id"] == self.capture):
-            self.out.note("run_cut", f"the run before entry {index} stopped without a word")
+        now = alive_at(index, entry)
+        self.window_before(body, now)
+        for item in body["not_covered"]:
+            self.uncovered.setdefault(item["what"], index)
+        self.run = {"capture": body["capture_id"], "boot_id": body["boot_id"], "alive": now, "beat": now, "disarmed": False,
+                    "heartbeat_ms": body["cadence"]["heartbeat_ms"]}
         self.capture, self.handed_over = body["capture_id"], None
+
+    def window_before(self, body, now):
+        """The window that ends with a run that begins `now`."""
+        run = self.run
+        if run is None:
+            self.window("before_first_run", None, now, now[1])
+            return
+        same_boot = run["boot_id"] == body["boot_id"]
+        if body["resumed"] and body["capture_id"] == run["capture"]:
+            kind = "resumed"
+        elif not run["disarmed"]:
+            kind = "run_cut"
+        else:
+            kind = "stopped" if same_boot else "restarted"
+        clock = 1 if same_boot else 2
+        self.window(kind, run["alive"], now, now[clock] - run["alive"][clock])
+
+    def window(self, kind, since, until, length):
+        if len(self.windows) < KEPT_MAX:
+            self.windows.append([kind, since and since[0], until and until[0]])
+        if since and until:
+            # A clock that went back hides how long it was.
+            length = U64_MAX + 1 if length < 0 else length
+            if self.largest is None or length > self.largest[0]:
+                self.largest = (length, until[0])
 
     def on_heartbeat(self, index, entry):
         body = entry["body"]
         self.stated(index, body)
         if not body["hooks_ok"]:
             self.find("hooks_not_attached", f"entry {index} did not find the hooks attached", index)
+        run = self.run
+        if run is None or run["disarmed"]:
+            return
+        now = alive_at(index, entry)
+        silent = now[1] - run["beat"][1]
+        if silent > 3_000_000 * run["heartbeat_ms"] + 1_000_000_000:
+            self.window("silent", run["beat"], now, silent)
+        run["beat"] = run["alive"] = now
 
     def on_disarmed(self, index, entry):
         body = entry["body"]
         self.stated(index, body)
         self.capture = None
+        if self.run is not None:
+            self.run.update(capture=body["capture_id"], alive=alive_at(index, entry), disarmed=True)
         # A newer agent takes over what the rings still hold.
         self.handed_over = body["capture_id"] if body["cause"] == "upgrade" else None
 
@@ -418,6 +481,7 @@ class Audit:
         body = entry["body"]
         self.ranges(index, body["capture_id"], body)
         text = f"entry {index}: {body['count']} events lost, cause {body['cause']}"
+        self.lost += body["count"]
         if body["cause"] == "unexplained":
             self.find("loss_unexplained", text, index)
         elif self.strict:
@@ -446,14 +510,28 @@ class Audit:
             self.find("genesis_missing", "the log is empty")
         if not self.sighted:
             return
-        if self.capture is not None:
-            self.out.note("open_end", "the log ends within a run")
-        in_flight = 0
+        if self.run is not None:
+            self.window("ended" if self.run["disarmed"] else "open_end", self.run["alive"], None, 0)
+        in_flight = cut_off = 0
         for key, counter in sorted(self.counters.items()):
             end = max(counter.next, counter.top())
-            if key[0] in (self.capture, self.handed_over) or key[0] in self.cut_off:
+            if key[0] in (self.capture, self.handed_over):
                 in_flight += counter.missing_below(end)
+            elif key[0] in self.cut_off:
+                cut_off += counter.missing_below(end)
             else:
                 self.holes(size - 1, key, counter, end)
-        if in_flight:
-            self.out.note("in_flight", f"{in_flight} events were numbered and not written before the end of a run")
+        if in_flight + cut_off:
+            self.out.note("in_flight", f"{in_flight + cut_off} events were numbered and not written before a run's end")
+        self.lost += cut_off
+
+    def compare_limits(self, limits):
+        """What is missing, with what a trust file allows; only if sight was not lost."""
+        gap, loss, accepted = (limits[key] for key in ("largest_gap_seconds", "largest_loss_events", "accepted_not_covered"))
+        if gap is not None and self.largest is not None and self.largest[0] > min(gap * 1_000_000_000, U64_MAX):
+            self.find("gap_too_long", f"the agent was not heard of for longer than {gap} s", self.largest[1])
+        if loss is not None and min(self.lost, U64_MAX) > loss:
+            self.find("loss_too_large", f"{self.lost} events were lost, {loss} are allowed")
+        for what, index in self.uncovered.items() if accepted is not None else ():
+            if what not in accepted:
+                self.find("not_covered_unaccepted", f"entry {index} does not cover {what!r}", index)

@@ -11,13 +11,16 @@ use agent_evidence::record::{
     SecretSort, SecretUse, SessionSort, Signature, SocketCookie, Succession, Text, Transport, TreeSize, Unknown,
     ValueList, Verdict,
 };
-use agent_evidence::trust::{Head, Trust};
+use agent_evidence::trust::{Head, Limits, Trust};
 use agent_evidence::verify::{Claim, Options, Report, VerifyError, verify, verify_bundle};
 
 #[path = "bundles.rs"]
 mod bundles;
 #[path = "segments.rs"]
 mod segments;
+
+#[path = "attacks.rs"]
+mod attacks;
 
 /// One case.
 pub(crate) struct Case {
@@ -394,6 +397,7 @@ pub(crate) fn cases() -> Result<Vec<Case>, BuildError> {
     references(&mut cases)?;
     trust(&mut cases)?;
     bundles::bundles(&mut cases)?;
+    attacks::attacks(&mut cases)?;
     Ok(cases.0)
 }
 
@@ -650,7 +654,7 @@ fn entries_malformed(cases: &mut Cases) -> Result<(), BuildError> {
         ("trailing_line_feed", "a byte after the end", "\"comm\":\"python3\"}}}", "\"comm\":\"python3\"}}}\n"),
         ("deep", "20,000 opening brackets", "{\"v\":1", DEEP),
         ("byte_order_mark", "a byte order mark", "{\"v\":1", "\u{feff}{\"v\":1"),
-        ("version", "another version", "{\"v\":1", "{\"v\":2"),
+        ("version", "a version that never was", "{\"v\":1", "{\"v\":0"),
         ("kind", "an unknown kind", "\"kind\":\"open\"", "\"kind\":\"openat\""),
     ];
     for (name, what, from, to) in edits {

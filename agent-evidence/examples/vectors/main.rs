@@ -14,6 +14,7 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use agent_evidence::trust::Trust;
+use agent_evidence::verify::Edge;
 use serde_json::json;
 
 use cases::Case;
@@ -33,7 +34,12 @@ fn expected(case: &Case) -> String {
     if named != case.findings || exit != case.exit {
         complain(&format!("{}: exit {exit}, {named:?}; expected {}, {:?}", case.name, case.exit, case.findings));
     }
-    let text = json!({"what": case.what, "strict": case.strict, "exit": exit, "findings": named, "indexes": indexes});
+    let windows = || report.iter().flat_map(|report| &report.windows.kept);
+    let edge = |edge: Edge| edge.index.map(|index| index.0);
+    let windows: Vec<_> = windows().map(|w| json!([w.kind.name(), edge(w.from), w.to.and_then(edge)])).collect();
+    let text = json!({
+        "what": case.what, "strict": case.strict, "exit": exit, "findings": named, "indexes": indexes, "windows": windows,
+    });
     format!("{text:#}\n")
 }
 

@@ -3,6 +3,7 @@
 #![forbid(unsafe_code)]
 
 use std::io::{self, Write as _};
+use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -36,6 +37,9 @@ struct Arguments {
     /// Losses that the kernel side counted are findings too.
     #[arg(long)]
     strict: bool,
+    /// How many threads hash and decode; the report is the same. By default as many as there are processors.
+    #[arg(long, value_name = "N")]
+    threads: Option<NonZeroUsize>,
     /// Print the report as JSON.
     #[arg(long)]
     json: bool,
@@ -54,7 +58,7 @@ fn main() -> ExitCode {
     let trust = arguments.trust.as_deref();
     let outcome = match (&arguments.proof, &arguments.entry) {
         (Some(proof), Some(entry)) => verify_proof(proof, entry, trust),
-        _ => verify_path(&arguments.path.unwrap_or_default(), trust, options).map(|report| {
+        _ => verify_path(&arguments.path.unwrap_or_default(), trust, options, arguments.threads).map(|report| {
             let text = if arguments.json { report.to_json() } else { report.to_string() };
             (text, report.verdict.exit_code())
         }),

@@ -9,8 +9,8 @@ use std::collections::HashSet;
 use crate::epoch::EpochStatement;
 use crate::note::{KeyName, VerifierKey, verify_ed25519};
 use crate::record::{
-    Body, ControlNumber, EntryIndex, Epoch, Erased, Genesis, KeyTier, Kind, LeafHash, PublicKey, Record, Recovered,
-    RecoveryCause, SecretUse, Succession, TreeSize, WallTime, decode_with,
+    Body, ControlNumber, DecodeError, EntryIndex, Epoch, Erased, Genesis, KeyTier, Kind, LeafHash, PublicKey,
+    RECORD_VERSION, Record, Recovered, RecoveryCause, SecretUse, Succession, TreeSize, WallTime,
 };
 
 use super::Options;
@@ -19,6 +19,7 @@ use super::finding::Finding;
 use super::part::Part;
 use super::report::{Findings, Note, Notes, iso};
 use super::sessions::Sessions;
+use super::windows::Alive;
 
 /// Smallest step back of the wall clock that is told, in nanoseconds: 100 ms is beyond what NTP slews between two entries
 /// and below what anybody would set a clock back for.
@@ -47,9 +48,10 @@ impl Targets {
 #[derive(Debug)]
 pub(super) struct Audit {
     origin: KeyName,
-    scratch: Vec<u8>,
-    /// Whether every entry so far could be read.
-    sighted: bool,
+    /// From where on not every entry could be read.
+    pub(super) sight_lost: Option<EntryIndex>,
+    /// Whether an entry of a newer version was reported.
+    newer_version: bool,
     /// By how much the last entry's own index differs from its position.
     index_shift: u64,
     control_next: u64,
@@ -64,7 +66,6 @@ pub(super) struct Audit {
     epoch: Option<(u64, PublicKey)>,
     pub(super) notes: Notes,
     pub(super) times: Option<(WallTime, WallTime)>,
-    last_wall: WallTime,
     /// Wall time minus boot time of the entry before.
     clock_stand: Option<i128>,
     wall_regressions: u64,
@@ -88,8 +89,8 @@ impl Audit {
     pub(super) fn new(origin: &KeyName, options: Options) -> Self {
         Self {
             origin: origin.clone(),
-            scratch: Vec::new(),
-            sighted: true,
+            sight_lost: None,
+            newer_version: false,
             index_shift: 0,
             control_next: 0,
             sessions: Sessions::default(),
@@ -104,7 +105,6 @@ impl Audit {
             epoch: None,
             notes: Notes::default(),
             times: None,
-            last_wall: WallTime(0),
             clock_stand: None,
             wall_regressions: 0,
             cuts: 0,
@@ -134,32 +134,35 @@ impl Audit {
 
     /// Whether every entry could be read.
     pub(super) fn is_sighted(&self) -> bool {
-        self.sighted
+        self.sight_lost.is_none()
     }
 
-    /// Entries could not be read: what counts across entries is not checked any more.
-    pub(super) fn lose_sight(&mut self) {
-        self.sighted = false;
+    /// Entries from here on could not be read: what counts across entries is not checked any more.
+    pub(super) fn lose_sight(&mut self, index: EntryIndex) {
+        self.sight_lost.get_or_insert(index);
     }
 
     /// Applies every rule to the next entry.
     pub(super) fn entry(
         &mut self,
         index: EntryIndex,
-        bytes: &[u8],
+        record: Result<Record<'_>, DecodeError>,
         leaf: LeafHash,
         previous: Option<LeafHash>,
         findings: &mut Findings,
     ) {
-        let mut scratch = std::mem::take(&mut self.scratch);
-        match decode_with(bytes, &mut scratch) {
+        match record {
             Ok(record) => self.record(index, &record, leaf, previous, findings),
             Err(reason) => {
-                findings.push(Finding::EntryMalformed { index, reason });
-                self.lose_sight();
+                // All that follow are of the newer version too: once is enough.
+                let newer = matches!(reason, DecodeError::Version { seen } if seen > RECORD_VERSION);
+                if !(newer && self.newer_version) {
+                    findings.push(Finding::EntryMalformed { index, reason });
+                }
+                self.newer_version |= newer;
+                self.lose_sight(index);
             }
         }
-        self.scratch = scratch;
     }
 
     fn record(
@@ -189,7 +192,7 @@ impl Audit {
             Body::Epoch(epoch) => self.epoch(index, record.index(), epoch, findings),
             _ => {}
         }
-        if self.sighted {
+        if self.is_sighted() {
             self.control_chain(index, record, findings);
             self.sessions.entry(index, record, leaf, findings);
             self.coverage.kernel_number(index, record, findings);
@@ -254,7 +257,6 @@ impl Audit {
             }
         }
         self.clock_stand = Some(stand);
-        self.last_wall = wall;
     }
 
     fn genesis(&mut self, index: EntryIndex, genesis: &Genesis<'_>, findings: &mut Findings) {
@@ -294,7 +296,7 @@ impl Audit {
     }
 
     fn epoch(&mut self, index: EntryIndex, own: EntryIndex, epoch: &Epoch<'_>, findings: &mut Findings) {
-        if self.sighted {
+        if self.is_sighted() {
             let expected = self.epoch.map_or(0, |(number, _)| number.saturating_add(1));
             if epoch.number.0 != expected {
                 findings.push(Finding::EpochWrong { index, what: "number" });
@@ -304,7 +306,7 @@ impl Audit {
             findings.push(Finding::EpochWrong { index, what: "first size" });
         }
         let is_first = self.first_epoch_key.is_none();
-        let how_fits = (epoch.how == Succession::First) == is_first || !self.sighted;
+        let how_fits = (epoch.how == Succession::First) == is_first || !self.is_sighted();
         let signed_fits = (epoch.how == Succession::Continued) == epoch.sig_previous.is_some();
         if epoch.attest.is_some() != epoch.sig_attest.is_some() {
             findings.push(Finding::EpochWrong { index, what: "attestation" });
@@ -318,7 +320,7 @@ impl Audit {
         {
             findings.push(Finding::EpochForged { index, number: epoch.number, by: "the log key" });
         }
-        if let (Some(signature), Some((_, key)), true) = (&epoch.sig_previous, self.epoch, self.sighted)
+        if let (Some(signature), Some((_, key)), true) = (&epoch.sig_previous, self.epoch, self.is_sighted())
             && !verify_ed25519(key, &statement, signature)
         {
             findings.push(Finding::EpochForged { index, number: epoch.number, by: "the previous epoch's key" });
@@ -330,7 +332,7 @@ impl Audit {
             );
             self.notes.push(Note { name: "orphan_epoch", index: Some(index), text });
         }
-        if self.sighted {
+        if self.is_sighted() {
             self.first_epoch_key.get_or_insert(epoch.public_key);
         }
         self.epoch = Some((epoch.number.0, epoch.public_key));
@@ -380,6 +382,7 @@ impl Audit {
     /// What the agent says of itself.
     fn statements(&mut self, index: EntryIndex, record: &Record<'_>, findings: &mut Findings) {
         let draft = &record.draft;
+        let now = Alive { index, boot: draft.boot, wall: draft.wall };
         match record.body() {
             // What is erased, or is said of an act, comes after it.
             Body::Erased(Erased { of, .. }) | Body::Secret(SecretUse { of, .. }) if *of >= record.index() => {
@@ -388,14 +391,14 @@ impl Audit {
             Body::FileFolded(folded) => self.coverage.folded(index, folded, findings),
             Body::Armed(armed) => {
                 self.key_tier(armed.key_tier);
-                self.coverage.armed(index, armed, draft.boot, draft.wall, &mut self.notes);
+                self.coverage.armed(armed, now);
             }
             Body::Heartbeat(heartbeat) => {
-                self.coverage.heartbeat(index, heartbeat, draft.boot, draft.wall, &mut self.notes, findings);
+                self.coverage.heartbeat(heartbeat, now, findings);
                 self.sessions.stated(index, &heartbeat.sessions, findings);
             }
             Body::Disarmed(disarmed) => {
-                self.coverage.disarmed(index, disarmed, draft.wall, findings);
+                self.coverage.disarmed(disarmed, now, findings);
                 self.sessions.stated(index, &disarmed.sessions, findings);
             }
             Body::Gap(gap) => self.coverage.gap(index, gap, &mut self.notes, findings),
@@ -436,9 +439,9 @@ impl Audit {
         if size.0 == 0 {
             findings.push(Finding::GenesisMissing {});
         }
-        if !self.sighted {
+        if !self.is_sighted() {
             return;
         }
-        self.coverage.finish(last, self.last_wall, &mut self.notes, findings);
+        self.coverage.finish(last, findings);
     }
 }

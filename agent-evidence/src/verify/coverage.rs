@@ -2,35 +2,30 @@
 
 use std::collections::HashSet;
 
+use sha2::{Digest as _, Sha256};
+
 use crate::record::{
-    Armed, BootTime, Class, Counter, DisarmCause, Disarmed, EntryIndex, FileFolded, Gap, GapCause, Heartbeat, Id128,
-    NumberRange, Record, WallTime,
+    Armed, Class, Counter, DisarmCause, Disarmed, EntryIndex, FileFolded, Gap, GapCause, Heartbeat, Id128, NumberRange,
+    Record,
 };
+
+use crate::trust::Limits;
 
 use super::finding::Finding;
 use super::numbers::{self, Counters};
-use super::report::{Findings, Note, Notes, iso};
+use super::report::{Findings, Losses, Note, Notes, seconds};
+use super::windows::{Alive, Before, Windows};
 
-/// The run of the agent that the entries are in.
-#[derive(Debug, Clone)]
-enum Run {
-    /// None yet.
-    Before,
-    Armed(RunStart),
-    Ended {
-        capture: Id128,
-        wall: WallTime,
-        upgrade: bool,
-    },
-}
-
-#[derive(Debug, Clone)]
-struct RunStart {
-    index: EntryIndex,
-    capture: Id128,
+/// The latest run of the agent.
+#[derive(Debug, Clone, Copy)]
+struct Run {
+    /// What a window after it begins with.
+    last: Before,
     heartbeat_ms: u32,
     /// The latest of `armed` and `heartbeat`.
-    alive: (EntryIndex, BootTime, WallTime),
+    alive: Alive,
+    /// Whether it was disarmed for a newer agent, which takes the rings over.
+    upgrade: bool,
 }
 
 /// What the log says of capture, so far.
@@ -44,22 +39,28 @@ pub(super) struct Coverage {
     pub(super) overflowed: bool,
     /// Runs of numbers kept, over all counters.
     runs_kept: usize,
-    run: Run,
+    run: Option<Run>,
     /// Captures whose last run ended without `disarmed`.
     cut_off: HashSet<Id128>,
     /// How many runs of the agent.
     pub(super) runs: u64,
-    /// How many times nothing was observed between two runs.
-    pub(super) windows: u64,
-    /// Events that gaps declare lost.
-    pub(super) lost: u64,
-    /// Events numbered and not yet written at the end of the log.
-    pub(super) in_flight: u64,
-    /// Events that runs without `disarmed` had numbered and never wrote.
-    pub(super) cut_off_events: u64,
+    /// The times between runs, and between signs of life.
+    pub(super) windows: Windows,
+    /// Which events are not in the log.
+    pub(super) losses: Losses,
     /// What the last run said it does not capture.
     pub(super) not_covered: Vec<String>,
+    /// What some run said it does not capture: the first entry that says so, a digest, the beginning of the words.
+    uncovered: Vec<(EntryIndex, [u8; 32], String)>,
+    /// The first entry that said more than is kept.
+    uncovered_more: Option<EntryIndex>,
 }
+
+/// Most things kept that runs said they do not capture.
+const UNCOVERED_MAX: usize = 1_000;
+
+/// Most characters of each.
+const UNCOVERED_SHOWN_MAX: usize = 256;
 
 impl Coverage {
     pub(super) fn new(strict: bool, partial: bool) -> Self {
@@ -69,14 +70,14 @@ impl Coverage {
             counters: Counters::default(),
             overflowed: false,
             runs_kept: 0,
-            run: Run::Before,
+            run: None,
             cut_off: HashSet::new(),
             runs: 0,
-            windows: 0,
-            lost: 0,
-            in_flight: 0,
-            cut_off_events: 0,
+            windows: Windows::default(),
+            losses: Losses::default(),
             not_covered: Vec::new(),
+            uncovered: Vec::new(),
+            uncovered_more: None,
         }
     }
 
@@ -94,16 +95,16 @@ impl Coverage {
             return;
         }
         match self.capture() {
-            Some(capture) => self.account(index, capture, number.cpu, number.class, (number.seq, number.seq), findings),
+            Some(capture) => {
+                self.sign_of_life(Alive { index, boot: record.draft.boot, wall: record.draft.wall });
+                self.account(index, capture, number.cpu, number.class, (number.seq, number.seq), findings);
+            }
             None => findings.push(Finding::EventOutsideRun { index }),
         }
     }
 
     fn capture(&self) -> Option<Id128> {
-        match &self.run {
-            Run::Armed(start) => Some(start.capture),
-            Run::Before | Run::Ended { .. } => None,
-        }
+        self.run.as_ref().filter(|run| !run.last.disarmed).map(|run| run.last.capture)
     }
 
     fn account(
@@ -136,100 +137,105 @@ impl Coverage {
     }
 
     /// A run begins.
-    pub(super) fn armed(
-        &mut self,
-        index: EntryIndex,
-        armed: &Armed<'_>,
-        boot: BootTime,
-        wall: WallTime,
-        notes: &mut Notes,
-    ) {
+    pub(super) fn armed(&mut self, armed: &Armed<'_>, now: Alive) {
         self.runs += 1;
-        self.window_before(index, armed, wall, notes);
-        if let Run::Armed(start) = &self.run {
-            self.cut_off.insert(start.capture);
+        let boot_id: [u8; 32] = Sha256::digest(armed.boot_id.as_bytes()).into();
+        let before = self.run.map(|run| run.last);
+        // What was before the first run that a bundle shows, it does not show.
+        if before.is_some() || !self.partial {
+            self.windows.before_run(before.as_ref(), armed, boot_id, now);
+        }
+        if let Some(before) = before.filter(|before| !before.disarmed) {
+            self.cut_off.insert(before.capture);
         }
         self.cut_off.remove(&armed.capture_id);
-        self.not_covered =
-            armed.not_covered.iter().map(|item| format!("{} ({})", item.what.display(), item.why.display())).collect();
-        self.run = Run::Armed(RunStart {
-            index,
-            capture: armed.capture_id,
+        self.not_covered(now.index, armed);
+        let seal_ms = armed.cadence.seal_ms;
+        self.run = Some(Run {
+            last: Before { capture: armed.capture_id, boot_id, alive: now, seal_ms, disarmed: false },
             heartbeat_ms: armed.cadence.heartbeat_ms,
-            alive: (index, boot, wall),
+            alive: now,
+            upgrade: false,
         });
     }
 
-    /// Says for which time before this run nothing was observed.
-    fn window_before(&mut self, index: EntryIndex, armed: &Armed<'_>, wall: WallTime, notes: &mut Notes) {
-        let (since, ended, same) = match &self.run {
-            Run::Before if self.partial => return,
-            Run::Before => {
-                let text = format!("nothing was observed before entry {}, {}", index.0, iso(wall));
-                notes.push(Note { name: "not_observed_before", index: Some(index), text });
+    /// What this run does not capture.
+    fn not_covered(&mut self, index: EntryIndex, armed: &Armed<'_>) {
+        self.not_covered =
+            armed.not_covered.iter().map(|item| format!("{} ({})", item.what.display(), item.why.display())).collect();
+        for item in armed.not_covered.iter() {
+            let digest: [u8; 32] = Sha256::digest(item.what.as_bytes()).into();
+            if self.uncovered.iter().any(|(_, known, _)| *known == digest) {
+                continue;
+            }
+            if self.uncovered.len() >= UNCOVERED_MAX {
+                self.uncovered_more.get_or_insert(index);
                 return;
             }
-            Run::Armed(start) => (start.alive.2, false, start.capture == armed.capture_id),
-            Run::Ended { capture, wall, .. } => (*wall, true, *capture == armed.capture_id),
-        };
-        let (name, what) = match (ended, same && armed.resumed) {
-            (_, true) => {
-                ("capture_resumed", "the kernel side captured alone, and what it had kept was read afterwards")
+            let what = item.what.display().chars().take(UNCOVERED_SHOWN_MAX).collect();
+            self.uncovered.push((index, digest, what));
+        }
+    }
+
+    /// Compares what is missing with what the trust file allows.
+    pub(super) fn compare(&self, limits: &Limits, findings: &mut Findings) {
+        if let (Some(allowed), Some(window)) = (limits.largest_gap_seconds, &self.windows.largest) {
+            let too_long = window.length.is_none_or(|length| length > allowed.saturating_mul(1_000_000_000));
+            if let Some(index) = window.to.and_then(|to| to.index).filter(|_| too_long) {
+                let seen = window.length.map_or_else(|| "an unknown time".to_owned(), seconds);
+                findings.push(Finding::GapTooLong { index, seen, allowed });
             }
-            (true, false) => ("not_observed", "nothing was observed"),
-            (false, false) => (
-                "run_cut",
-                "nothing was observed after the run stopped without a word, and its last entries may be missing",
-            ),
-        };
-        self.windows += u64::from(name != "capture_resumed");
-        let text = format!("from {} to {} (entry {}) {what}", iso(since), iso(wall), index.0);
-        notes.push(Note { name, index: Some(index), text });
+        }
+        if let Some(allowed) = limits.largest_loss_events {
+            let seen = self.losses.events.saturating_add(self.losses.cut_off);
+            if seen > allowed {
+                findings.push(Finding::LossTooLarge { seen, allowed });
+            }
+        }
+        if let Some(accepted) = &limits.accepted_not_covered {
+            let accepted: HashSet<[u8; 32]> = accepted.iter().map(|what| Sha256::digest(what).into()).collect();
+            for (index, _, what) in self.uncovered.iter().filter(|(_, digest, _)| !accepted.contains(digest)) {
+                findings.push(Finding::NotCoveredUnaccepted { index: *index, what: what.clone() });
+            }
+            if let Some(index) = self.uncovered_more {
+                let what = format!("more than {UNCOVERED_MAX} things");
+                findings.push(Finding::NotCoveredUnaccepted { index, what });
+            }
+        }
+    }
+
+    /// An entry made from a kernel event: a sign of life of the run that read it.
+    fn sign_of_life(&mut self, now: Alive) {
+        if let Some(run) = &mut self.run {
+            run.last.alive = now;
+        }
     }
 
     /// A run lives.
-    pub(super) fn heartbeat(
-        &mut self,
-        index: EntryIndex,
-        heartbeat: &Heartbeat<'_>,
-        boot: BootTime,
-        wall: WallTime,
-        notes: &mut Notes,
-        findings: &mut Findings,
-    ) {
-        self.counters_stated(index, heartbeat.capture_id, &heartbeat.counters, findings);
+    pub(super) fn heartbeat(&mut self, heartbeat: &Heartbeat<'_>, now: Alive, findings: &mut Findings) {
+        self.counters_stated(now.index, heartbeat.capture_id, &heartbeat.counters, findings);
         if !heartbeat.hooks_ok {
-            findings.push(Finding::HooksNotAttached { index });
+            findings.push(Finding::HooksNotAttached { index: now.index });
         }
-        let Run::Armed(start) = &mut self.run else { return };
-        let silent = boot.0.saturating_sub(start.alive.1.0);
+        let Some(run) = self.run.as_mut().filter(|run| !run.last.disarmed) else { return };
+        let silent = now.boot.0.saturating_sub(run.alive.boot.0);
         // Three missed heartbeats and a second for a busy host.
-        let limit = u64::from(start.heartbeat_ms).saturating_mul(3_000_000).saturating_add(1_000_000_000);
-        let since = start.alive;
-        start.alive = (index, boot, wall);
+        let limit = u64::from(run.heartbeat_ms).saturating_mul(3_000_000).saturating_add(1_000_000_000);
+        let since = run.alive;
+        run.alive = now;
+        run.last.alive = now;
         if silent > limit {
-            let text = format!(
-                "no sign of life for {}.{:03} s between entries {} and {}",
-                silent / 1_000_000_000,
-                silent / 1_000_000 % 1000,
-                since.0.0,
-                index.0
-            );
-            notes.push(Note { name: "heartbeat_late", index: Some(index), text });
+            self.windows.silent(since, now, run.last.seal_ms);
         }
     }
 
     /// A run ends.
-    pub(super) fn disarmed(
-        &mut self,
-        index: EntryIndex,
-        disarmed: &Disarmed<'_>,
-        wall: WallTime,
-        findings: &mut Findings,
-    ) {
-        self.counters_stated(index, disarmed.capture_id, &disarmed.counters, findings);
-        let upgrade = disarmed.cause == DisarmCause::Upgrade;
-        self.run = Run::Ended { capture: disarmed.capture_id, wall, upgrade };
+    pub(super) fn disarmed(&mut self, disarmed: &Disarmed<'_>, now: Alive, findings: &mut Findings) {
+        self.counters_stated(now.index, disarmed.capture_id, &disarmed.counters, findings);
+        if let Some(run) = &mut self.run {
+            run.last = Before { capture: disarmed.capture_id, alive: now, disarmed: true, ..run.last };
+            run.upgrade = disarmed.cause == DisarmCause::Upgrade;
+        }
     }
 
     fn counters_stated(&mut self, index: EntryIndex, capture: Id128, rows: &[Counter], findings: &mut Findings) {
@@ -261,7 +267,9 @@ impl Coverage {
     /// Events are declared lost.
     pub(super) fn gap(&mut self, index: EntryIndex, gap: &Gap<'_>, notes: &mut Notes, findings: &mut Findings) {
         self.ranges(index, gap.capture_id, &gap.ranges, gap.count, findings);
-        self.lost = self.lost.saturating_add(gap.count);
+        self.losses.events = self.losses.events.saturating_add(gap.count);
+        let of_cause = self.losses.causes.entry(gap.cause.as_str()).or_default();
+        *of_cause = of_cause.saturating_add(gap.count);
         if gap.cause == GapCause::Unexplained {
             findings.push(Finding::LossUnexplained { index, count: gap.count });
         } else if self.strict {
@@ -306,34 +314,23 @@ impl Coverage {
     }
 
     /// What can only be judged at the last entry.
-    pub(super) fn finish(&mut self, last: EntryIndex, wall: WallTime, notes: &mut Notes, findings: &mut Findings) {
+    pub(super) fn finish(&mut self, last: EntryIndex, findings: &mut Findings) {
         if self.partial {
             return;
         }
         // A newer agent takes the rings over, with what is in them.
-        let current = match &self.run {
-            Run::Ended { capture, upgrade: true, .. } => Some(*capture),
-            _ => self.capture(),
-        };
-        if let Run::Armed(start) = &self.run {
-            let text = format!(
-                "the log ends within the run of entry {}: the agent was still running, or it stopped without a word after entry {}, {}",
-                start.index.0,
-                last.0,
-                iso(wall)
-            );
-            notes.push(Note { name: "open_end", index: Some(last), text });
-        }
+        let current = self.run.filter(|run| !run.last.disarmed || run.upgrade).map(|run| run.last.capture);
+        self.windows.end(self.run.map(|run| run.last).as_ref());
         for ((capture, cpu, class), numbers) in self.counters.sorted() {
             let end = numbers.generated.max(numbers.top());
             if Some(capture) == current {
                 // The rings still held these when the log was sealed.
-                self.in_flight = self.in_flight.saturating_add(numbers.missing_below(end));
+                self.losses.in_flight = self.losses.in_flight.saturating_add(numbers.missing_below(end));
                 continue;
             }
             if self.cut_off.contains(&capture) {
-                // Within the window that a note tells of: the power failed, or somebody made it look so.
-                self.cut_off_events = self.cut_off_events.saturating_add(numbers.missing_below(end));
+                // Within a window that is listed: the power failed, or somebody made it look so.
+                self.losses.cut_off = self.losses.cut_off.saturating_add(numbers.missing_below(end));
                 continue;
             }
             for (first, last_number) in numbers.take_holes(end) {

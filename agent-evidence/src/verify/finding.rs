@@ -460,6 +460,32 @@ findings! {
         index: EntryIndex,
     } = "evb_entry_foreign" breaks Integrity
         "entry {} does not belong in the bundle: it is neither of its sessions nor needed to judge them", index.0;
+    /// The agent was not heard of for longer than the trust file allows.
+    GapTooLong {
+        /// The entry that ends the longest time.
+        index: EntryIndex,
+        /// How long, in words.
+        seen: String,
+        /// How many seconds are allowed.
+        allowed: u64,
+    } = "gap_too_long" breaks Coverage
+        "before entry {} the agent was not heard of for {seen}, the trust file allows {allowed} s", index.0;
+    /// More events were lost than the trust file allows.
+    LossTooLarge {
+        /// How many.
+        seen: u64,
+        /// How many are allowed.
+        allowed: u64,
+    } = "loss_too_large" breaks Coverage
+        "{seen} events were lost, the trust file allows {allowed}";
+    /// The agent does not capture something that the trust file does not accept.
+    NotCoveredUnaccepted {
+        /// The first `armed` entry that says so.
+        index: EntryIndex,
+        /// What is not captured.
+        what: String,
+    } = "not_covered_unaccepted" breaks Coverage
+        "entry {}: the agent does not capture {what:?}, which the trust file does not accept", index.0;
     /// A claim that the trust file requires is not proved.
     ClaimNotProved {
         /// Which.
@@ -503,6 +529,8 @@ impl Finding {
             | Self::LossAccounted { index, .. }
             | Self::EventOutsideRun { index }
             | Self::HooksNotAttached { index }
+            | Self::GapTooLong { index, .. }
+            | Self::NotCoveredUnaccepted { index, .. }
             | Self::EpochWrong { index, .. }
             | Self::EpochForged { index, .. }
             | Self::EvbEntryOmitted { index, .. }
@@ -530,6 +558,7 @@ impl Finding {
             | Self::TierTooLow { .. }
             | Self::EvbMalformed { .. }
             | Self::EvbProofWrong { .. }
+            | Self::LossTooLarge { .. }
             | Self::ClaimNotProved { .. } => None,
         }
     }

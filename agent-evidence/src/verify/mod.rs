@@ -5,6 +5,7 @@
 //!
 //! | file | what |
 //! |---|---|
+//! | `walk.rs` | the pass over bundles and tiles, in one thread or several |
 //! | `cold.rs` | bundles and tiles out of packed segments |
 //! | `audit.rs` | the rules over entries, one after the other |
 //! | `sessions.rs` | the chains of sessions |
@@ -12,6 +13,7 @@
 //! | `bundle.rs`, `part.rs` | evidence bundles: the walk over one, and what must not be left out of it |
 //! | `witnesses.rs` | what trusted witnesses cosigned |
 //! | `entry.rs` | one entry by its proof |
+//! | `windows.rs` | the times between runs |
 //! | `finding.rs` | one variant per broken rule |
 //! | `report.rs`, `text.rs` | the verdict for programs and for people |
 
@@ -26,6 +28,8 @@ mod part;
 mod report;
 mod sessions;
 mod text;
+mod walk;
+mod windows;
 mod witnesses;
 
 #[cfg(test)]
@@ -35,19 +39,24 @@ pub use bundle::verify_bundle;
 pub use cold::Cold;
 pub use entry::{EntryFault, ProvedEntry, verify_entry};
 pub use finding::{Claim, FINDINGS, Finding};
-pub use report::{BundleReport, ClaimReport, Note, Observed, Outcome, Report, SessionReport, SessionWindow, Verdict};
+pub use report::{
+    BundleReport, ClaimReport, Losses, Note, Observed, Outcome, Report, SessionReport, SessionWindow, Verdict,
+};
+pub use windows::{Edge, NotObserved, Window, WindowKind, Windows};
 pub use witnesses::Witnessed;
+
+use std::num::NonZeroUsize;
 
 use crate::checkpoint::{self, Checkpoint};
 use crate::note::{KeyName, Note as SignedNote, VerifierKey};
-use crate::policy::Policy;
-use crate::record::{Body, EntryIndex, LeafHash, PublicKey, TreeSize, decode};
+use crate::record::{Body, EntryIndex, LeafHash, PublicKey, RECORD_VERSION, decode};
 use crate::tiles::{self, TileKind, TilePath};
-use crate::tree::{NodeHash, TILE_WIDTH, Tree, leaf_hash};
+use crate::tree::TILE_WIDTH;
 use crate::trust::{Head, Trust, WitnessPolicy};
 
 use audit::Audit;
 use report::{Besides, Findings};
+use walk::{Known, Walk};
 use witnesses::Witnesses;
 
 /// A log as named byte strings: a directory, an archive, a web server. Untrusted.
@@ -89,6 +98,17 @@ pub enum VerifyError {
         /// What is wrong.
         reason: String,
     },
+    /// The log goes on in a version of the format that this program does not know.
+    #[error(
+        "entry {} is of version {seen} of the format, this program knows version {RECORD_VERSION}: the log was made by a newer \
+         version of Affiant; verify it with a newer affiant-verify", index.0
+    )]
+    NewerVersion {
+        /// The first entry of it.
+        index: EntryIndex,
+        /// The version.
+        seen: u32,
+    },
     /// Neither a checkpoint nor a first entry: not an Affiant log.
     #[error("this is not an Affiant log: {reason}")]
     NotALog {
@@ -116,43 +136,51 @@ pub struct Options {
     pub strict: bool,
 }
 
-/// Verifies a log against a trust file, or without one as to whether it agrees with itself.
+/// Verifies a log against a trust file, or without one as to whether it agrees with itself. In the calling thread.
 ///
 /// # Errors
 /// [`VerifyError`] when there is nothing that could be checked; everything else is in the report.
 pub fn verify(source: &mut impl Source, trust: Option<&Trust>, options: Options) -> Result<Report, VerifyError> {
-    let source = &mut Cold::new(source);
+    over(source, trust, options, walk::walk)
+}
+
+/// The same with several threads: they hash and decode bundles, and judge them in the order of the log. The report is the
+/// same, whatever their number; each holds one bundle at a time.
+///
+/// # Errors
+/// As [`verify`].
+pub fn verify_in_threads(
+    source: &mut (impl Source + Send),
+    trust: Option<&Trust>,
+    options: Options,
+    threads: NonZeroUsize,
+) -> Result<Report, VerifyError> {
+    match threads.get() {
+        1 => verify(source, trust, options),
+        several => over(source, trust, options, |source, walk| walk::walk_in_threads(source, walk, several)),
+    }
+}
+
+fn over<'t, S: Source>(
+    source: S,
+    trust: Option<&'t Trust>,
+    options: Options,
+    pass: impl FnOnce(Cold<S>, Walk<'t>) -> Result<Walk<'t>, VerifyError>,
+) -> Result<Report, VerifyError> {
+    let mut source = Cold::new(source);
     let mut findings = Findings::new();
-    let mut witnesses = Witnesses::read(source, trust, &mut findings)?;
-    let Some((checkpoint, note)) = read_checkpoint(source, &mut findings)? else {
+    let mut witnesses = Witnesses::read(&mut source, trust, &mut findings)?;
+    let Some((checkpoint, note)) = read_checkpoint(&mut source, &mut findings)? else {
         return Ok(Report::without_checkpoint(findings, trust));
     };
     witnesses.checkpoint(trust, &checkpoint, &note, &mut findings);
-    let mut walk = Walk {
-        size: checkpoint.size,
-        tree: Tree::new(),
-        tree_complete: true,
-        audit: Audit::new(&checkpoint.origin, options),
+    let known = Known {
         heads: trust.map(|trust| trust.heads.as_slice()).unwrap_or_default(),
         policy: trust.and_then(|trust| trust.witnesses.as_ref()).map(WitnessPolicy::policy),
         witnesses,
-        findings,
-        previous: Some(LeafHash([0; 32])),
-        genesis: None,
     };
-    let bundles = checkpoint.size.0.div_ceil(TILE_WIDTH as u64);
-    for number in 0..bundles {
-        let outcome = walk.bundle(source, number);
-        for finding in source.malformed() {
-            walk.findings.push(finding);
-        }
-        outcome?;
-        // A forged size must not keep the verifier busy with what is not there.
-        if !walk.tree_complete {
-            break;
-        }
-    }
-    walk.edge(source)?;
+    let audit = Audit::new(&checkpoint.origin, options);
+    let walk = pass(source, Walk::new(checkpoint.size, audit, known, findings))?;
     Ok(conclude(walk, checkpoint, &note, trust))
 }
 
@@ -204,202 +232,10 @@ fn decode_genesis(entry: &[u8]) -> Option<()> {
     matches!(decode(entry).ok()?.body(), Body::Genesis(_)).then_some(())
 }
 
-/// The state of one pass over the log.
-struct Walk<'t> {
-    size: TreeSize,
-    tree: Tree,
-    /// Whether the tree holds every entry so far: a bundle and its tile may both be missing.
-    tree_complete: bool,
-    audit: Audit,
-    /// Heads to compare, those already passed removed.
-    heads: &'t [Head],
-    policy: Option<&'t Policy>,
-    witnesses: Witnesses,
-    findings: Findings,
-    /// Leaf hash of the entry before, when known.
-    previous: Option<LeafHash>,
-    genesis: Option<LeafHash>,
-}
-
-impl Walk<'_> {
-    fn bundle(&mut self, source: &mut impl Source, number: u64) -> Result<(), VerifyError> {
-        let width = tiles::width_in(self.size, 0, number);
-        let first = EntryIndex(number * TILE_WIDTH as u64);
-        let hashes = self.tile(source, 0, number, width)?;
-        let path = TilePath { kind: TileKind::Entries, number, width };
-        let bytes = read_with_full(source, path, tiles::BUNDLE_BYTES_MAX)?;
-        let entries = match &bytes {
-            None => {
-                self.findings.push(Finding::BundleMissing { path: path.path(), first });
-                None
-            }
-            Some((bytes, stored_width)) => match tiles::entries(bytes, *stored_width) {
-                Ok(entries) => Some(entries),
-                Err(error) => {
-                    let reason = error.to_string();
-                    self.findings.push(Finding::BundleMalformed { path: path.path(), first, reason });
-                    None
-                }
-            },
-        };
-        if entries.is_none() {
-            self.audit.lose_sight();
-            self.previous = None;
-        }
-        for position in 0..usize::from(width) {
-            let index = EntryIndex(first.0 + position as u64);
-            let stored = hashes.as_ref().and_then(|hashes| hashes.get(position)).map(|hash| LeafHash(*hash));
-            let entry = entries.as_ref().and_then(|entries| entries.get(position)).copied();
-            self.entry(source, index, entry, stored)?;
-        }
-        Ok(())
-    }
-
-    fn entry(
-        &mut self,
-        source: &mut impl Source,
-        index: EntryIndex,
-        entry: Option<&[u8]>,
-        stored: Option<LeafHash>,
-    ) -> Result<(), VerifyError> {
-        self.compare_head();
-        let own = entry.map(leaf_hash);
-        if let (Some(own), Some(stored)) = (own, stored)
-            && own != stored
-        {
-            self.findings.push(Finding::EntryAltered { index });
-        }
-        // The stored hash goes on where there is one, so that an altered entry is told from a rewritten tree.
-        let leaf = stored.or(own);
-        if let (Some(entry), Some(leaf)) = (entry, leaf) {
-            self.audit.entry(index, entry, leaf, self.previous, &mut self.findings);
-        }
-        if index.0 == 0 {
-            self.genesis = leaf;
-        }
-        self.previous = leaf;
-        match leaf {
-            Some(leaf) if self.tree_complete => {
-                let mut full = Vec::new();
-                self.tree.append(leaf, |tile| {
-                    if tile.level > 0 {
-                        full.push((tile.level, tile.number, tile.hashes.to_vec()));
-                    }
-                });
-                for (level, number, hashes) in full {
-                    self.compare_tile(source, level, number, &hashes)?;
-                }
-            }
-            _ => self.tree_complete = false,
-        }
-        Ok(())
-    }
-
-    /// Compares the heads that the trust file remembers, and that witnesses cosigned, at the present size.
-    fn compare_head(&mut self) {
-        let tree = self.tree_complete.then_some(&self.tree);
-        self.witnesses.compare(self.tree.size(), tree, self.policy, &mut self.findings);
-        while let Some((head, rest)) = self.heads.split_first()
-            && head.size <= self.tree.size()
-        {
-            self.heads = rest;
-            if self.tree_complete && head.size == self.tree.size() && head.root != self.tree.root() {
-                let same_size = head.size == self.size;
-                self.findings.push(if same_size {
-                    Finding::Equivocation { size: head.size }
-                } else {
-                    Finding::HeadMismatch { remembered: head.size }
-                });
-            }
-        }
-    }
-
-    /// The unfinished tiles above the lowest level, and the last head.
-    fn edge(&mut self, source: &mut impl Source) -> Result<(), VerifyError> {
-        self.compare_head();
-        let remembered = self.heads.last().map(|head| head.size).max(self.witnesses.largest());
-        if let Some(remembered) = remembered.filter(|remembered| *remembered > self.size) {
-            self.findings.push(Finding::LogTruncated { size: self.size, remembered });
-        }
-        if !self.tree_complete {
-            return Ok(());
-        }
-        let edge: Vec<_> = self
-            .tree
-            .partial_tiles()
-            .filter(|tile| tile.level > 0)
-            .map(|tile| (tile.level, tile.number, tile.hashes.to_vec()))
-            .collect();
-        for (level, number, hashes) in edge {
-            self.compare_tile(source, level, number, &hashes)?;
-        }
-        Ok(())
-    }
-
-    fn compare_tile(
-        &mut self,
-        source: &mut impl Source,
-        level: u32,
-        number: u64,
-        expected: &[NodeHash],
-    ) -> Result<(), VerifyError> {
-        let width = u16::try_from(expected.len()).unwrap_or(u16::MAX);
-        if let Some(stored) = self.tile(source, level, number, width)?
-            && stored.as_slice() != expected
-        {
-            let path = TilePath { kind: TileKind::Hashes { level }, number, width }.path();
-            self.findings.push(Finding::TileDiffers { path });
-        }
-        Ok(())
-    }
-
-    /// The hashes of a tile; nothing, and a finding, when it is missing or of another length.
-    fn tile(
-        &mut self,
-        source: &mut impl Source,
-        level: u32,
-        number: u64,
-        width: u16,
-    ) -> Result<Option<Vec<NodeHash>>, VerifyError> {
-        let path = TilePath { kind: TileKind::Hashes { level }, number, width };
-        let Some((bytes, stored_width)) = read_with_full(source, path, tiles::TILE_BYTES)? else {
-            self.findings.push(Finding::TileMissing { path: path.path() });
-            return Ok(None);
-        };
-        match tiles::hashes(&bytes, stored_width) {
-            Ok(mut hashes) => {
-                hashes.truncate(usize::from(width));
-                Ok(Some(hashes))
-            }
-            Err(_) => {
-                self.findings.push(Finding::TileDiffers { path: path.path() });
-                Ok(None)
-            }
-        }
-    }
-}
-
-/// A tile or bundle of at least this width, with the width it is stored in: a log that has grown since its
-/// checkpoint may keep the full one only.
-fn read_with_full(
-    source: &mut impl Source,
-    path: TilePath,
-    bytes_max: usize,
-) -> Result<Option<(Vec<u8>, u16)>, SourceError> {
-    if let Some(bytes) = source.read(&path.path(), bytes_max)? {
-        return Ok(Some((bytes, path.width)));
-    }
-    let full = u16::try_from(TILE_WIDTH).unwrap_or(u16::MAX);
-    if path.width == full {
-        return Ok(None);
-    }
-    let bytes = source.read(&TilePath { width: full, ..path }.path(), bytes_max)?;
-    Ok(bytes.map(|bytes| (bytes, full)))
-}
-
 /// The judgment over the whole: root, signatures, trust.
 fn conclude(walk: Walk<'_>, checkpoint: Checkpoint, note: &SignedNote, trust: Option<&Trust>) -> Report {
-    let Walk { tree, tree_complete, mut audit, mut findings, genesis, policy, mut witnesses, .. } = walk;
+    let Walk { tree, tree_complete, mut audit, mut findings, genesis, known, .. } = walk;
+    let Known { policy, mut witnesses, .. } = known;
     audit.notes.extend(std::mem::take(&mut witnesses.notes));
     let witnessed = policy.and_then(|policy| witnesses.quorum(policy));
     audit.finish(checkpoint.size, &mut findings);
@@ -497,5 +333,8 @@ fn compare_with_trust(
     }
     if audit.tier() < trust.minimum_tier {
         findings.push(Finding::TierTooLow { tier: audit.tier().as_str(), required: trust.minimum_tier.as_str() });
+    }
+    if audit.is_sighted() {
+        audit.coverage.compare(&trust.limits, findings);
     }
 }

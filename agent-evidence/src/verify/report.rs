@@ -1,5 +1,7 @@
 //! The verdict: per claim proved, not proved or failed, with the reasons, and what nobody promises.
 
+use std::collections::BTreeMap;
+
 use crate::checkpoint::Checkpoint;
 use crate::note::VerifierKey;
 use crate::record::{EntryIndex, KeyTier, LeafHash, PublicKey, WallTime};
@@ -8,6 +10,7 @@ use crate::trust::{Head, Trust, WitnessPolicy};
 use super::Verified;
 use super::audit::Audit;
 use super::finding::{Claim, Finding};
+use super::windows::Windows;
 use super::witnesses::Witnessed;
 
 /// Most findings kept; all are counted.
@@ -44,6 +47,10 @@ impl Findings {
     /// The first of them.
     pub(super) fn into_first(self) -> Option<Finding> {
         self.kept.into_iter().next()
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.total == 0
     }
 
     fn first_of(&self, claim: Claim) -> Option<&Finding> {
@@ -196,6 +203,19 @@ impl SessionReport {
     }
 }
 
+/// Which events were captured and are not in the log.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Losses {
+    /// Declared lost by `gap` entries.
+    pub events: u64,
+    /// The same by cause, as `gap` entries say it.
+    pub causes: BTreeMap<&'static str, u64>,
+    /// Numbered, and not yet written when the log was sealed.
+    pub in_flight: u64,
+    /// Numbered, and never written, by runs that ended without `disarmed`.
+    pub cut_off: u64,
+}
+
 /// What the log says of itself, for pinning it in a new trust file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Observed {
@@ -288,6 +308,12 @@ pub struct Report {
     pub not_covered: Vec<String>,
     /// What part of the log was seen, when it was a bundle.
     pub bundle: Option<BundleReport>,
+    /// The times between runs of the agent.
+    pub windows: Windows,
+    /// Which events were captured and are not in the log.
+    pub losses: Losses,
+    /// From where on not every entry could be read: the rules across entries were not applied from there on.
+    pub sight_lost: Option<EntryIndex>,
 }
 
 impl Report {
@@ -327,6 +353,9 @@ impl Report {
             times: None,
             not_covered: Vec::new(),
             bundle: None,
+            windows: Windows::default(),
+            losses: Losses::default(),
+            sight_lost: Some(EntryIndex(0)),
         }
     }
 
@@ -395,6 +424,9 @@ impl Report {
             notes: audit.notes.kept,
             not_covered: audit.coverage.not_covered,
             bundle,
+            sight_lost: audit.sight_lost,
+            windows: audit.coverage.windows,
+            losses: audit.coverage.losses,
             checkpoint: Some(checkpoint),
         }
     }
@@ -431,8 +463,8 @@ impl Facts<'_> {
                 "the bundle does not show that it continues {heads_left} of the heads that the trust file remembers: have it made again with that trust file (`affiant bundle --trust`)"
             ))),
             Claim::Coverage => Some(Outcome::NotProved(format!(
-                "the kernel numbers of other workloads' events are withheld, so that a hole in the numbering cannot show: the bundle has what the agent itself declared ({} lost, {} windows not observed); the whole log proves more",
-                self.audit.coverage.lost, self.audit.coverage.windows
+                "the kernel numbers of other workloads' events are withheld, so that a hole in the numbering cannot show: the bundle has what the agent itself declared ({} lost, {} windows); the whole log proves more",
+                self.audit.coverage.losses.events, self.audit.coverage.windows.total
             ))),
             Claim::Sessions => Some(self.sessions_of_bundle()),
             _ => None,
@@ -469,7 +501,7 @@ impl Facts<'_> {
             },
             Claim::Continuity => match self.trust {
                 None => Outcome::NotProved(no_trust.to_owned()),
-                Some(trust) => Outcome::Proved(continuity(trust, size)),
+                Some(trust) => Outcome::Proved(continuity(trust, size, self.audit.coverage.windows.may_miss)),
             },
             Claim::NonEquivocation => self.non_equivocation(size),
             Claim::HostState => {
@@ -513,31 +545,33 @@ impl Facts<'_> {
 
     fn coverage(&self) -> Outcome {
         let audit = self.audit;
+        let coverage = &audit.coverage;
         if !audit.is_sighted() {
             return Outcome::NotProved("not every entry could be read".to_owned());
         }
-        if audit.coverage.overflowed {
+        if coverage.overflowed {
             return Outcome::NotProved("the log speaks of more counters than are followed".to_owned());
         }
-        if audit.coverage.runs == 0 {
+        if coverage.runs == 0 {
             return Outcome::NotProved("no run of the agent is in the log".to_owned());
         }
         let mut text = format!(
-            "every event that the hooks numbered is in the log or counted as lost: {} lost, {} windows not observed",
-            audit.coverage.lost, audit.coverage.windows
+            "while the agent ran, every event that its hooks numbered is in the log or counted as lost; {} counted as lost",
+            coverage.losses.events
         );
-        if audit.coverage.in_flight > 0 {
+        if coverage.losses.in_flight > 0 {
             text.push_str(&format!(
                 ", {} numbered but not yet written when the log was sealed",
-                audit.coverage.in_flight
+                coverage.losses.in_flight
             ));
         }
-        if audit.coverage.cut_off_events > 0 {
+        if coverage.losses.cut_off > 0 {
             text.push_str(&format!(
                 ", {} numbered and never written by runs that were cut off",
-                audit.coverage.cut_off_events
+                coverage.losses.cut_off
             ));
         }
+        text.push_str(&format!("; nothing was observed for {} in all", seconds(coverage.windows.not_observed.total())));
         Outcome::Proved(text)
     }
 
@@ -553,12 +587,22 @@ impl Facts<'_> {
     }
 }
 
-fn continuity(trust: &Trust, size: u64) -> String {
+fn continuity(trust: &Trust, size: u64, may_miss: u64) -> String {
     let last = trust.heads.last().map_or(0, |head| head.size.0);
+    let windows = match may_miss {
+        0 => "no run ended without a word".to_owned(),
+        1 => "in 1 window, listed below, entries could be missing".to_owned(),
+        several => format!("in {several} windows, listed below, entries could be missing"),
+    };
     format!(
-        "one history from the genesis entry that the trust file names, through {} remembered heads; entries from {last} to {size} rest on the log key alone",
+        "one history from the genesis entry that the trust file names, through {} remembered heads; entries from {last} to {size} rest on the log key alone; {windows}",
         trust.heads.len()
     )
+}
+
+/// A time in seconds and milliseconds.
+pub(super) fn seconds(nanoseconds: u64) -> String {
+    format!("{}.{:03} s", nanoseconds / 1_000_000_000, nanoseconds / 1_000_000 % 1000)
 }
 
 /// What a tier means.

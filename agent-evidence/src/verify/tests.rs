@@ -152,3 +152,164 @@ fn a_flood_of_damage_is_counted_and_not_kept() {
     let report = check(&log.files().unwrap(), Some(&log.trust().unwrap())).unwrap();
     assert_eq!((report.findings.len(), report.findings_total), (1_000, 3_000));
 }
+
+/// A log of many bundles, with an upper tile that is full.
+fn long(entries: usize) -> Builder {
+    let mut log = Builder::new().unwrap();
+    log.append(Builder::armed());
+    while log.entries.len() < entries {
+        log.append(Builder::workload());
+    }
+    log
+}
+
+fn in_threads(files: &Files, trust: &Trust, threads: usize) -> Result<(String, String), VerifyError> {
+    let threads = NonZeroUsize::new(threads).unwrap();
+    verify_in_threads(&mut files.clone(), Some(trust), Options::default(), threads)
+        .map(|report| (report.to_json(), report.to_string()))
+}
+
+#[test]
+fn several_threads_find_what_one_finds_wherever_it_is() {
+    let log = long(1_100);
+    let (files, trust) = (log.files().unwrap(), log.trust().unwrap());
+    let whole = in_threads(&files, &trust, 1).unwrap();
+    assert!(whole.0.contains("\"verdict\":\"proved\""), "{}", whole.0);
+    for (path, bytes) in &files.0 {
+        for changed in [
+            None,
+            Some(Vec::new()),
+            Some([bytes.as_slice(), b"x"].concat()),
+            Some({
+                let mut bytes = bytes.clone();
+                if let Some(byte) = bytes.last_mut() {
+                    *byte ^= 1;
+                }
+                bytes
+            }),
+        ] {
+            let mut damaged = files.clone();
+            match changed {
+                None => drop(damaged.0.remove(path)),
+                Some(changed) => drop(damaged.0.insert(path.clone(), changed)),
+            }
+            let alone = in_threads(&damaged, &trust, 1);
+            assert_ne!(alone.as_ref().ok(), Some(&whole), "{path}");
+            assert_eq!(in_threads(&damaged, &trust, 3), alone, "{path}");
+        }
+    }
+}
+
+#[test]
+fn heads_within_a_bundle_are_compared_in_any_number_of_threads() {
+    let log = long(1_000);
+    let mut trust = log.trust().unwrap();
+    for size in [1, 255, 256, 257, 511, 512, 700, 999, 1_000] {
+        let mut early = long(1_000);
+        early.entries.truncate(size);
+        let head = early.trust().unwrap().heads[0];
+        trust.add_head(trust.origin.clone().as_str(), head).unwrap();
+    }
+    let files = log.files().unwrap();
+    let good = in_threads(&files, &trust, 1).unwrap();
+    assert!(good.0.contains("\"verdict\":\"proved\""), "{}", good.0);
+    assert_eq!(in_threads(&files, &trust, 4).unwrap(), good);
+    for head in &mut trust.heads {
+        head.root.0[0] ^= 1;
+    }
+    let bad = in_threads(&files, &trust, 1).unwrap();
+    assert!(bad.0.contains("\"findings_total\":9"), "{}", bad.0);
+    assert_eq!(in_threads(&files, &trust, 4).unwrap(), bad);
+}
+
+/// A source with one file that cannot be read.
+struct Broken(Files, &'static str);
+
+impl Source for Broken {
+    fn read(&mut self, path: &str, bytes_max: usize) -> Result<Option<Vec<u8>>, SourceError> {
+        if path == self.1 {
+            return Err(SourceError { path: path.to_owned(), reason: "broken".to_owned() });
+        }
+        self.0.read(path, bytes_max)
+    }
+}
+
+#[test]
+fn an_unreadable_file_ends_the_verification_in_any_number_of_threads() {
+    let log = long(1_500);
+    let (files, trust) = (log.files().unwrap(), log.trust().unwrap());
+    for path in ["tile/entries/000", "tile/0/003", "tile/entries/005.p/220", "tile/1/000.p/5"] {
+        for threads in [1, 2, 6] {
+            let mut source = Broken(files.clone(), path);
+            let threads = NonZeroUsize::new(threads).unwrap();
+            let error = verify_in_threads(&mut source, Some(&trust), Options::default(), threads).unwrap_err();
+            assert_eq!(error, SourceError { path: path.to_owned(), reason: "broken".to_owned() }.into(), "{path}");
+        }
+    }
+}
+
+#[test]
+fn a_forged_size_does_not_keep_any_thread_busy() {
+    let log = long(600);
+    let mut checkpoint = log.checkpoint().unwrap();
+    checkpoint.size = TreeSize(1 << 52);
+    let mut files = log.files().unwrap();
+    files.0.insert("checkpoint".to_owned(), checkpoint.sign(&[&log.log_key, &log.epoch_key]).into_bytes());
+    let trust = log.trust().unwrap();
+    assert_eq!(in_threads(&files, &trust, 4), in_threads(&files, &trust, 1));
+}
+
+#[test]
+fn the_report_says_from_where_on_nothing_was_judged() {
+    let log = log();
+    let (mut files, trust) = (log.files().unwrap(), log.trust().unwrap());
+    let bundle = files.0.get_mut("tile/entries/000.p/8").unwrap();
+    let at = bundle.windows(8).position(|window| window == b"\"code\":1").unwrap();
+    bundle[at] = b' ';
+    let report = check(&files, Some(&trust)).unwrap();
+    assert_eq!(report.sight_lost, Some(EntryIndex(5)));
+    assert!(report.to_string().contains("From entry 5 on NOTHING WAS JUDGED"), "{report}");
+    assert_eq!(check(&log.files().unwrap(), Some(&trust)).unwrap().sight_lost, None);
+}
+
+#[test]
+fn the_time_not_observed_is_summed_by_its_cause() {
+    const SECOND: u64 = 1_000_000_000;
+    let mut log = Builder::new().unwrap();
+    let armed = |log: &mut Builder, boot_id: &'static str, wall: u64, boot: u64| {
+        log.seqs.clear();
+        log.capture.0[0] += 1;
+        let Body::Armed(armed) = Builder::armed() else { return };
+        let body = Body::Armed(crate::record::Armed { capture_id: log.capture, boot_id: boot_id.into(), ..armed });
+        let draft = at(log.draft(body), wall, boot);
+        log.append_draft(&draft, |_| {});
+    };
+    let disarmed = |log: &mut Builder, wall: u64, boot: u64| {
+        let disarmed = log.disarmed();
+        let draft = at(log.draft(Body::Disarmed(disarmed)), wall, boot);
+        log.append_draft(&draft, |_| {});
+    };
+    // 30 s after the boot; stopped for 5 s; off for at most 60 s and 20 s more until armed; cut off and 7 s later armed.
+    armed(&mut log, "a", 1_030, 30);
+    disarmed(&mut log, 1_100, 100);
+    armed(&mut log, "a", 1_105, 105);
+    disarmed(&mut log, 1_200, 200);
+    armed(&mut log, "b", 1_280, 20);
+    armed(&mut log, "b", 1_287, 27);
+    let report = check(&log.files().unwrap(), Some(&log.trust().unwrap())).unwrap();
+    let kinds: Vec<_> = report.windows.kept.iter().map(|window| window.kind.name()).collect();
+    assert_eq!(kinds, ["before_first_run", "stopped", "restarted", "run_cut", "open_end"]);
+    let sums = report.windows.not_observed;
+    assert_eq!(
+        (sums.boot_to_armed, sums.between_runs, sums.host_off, sums.total()),
+        (50 * SECOND, 12 * SECOND, 60 * SECOND, 122 * SECOND)
+    );
+    assert_eq!(report.windows.may_miss, 2);
+    assert!(report.to_string().contains("Time not observed, by the host's clocks: 122.000 s"), "{report}");
+}
+
+fn at(mut draft: crate::record::Draft<'_>, wall: u64, boot: u64) -> crate::record::Draft<'_> {
+    draft.wall = crate::record::WallTime(wall * 1_000_000_000);
+    draft.boot = crate::record::BootTime(boot * 1_000_000_000);
+    draft
+}

@@ -1,4 +1,7 @@
 //! The report as text for people and as JSON for programs.
+//!
+//! The text is written for somebody who has to rely on it and does not know the format: what is proved, what is not and why,
+//! who signed, where entries could be missing. The JSON has the form of `docs/report.schema.json`.
 
 use std::fmt;
 
@@ -9,7 +12,11 @@ use serde_json::{Value, json};
 use crate::record::{KeyTier, shown};
 
 use super::finding::Finding;
-use super::report::{Outcome, Report, Verdict, iso, tier_in_words};
+use super::report::{Outcome, Report, Verdict, iso, seconds, tier_in_words};
+use super::windows::{Edge, Window, WindowKind};
+
+/// Version of the JSON report: its names are stable; more may be added without a new version.
+pub(super) const REPORT_VERSION: u32 = 1;
 
 /// What no log of this kind promises.
 const NOT_PROMISED: &[&str] = &[
@@ -20,15 +27,16 @@ const NOT_PROMISED: &[&str] = &[
     "that what a workload says of itself (`claims`) is true",
 ];
 
-/// Most sessions, notes and findings printed; JSON has the rest.
+/// Most sessions, notes, windows and findings printed; JSON has the rest.
 const LINES_MAX: usize = 20;
 
 impl Outcome {
-    fn words(&self) -> (&'static str, &str) {
+    /// The outcome as the end of a sentence that begins with the name of the claim.
+    fn sentence(&self) -> String {
         match self {
-            Self::Proved(text) => ("proved", text),
-            Self::NotProved(text) => ("not proved", text),
-            Self::Failed(text) => ("FAILED", text),
+            Self::Proved(text) => format!("PROVED: {text}."),
+            Self::NotProved(text) => format!("not proved, because {text}."),
+            Self::Failed(text) => format!("FAILED, because {text}."),
         }
     }
 
@@ -44,9 +52,10 @@ impl Outcome {
 impl fmt::Display for Report {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.headline(out)?;
-        if self.tier == KeyTier::T0 {
-            writeln!(out, "\nTIER T0 - SOFTWARE KEY: {}.", tier_in_words(KeyTier::T0))?;
-            writeln!(out, "What is proved below is proved only as far as that key was in honest hands.")?;
+        writeln!(out, "\nWhat was checked (* required by the trust file):")?;
+        for report in &self.claims {
+            let mark = if report.required { '*' } else { ' ' };
+            writeln!(out, "{mark} {}: {}", report.claim.name(), shown(&report.outcome.sentence()))?;
         }
         if !self.findings.is_empty() {
             writeln!(out, "\nFindings ({}):", self.findings_total)?;
@@ -55,18 +64,19 @@ impl fmt::Display for Report {
             }
             more(out, self.findings_total, "findings")?;
         }
-        writeln!(out, "\nClaims (* required by the trust file):")?;
-        for report in &self.claims {
-            let (word, text) = report.outcome.words();
-            let mark = if report.required { '*' } else { ' ' };
-            writeln!(out, "{mark} {:<17} {word:<11} {text}", report.claim.name())?;
+        if let Some(index) = self.sight_lost.filter(|_| self.checkpoint.is_some()) {
+            writeln!(
+                out,
+                "\nFrom entry {} on NOTHING WAS JUDGED but single entries and their hashes: an entry or bundle there could not be \
+                 read, so chains, sessions, counters and references beyond it were not followed.",
+                index.0
+            )?;
         }
+        self.observation(out)?;
         if !self.sessions.is_empty() {
             writeln!(out, "\nSessions ({}):", self.sessions_total)?;
             for session in self.sessions.iter().take(LINES_MAX) {
-                let outcome = session.outcome();
-                let (word, text) = outcome.words();
-                writeln!(out, "  {} {}: {word}: {text}", session.id, session.identity)?;
+                writeln!(out, "  {} {}: {}", session.id, session.identity, session.outcome().sentence())?;
             }
             more(out, self.sessions_total, "sessions")?;
         }
@@ -77,17 +87,7 @@ impl fmt::Display for Report {
             }
             more(out, self.notes_total, "notes")?;
         }
-        if !self.not_covered.is_empty() {
-            writeln!(out, "\nNot captured on this host, as its agent says:")?;
-            for item in &self.not_covered {
-                writeln!(out, "  {item}")?;
-            }
-        }
-        writeln!(out, "\nNot promised by any such log:")?;
-        for item in NOT_PROMISED {
-            writeln!(out, "  {item}")?;
-        }
-        Ok(())
+        self.not_proved(out)
     }
 }
 
@@ -116,23 +116,100 @@ impl Report {
         if let Some((first, last)) = self.times {
             writeln!(out, "Time, by the host's own clock: {} to {}", iso(first), iso(last))?;
         }
+        match (&self.verified, &self.observed) {
+            (Some(_), Some(observed)) => {
+                writeln!(
+                    out,
+                    "Signed by: the key that the trust file names, {}",
+                    shown(&observed.log_key.to_string())
+                )?;
+            }
+            (None, Some(observed)) => {
+                writeln!(out, "Signed by: not established; the log names {}", shown(&observed.log_key.to_string()))?;
+            }
+            _ => writeln!(out, "Signed by: not established")?,
+        }
         match self.verdict {
             Verdict::Proved => writeln!(
                 out,
-                "Verdict: every claim that the trust file requires is proved, at tier {}.",
+                "\nVerdict: every claim that the trust file requires is proved, at tier {}.",
                 self.tier.as_str()
             ),
-            Verdict::Findings => {
-                writeln!(out, "Verdict: NOT in order: {} finding{}.", self.findings_total, plural(self.findings_total))
-            }
+            Verdict::Findings => writeln!(
+                out,
+                "\nVerdict: NOT in order: {} finding{}.",
+                self.findings_total,
+                plural(self.findings_total)
+            ),
             Verdict::SelfConsistent => writeln!(
                 out,
-                "Verdict: self-consistent, signer not established: without a trust file nothing says whose log this is."
+                "\nVerdict: self-consistent, signer not established: without a trust file nothing says whose log this is."
             ),
+        }?;
+        if self.tier == KeyTier::T0 {
+            writeln!(out, "TIER T0 - SOFTWARE KEY: {}.", tier_in_words(KeyTier::T0))?;
+            writeln!(out, "What is proved below is proved only as far as that key was in honest hands.")?;
         }
+        Ok(())
     }
 
-    /// The report as one JSON object. Names are stable; more may be added.
+    /// What was lost, when nothing was observed, and where entries could be missing.
+    fn observation(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.windows.total == 0 {
+            return Ok(());
+        }
+        write!(out, "\nEvents declared lost: {}", self.losses.events)?;
+        let causes: Vec<String> = self.losses.causes.iter().map(|(cause, count)| format!("{cause} {count}")).collect();
+        writeln!(out, "{}", if causes.is_empty() { String::new() } else { format!(" ({})", causes.join(", ")) })?;
+        if self.losses.in_flight > 0 {
+            writeln!(
+                out,
+                "  {} more were numbered and not yet written when the log was sealed",
+                self.losses.in_flight
+            )?;
+        }
+        if self.losses.cut_off > 0 {
+            writeln!(out, "  {} more were numbered and never written by runs that were cut off", self.losses.cut_off)?;
+        }
+        let sums = &self.windows.not_observed;
+        writeln!(
+            out,
+            "Time not observed, by the host's clocks: {} ({} from boot to armed, {} between runs, at most {} host off)",
+            seconds(sums.total()),
+            seconds(sums.boot_to_armed),
+            seconds(sums.between_runs),
+            seconds(sums.host_off)
+        )?;
+        writeln!(out, "Windows ({}), of which {} could miss entries (!):", self.windows.total, self.windows.may_miss)?;
+        for window in self.windows.kept.iter().take(LINES_MAX) {
+            let mark = if window.may_miss_entries { '!' } else { ' ' };
+            writeln!(out, "{mark} {}: {}", window.kind.name(), window.text())?;
+        }
+        more(out, self.windows.total, "windows")
+    }
+
+    /// What the reader must not take for proved.
+    fn not_proved(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(out, "\nNot proved by this report:")?;
+        for report in &self.claims {
+            if let Outcome::NotProved(reason) = &report.outcome {
+                writeln!(out, "  {}: {reason}", report.claim.name())?;
+            }
+        }
+        if !self.not_covered.is_empty() {
+            writeln!(out, "\nNot captured on this host, as its agent says:")?;
+            for item in &self.not_covered {
+                writeln!(out, "  {item}")?;
+            }
+        }
+        writeln!(out, "\nNot promised by any such log:")?;
+        for item in NOT_PROMISED {
+            writeln!(out, "  {item}")?;
+        }
+        Ok(())
+    }
+
+    /// The report as one JSON object, of the form of `docs/report.schema.json`. Names are stable; more may be added.
     #[must_use]
     pub fn to_json(&self) -> String {
         let claims: Vec<Value> = self
@@ -178,18 +255,34 @@ impl Report {
                 "heads_not_shown": bundle.heads_left,
             })
         });
+        let sums = &self.windows.not_observed;
         let report = json!({
+            "report": REPORT_VERSION,
             "bundle": bundle,
             "verdict": self.verdict.name(),
             "exit": self.verdict.exit_code(),
             "tier": self.tier.as_str(),
             "checkpoint": checkpoint,
             "checkpoint_verified": self.verified.is_some(),
+            "log_key": self.observed.as_ref().map(|observed| observed.log_key.to_string()),
+            "times": self.times.map(|(first, last)| json!({"first": iso(first), "last": iso(last)})),
             "findings": findings,
             "findings_total": self.findings_total,
+            "sight_lost": self.sight_lost.map(|index| index.0),
             "claims": claims,
             "sessions": sessions,
             "sessions_total": self.sessions_total,
+            "losses": {
+                "events": self.losses.events, "causes": self.losses.causes, "in_flight": self.losses.in_flight,
+                "cut_off": self.losses.cut_off,
+            },
+            "not_observed": {
+                "total_ns": sums.total().to_string(), "boot_to_armed_ns": sums.boot_to_armed.to_string(),
+                "between_runs_ns": sums.between_runs.to_string(), "host_off_ns": sums.host_off.to_string(),
+            },
+            "windows": self.windows.kept.iter().map(window_json).collect::<Vec<_>>(),
+            "windows_total": self.windows.total,
+            "windows_may_miss_entries": self.windows.may_miss,
             "notes": notes,
             "notes_total": self.notes_total,
             "not_covered": self.not_covered,
@@ -203,6 +296,63 @@ impl Report {
 
 fn finding_json(finding: &Finding) -> Value {
     json!({"name": finding.name(), "claim": finding.claim().name(), "index": finding.index().map(|index| index.0), "text": finding.to_string()})
+}
+
+fn window_json(window: &Window) -> Value {
+    let edge = |edge: &Edge| json!({"index": edge.index.map(|index| index.0), "time": iso(edge.wall)});
+    json!({
+        "kind": window.kind.name(),
+        "from": edge(&window.from),
+        "to": window.to.as_ref().map(edge),
+        "length_ns": window.length.map(|length| length.to_string()),
+        "booted": window.booted.map(iso),
+        "seal_ms": window.seal_ms,
+        "unobserved": window.kind.is_unobserved(),
+        "may_miss_entries": window.may_miss_entries,
+        "text": window.text(),
+    })
+}
+
+impl Window {
+    /// What it is, for people.
+    #[must_use]
+    pub fn text(&self) -> String {
+        let edge = |edge: &Edge| match edge.index {
+            Some(index) => format!("{} (entry {})", iso(edge.wall), index.0),
+            None => format!("{} (boot)", iso(edge.wall)),
+        };
+        let from = edge(&self.from);
+        let span = match (&self.to, self.length) {
+            (Some(to), Some(length)) => format!("from {from} to {}, {}", edge(to), seconds(length)),
+            (Some(to), None) => format!("from {from} to {}, while the host's clock went back", edge(to)),
+            (None, _) => format!("from {from} on"),
+        };
+        let booted = self.booted.map(|time| format!(", with a boot at {}", iso(time))).unwrap_or_default();
+        let crash = match (self.may_miss_entries, self.seal_ms) {
+            (true, Some(seal_ms)) => format!(
+                "; a crash loses at most the {seal_ms} ms of entries before it, but whoever holds the keys could have cut the \
+                 log here and made it look like a crash"
+            ),
+            _ => String::new(),
+        };
+        let what = match self.kind {
+            WindowKind::BeforeFirstRun => "nothing was observed before the first run of the agent",
+            WindowKind::Stopped => "the agent was stopped in order, and nothing was observed until it ran again",
+            WindowKind::Restarted => "the agent was stopped in order, and nothing was observed until it ran again",
+            WindowKind::RunCut => {
+                "the run stopped without a word and nothing was observed until the next: entries of this time could be missing"
+            }
+            WindowKind::Resumed if self.may_miss_entries => {
+                "the run stopped without a word; the kernel side captured alone and its numbers were taken up again, so that \
+                 no numbered event is missing unseen, but other entries could be"
+            }
+            WindowKind::Resumed => "one agent handed over to the next; the kernel side captured meanwhile",
+            WindowKind::Silent => "the agent gave no sign of life for longer than it had declared",
+            WindowKind::OpenEnd => "the log ends within a run: later entries are not here yet, or were removed",
+            WindowKind::Ended => "the agent was stopped in order, and nothing was observed since",
+        };
+        format!("{span}{booted}: {what}{crash}")
+    }
 }
 
 fn plural(count: u64) -> &'static str {

@@ -179,6 +179,11 @@ impl Witnesses {
         }
     }
 
+    /// The smallest size that is still to be compared.
+    pub(super) fn next(&self) -> Option<TreeSize> {
+        self.cosigned.get(self.compared).map(|cosigned| cosigned.head.size)
+    }
+
     /// The largest size that a trusted witness cosigned.
     pub(super) fn largest(&self) -> Option<TreeSize> {
         self.cosigned.last().map(|cosigned| cosigned.head.size)

@@ -5,6 +5,7 @@
 #![forbid(unsafe_code)]
 
 use std::ffi::OsString;
+use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
@@ -257,6 +258,9 @@ pub struct VerifyArguments {
     /// Take accounted losses for findings.
     #[arg(long)]
     pub strict: bool,
+    /// How many threads hash and decode [default: one for each processor].
+    #[arg(long, value_name = "N")]
+    pub threads: Option<NonZeroUsize>,
     /// Print the verdict as JSON.
     #[arg(long)]
     pub json: bool,

@@ -21,7 +21,7 @@ pub fn verify(log: &Path, wish: &VerifyArguments, out: &mut Output) -> Result<u8
     let (text, code) = match (&wish.proof, &wish.entry) {
         (Some(proof), Some(entry)) => verify_proof(proof, entry, trust).map_err(could_not)?,
         _ => {
-            let report = verify_path(log, trust, Options { strict: wish.strict }).map_err(could_not)?;
+            let report = verify_path(log, trust, Options { strict: wish.strict }, wish.threads).map_err(could_not)?;
             let text = if wish.json { report.to_json() } else { report.to_string() };
             (text, report.verdict.exit_code())
         }

@@ -1,0 +1,498 @@
+//! The walk over a log: bundle after bundle, with the tiles above it, in one thread or several.
+//!
+//! What can be said of a bundle alone (the hashes of its entries, whether they have the permitted form, the root of its
+//! tile) is worked out by any thread. What depends on the order (chains, counters, the tree) is done for one bundle after
+//! the other, by the thread that has it, when all bundles before it are done. So the report does not depend on how many
+//! threads there are, and each holds one bundle at a time: at most 16 MiB, usually 0.1 MiB.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread;
+
+use crate::policy::Policy;
+use crate::record::{DecodeError, EntryIndex, LeafHash, RECORD_VERSION, Record, TreeSize, decode_with};
+use crate::tiles::{self, TileKind, TilePath};
+use crate::tree::{NodeHash, TILE_WIDTH, TileView, Tree, fold_tile, leaf_hash};
+use crate::trust::Head;
+
+use super::audit::Audit;
+use super::cold::Cold;
+use super::finding::Finding;
+use super::report::Findings;
+use super::witnesses::Witnesses;
+use super::{Source, SourceError, VerifyError};
+
+/// The state of one pass over the log.
+pub(super) struct Walk<'t> {
+    pub(super) size: TreeSize,
+    pub(super) tree: Tree,
+    /// Whether the tree holds every entry so far: a bundle and its tile may both be missing.
+    pub(super) tree_complete: bool,
+    pub(super) audit: Audit,
+    pub(super) known: Known<'t>,
+    pub(super) findings: Findings,
+    /// Leaf hash of the entry before, when known.
+    previous: Option<LeafHash>,
+    pub(super) genesis: Option<LeafHash>,
+}
+
+/// What is known of the log from elsewhere.
+pub(super) struct Known<'t> {
+    /// Heads to compare, those already passed removed.
+    pub(super) heads: &'t [Head],
+    pub(super) policy: Option<&'t Policy>,
+    pub(super) witnesses: Witnesses,
+}
+
+impl Known<'_> {
+    /// The smallest size that is still to be compared.
+    fn next(&self) -> Option<TreeSize> {
+        let head = self.heads.first().map(|head| head.size);
+        head.into_iter().chain(self.witnesses.next()).min()
+    }
+}
+
+/// One bundle as it was read, with the leaf hashes stored for it.
+struct Fetched {
+    first: EntryIndex,
+    width: u16,
+    hashes: Option<Vec<NodeHash>>,
+    path: TilePath,
+    bytes: Option<(Vec<u8>, u16)>,
+    /// What is wrong with the tile.
+    findings: Vec<Finding>,
+    /// What is wrong with packed segments that were looked into for it.
+    malformed: Vec<Finding>,
+}
+
+/// What can be said of an entry alone.
+type Alone<'b> = (LeafHash, Result<Record<'b>, DecodeError>);
+
+/// What was worked out of a whole bundle before its turn.
+struct Ahead<'b> {
+    entries: Vec<Alone<'b>>,
+    /// The root of its tile, where it has all leaves.
+    root: Option<NodeHash>,
+}
+
+/// Where bundles are read from, in order.
+struct Stage<S> {
+    source: Cold<S>,
+    next: u64,
+    bundles: u64,
+}
+
+/// Whose turn it is.
+struct Turn<'t> {
+    next: u64,
+    walk: Walk<'t>,
+    error: Option<VerifyError>,
+}
+
+struct Shared<'t, S> {
+    size: TreeSize,
+    stage: Mutex<Stage<S>>,
+    turn: Mutex<Turn<'t>>,
+    moved: Condvar,
+    /// Set once nothing more is to be read.
+    ended: AtomicBool,
+}
+
+/// Ends the walk for the other threads when one of them panics, so that none waits for its turn forever.
+struct Guard<'s, 't, S>(&'s Shared<'t, S>);
+
+impl<S> Drop for Guard<'_, '_, S> {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            self.0.end();
+        }
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // A thread that panicked takes the whole verification with it; what it left is not used.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl<S> Shared<'_, S> {
+    fn end(&self) {
+        self.ended.store(true, Ordering::Release);
+        // With the lock, or a thread that is about to wait would not hear of it.
+        let _turn = lock(&self.turn);
+        self.moved.notify_all();
+    }
+}
+
+/// Goes over the whole log in the calling thread.
+pub(super) fn walk<'t, S: Source>(source: Cold<S>, walk: Walk<'t>) -> Result<Walk<'t>, VerifyError> {
+    let shared = Shared::new(source, walk);
+    shared.work(false);
+    shared.finish()
+}
+
+/// Goes over the whole log with this many threads besides the calling one, which waits.
+pub(super) fn walk_in_threads<'t, S: Source + Send>(
+    source: Cold<S>,
+    walk: Walk<'t>,
+    threads: usize,
+) -> Result<Walk<'t>, VerifyError> {
+    let shared = Shared::new(source, walk);
+    thread::scope(|scope| {
+        for _ in 0..threads {
+            scope.spawn(|| shared.work(true));
+        }
+    });
+    shared.finish()
+}
+
+impl<'t, S: Source> Shared<'t, S> {
+    fn new(source: Cold<S>, walk: Walk<'t>) -> Self {
+        let bundles = walk.size.0.div_ceil(TILE_WIDTH as u64);
+        Self {
+            size: walk.size,
+            stage: Mutex::new(Stage { source, next: 0, bundles }),
+            turn: Mutex::new(Turn { next: 0, walk, error: None }),
+            moved: Condvar::new(),
+            ended: AtomicBool::new(false),
+        }
+    }
+
+    /// Takes bundles until there are no more. `ahead`: works out what it can before it waits for its turn.
+    fn work(&self, ahead: bool) {
+        let _guard = Guard(self);
+        let mut scratch = Vec::new();
+        while let Some((number, fetched)) = self.fetch() {
+            let mut fetched = match fetched {
+                Ok(fetched) => fetched,
+                Err(error) => return self.fail(number, error.into()),
+            };
+            let bytes = fetched.bytes.take();
+            let entries = split(bytes.as_ref());
+            let ahead = match &entries {
+                Some(Ok(entries)) if ahead => Some(Ahead::of(entries, fetched.hashes.as_deref(), &mut scratch)),
+                _ => None,
+            };
+            let Some(mut turn) = self.wait(number) else { return };
+            let outcome = turn.walk.bundle(self, fetched, entries, ahead, &mut scratch);
+            // A forged size must not keep the verifier busy with what is not there.
+            let done = outcome.is_err() || !turn.walk.tree_complete;
+            turn.error = outcome.err();
+            turn.next += 1;
+            drop(turn);
+            if done {
+                return self.end();
+            }
+            self.moved.notify_all();
+        }
+    }
+
+    /// Reads the next bundle.
+    fn fetch(&self) -> Option<(u64, Result<Fetched, SourceError>)> {
+        let mut stage = lock(&self.stage);
+        let number = stage.next;
+        if number >= stage.bundles || self.ended.load(Ordering::Acquire) {
+            return None;
+        }
+        stage.next += 1;
+        let fetched = Fetched::read(&mut stage.source, self.size, number);
+        Some((number, fetched))
+    }
+
+    /// Waits until all bundles before this one are done; nothing when the walk has ended before it.
+    fn wait(&self, number: u64) -> Option<MutexGuard<'_, Turn<'t>>> {
+        let mut turn = lock(&self.turn);
+        while turn.next != number {
+            if self.ended.load(Ordering::Acquire) {
+                return None;
+            }
+            turn = self.moved.wait(turn).unwrap_or_else(PoisonError::into_inner);
+        }
+        (!self.ended.load(Ordering::Acquire)).then_some(turn)
+    }
+
+    fn fail(&self, number: u64, error: VerifyError) {
+        if let Some(mut turn) = self.wait(number) {
+            turn.error = Some(error);
+            drop(turn);
+            self.end();
+        }
+    }
+
+    /// What is above the bundles, when all are done.
+    fn finish(self) -> Result<Walk<'t>, VerifyError> {
+        let Turn { mut walk, error, .. } = self.turn.into_inner().unwrap_or_else(PoisonError::into_inner);
+        if let Some(error) = error {
+            return Err(error);
+        }
+        let mut stage = self.stage.into_inner().unwrap_or_else(PoisonError::into_inner);
+        walk.edge(&mut stage.source)?;
+        Ok(walk)
+    }
+}
+
+/// The entries of a bundle that is there.
+fn split(bytes: Option<&(Vec<u8>, u16)>) -> Option<Result<Vec<&[u8]>, tiles::TilesError>> {
+    bytes.map(|(bytes, width)| tiles::entries(bytes, *width))
+}
+
+impl Fetched {
+    fn read<S: Source>(source: &mut Cold<S>, size: TreeSize, number: u64) -> Result<Self, SourceError> {
+        let width = tiles::width_in(size, 0, number);
+        let mut findings = Vec::new();
+        let hashes = tile(source, TilePath { kind: TileKind::Hashes { level: 0 }, number, width }, &mut findings)?;
+        let path = TilePath { kind: TileKind::Entries, number, width };
+        let bytes = read_with_full(source, path, tiles::BUNDLE_BYTES_MAX)?;
+        let first = EntryIndex(number * TILE_WIDTH as u64);
+        Ok(Self { first, width, hashes, path, bytes, findings, malformed: source.malformed() })
+    }
+}
+
+impl<'b> Ahead<'b> {
+    fn of(entries: &[&'b [u8]], hashes: Option<&[NodeHash]>, scratch: &mut Vec<u8>) -> Self {
+        let entries: Vec<Alone<'b>> = entries.iter().map(|entry| alone(entry, scratch)).collect();
+        let root = match hashes {
+            Some(hashes) => fold_full(hashes),
+            None => fold_full(&entries.iter().map(|(own, _)| own.0).collect::<Vec<_>>()),
+        };
+        Self { entries, root }
+    }
+}
+
+fn fold_full(leaves: &[NodeHash]) -> Option<NodeHash> {
+    if leaves.len() == TILE_WIDTH { fold_tile(leaves) } else { None }
+}
+
+fn alone<'b>(entry: &'b [u8], scratch: &mut Vec<u8>) -> Alone<'b> {
+    (leaf_hash(entry), decode_with(entry, scratch))
+}
+
+impl<'t> Walk<'t> {
+    pub(super) fn new(size: TreeSize, audit: Audit, known: Known<'t>, findings: Findings) -> Self {
+        Self {
+            size,
+            tree: Tree::new(),
+            tree_complete: true,
+            audit,
+            known,
+            findings,
+            previous: Some(LeafHash([0; 32])),
+            genesis: None,
+        }
+    }
+
+    fn bundle<'b, S: Source>(
+        &mut self,
+        shared: &Shared<'_, S>,
+        fetched: Fetched,
+        entries: Option<Result<Vec<&'b [u8]>, tiles::TilesError>>,
+        ahead: Option<Ahead<'b>>,
+        scratch: &mut Vec<u8>,
+    ) -> Result<(), VerifyError> {
+        let Fetched { first, width, hashes, path, findings, malformed, .. } = fetched;
+        for finding in findings {
+            self.findings.push(finding);
+        }
+        let entries = match entries {
+            None => {
+                self.findings.push(Finding::BundleMissing { path: path.path(), first });
+                None
+            }
+            Some(Err(error)) => {
+                let reason = error.to_string();
+                self.findings.push(Finding::BundleMalformed { path: path.path(), first, reason });
+                None
+            }
+            Some(Ok(entries)) => Some(entries),
+        };
+        if entries.is_none() {
+            self.audit.lose_sight(first);
+            self.previous = None;
+        }
+        let (mut known, root) = match ahead {
+            Some(ahead) => (Some(ahead.entries.into_iter()), ahead.root),
+            None => (None, None),
+        };
+        self.compare_head();
+        // A head within the bundle needs the tree leaf by leaf.
+        let past = first.0 + u64::from(width);
+        let has_head = self.known.next().is_some_and(|size| size.0 < past);
+        let whole = root.filter(|_| usize::from(width) == TILE_WIDTH && self.tree_complete && !has_head);
+        let mut leaves = Vec::new();
+        for position in 0..usize::from(width) {
+            if whole.is_none() {
+                self.compare_head();
+            }
+            let index = EntryIndex(first.0 + position as u64);
+            let stored = hashes.as_ref().and_then(|hashes| hashes.get(position)).map(|hash| LeafHash(*hash));
+            let entry = match (&mut known, &entries) {
+                (Some(known), _) => known.next(),
+                (None, Some(entries)) => entries.get(position).map(|entry| alone(entry, scratch)),
+                (None, None) => None,
+            };
+            let leaf = self.entry(index, entry, stored)?;
+            match leaf {
+                Some(leaf) if whole.is_some() => leaves.push(leaf.0),
+                Some(leaf) if self.tree_complete => {
+                    let mut full = Vec::new();
+                    self.tree.append(leaf, |tile| keep_upper(tile, &mut full));
+                    self.compare_tiles(shared, full)?;
+                }
+                _ => self.tree_complete = false,
+            }
+        }
+        if let Some(root) = whole {
+            let mut full = Vec::new();
+            self.tree.append_tile(&leaves, root, |tile| keep_upper(tile, &mut full));
+            self.compare_tiles(shared, full)?;
+        }
+        for finding in malformed {
+            self.findings.push(finding);
+        }
+        Ok(())
+    }
+
+    /// Judges one entry, of which its own hash or a stored one is known, or neither, and gives the leaf to go on with.
+    fn entry(
+        &mut self,
+        index: EntryIndex,
+        entry: Option<Alone<'_>>,
+        stored: Option<LeafHash>,
+    ) -> Result<Option<LeafHash>, VerifyError> {
+        let own = entry.as_ref().map(|(own, _)| *own);
+        let altered = own.zip(stored).is_some_and(|(own, stored)| own != stored);
+        if altered {
+            self.findings.push(Finding::EntryAltered { index });
+        }
+        // The stored hash goes on where there is one, so that an altered entry is told from a rewritten tree.
+        let leaf = stored.or(own);
+        if let (Some((_, record)), Some(leaf)) = (entry, leaf) {
+            if let Err(DecodeError::Version { seen }) = record
+                && seen > RECORD_VERSION
+                && !altered
+                && self.findings.is_empty()
+            {
+                // Nothing speaks against the log so far: it is for a newer verifier to judge.
+                return Err(VerifyError::NewerVersion { index, seen });
+            }
+            self.audit.entry(index, record, leaf, self.previous, &mut self.findings);
+        }
+        if index.0 == 0 {
+            self.genesis = leaf;
+        }
+        self.previous = leaf;
+        Ok(leaf)
+    }
+
+    /// Compares the heads that the trust file remembers, and that witnesses cosigned, at the present size.
+    fn compare_head(&mut self) {
+        let tree = self.tree_complete.then_some(&self.tree);
+        let Known { witnesses, policy, .. } = &mut self.known;
+        witnesses.compare(self.tree.size(), tree, *policy, &mut self.findings);
+        while let Some((head, rest)) = self.known.heads.split_first()
+            && head.size <= self.tree.size()
+        {
+            self.known.heads = rest;
+            if self.tree_complete && head.size == self.tree.size() && head.root != self.tree.root() {
+                let same_size = head.size == self.size;
+                self.findings.push(if same_size {
+                    Finding::Equivocation { size: head.size }
+                } else {
+                    Finding::HeadMismatch { remembered: head.size }
+                });
+            }
+        }
+    }
+
+    /// The unfinished tiles above the lowest level, and the last head.
+    fn edge<S: Source>(&mut self, source: &mut Cold<S>) -> Result<(), VerifyError> {
+        self.compare_head();
+        let remembered = self.known.heads.last().map(|head| head.size).max(self.known.witnesses.largest());
+        if let Some(remembered) = remembered.filter(|remembered| *remembered > self.size) {
+            self.findings.push(Finding::LogTruncated { size: self.size, remembered });
+        }
+        if !self.tree_complete {
+            return Ok(());
+        }
+        let mut edge = Vec::new();
+        self.tree.partial_tiles().for_each(|tile| keep_upper(tile, &mut edge));
+        for tile in edge {
+            self.compare_tile(source, tile)?;
+        }
+        Ok(())
+    }
+
+    fn compare_tiles<S: Source>(
+        &mut self,
+        shared: &Shared<'_, S>,
+        tiles: Vec<(u32, u64, Vec<NodeHash>)>,
+    ) -> Result<(), VerifyError> {
+        for tile in tiles {
+            self.compare_tile(&mut lock(&shared.stage).source, tile)?;
+        }
+        Ok(())
+    }
+
+    fn compare_tile<S: Source>(
+        &mut self,
+        source: &mut Cold<S>,
+        (level, number, expected): (u32, u64, Vec<NodeHash>),
+    ) -> Result<(), VerifyError> {
+        let width = u16::try_from(expected.len()).unwrap_or(u16::MAX);
+        let path = TilePath { kind: TileKind::Hashes { level }, number, width };
+        let mut findings = Vec::new();
+        let stored = tile(source, path, &mut findings)?;
+        for finding in findings {
+            self.findings.push(finding);
+        }
+        if stored.is_some_and(|stored| stored != expected) {
+            self.findings.push(Finding::TileDiffers { path: path.path() });
+        }
+        Ok(())
+    }
+}
+
+fn keep_upper(tile: TileView<'_>, upper: &mut Vec<(u32, u64, Vec<NodeHash>)>) {
+    if tile.level > 0 {
+        upper.push((tile.level, tile.number, tile.hashes.to_vec()));
+    }
+}
+
+/// The hashes of a tile; nothing, and a finding, when it is missing or of another length.
+fn tile(
+    source: &mut impl Source,
+    path: TilePath,
+    findings: &mut Vec<Finding>,
+) -> Result<Option<Vec<NodeHash>>, SourceError> {
+    let Some((bytes, stored_width)) = read_with_full(source, path, tiles::TILE_BYTES)? else {
+        findings.push(Finding::TileMissing { path: path.path() });
+        return Ok(None);
+    };
+    match tiles::hashes(&bytes, stored_width) {
+        Ok(mut hashes) => {
+            hashes.truncate(usize::from(path.width));
+            Ok(Some(hashes))
+        }
+        Err(_) => {
+            findings.push(Finding::TileDiffers { path: path.path() });
+            Ok(None)
+        }
+    }
+}
+
+/// A tile or bundle of at least this width, with the width it is stored in: a log that has grown since its
+/// checkpoint may keep the full one only.
+fn read_with_full(
+    source: &mut impl Source,
+    path: TilePath,
+    bytes_max: usize,
+) -> Result<Option<(Vec<u8>, u16)>, SourceError> {
+    if let Some(bytes) = source.read(&path.path(), bytes_max)? {
+        return Ok(Some((bytes, path.width)));
+    }
+    let full = u16::try_from(TILE_WIDTH).unwrap_or(u16::MAX);
+    if path.width == full {
+        return Ok(None);
+    }
+    let bytes = source.read(&TilePath { width: full, ..path }.path(), bytes_max)?;
+    Ok(bytes.map(|bytes| (bytes, full)))
+}
