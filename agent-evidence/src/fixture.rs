@@ -419,26 +419,20 @@ impl Builder {
     /// A bundle of these entries that shows the roots at these sizes.
     ///
     /// # Errors
-    /// What [`bundle::write`] answers.
+    /// What writing it answers.
     pub fn bundle(&self, manifest: &Manifest, disclosed: &[Disclosed]) -> Result<Vec<u8>, io::Error> {
         let failed = |error: &dyn std::error::Error| io::Error::other(error.to_string());
         let checkpoint = self.checkpoint().map_err(|error| failed(&error))?;
         let note = checkpoint.sign(&[&self.log_key, &self.epoch_key]);
         let leaves = Leaves(self.entries.iter().map(|entry| leaf_hash(entry).0).collect());
         let mut out = Vec::new();
-        bundle::write::<Failed>(
-            &mut out,
-            manifest,
-            (note.as_bytes(), checkpoint.size),
-            disclosed,
-            &leaves,
-            |index, line| {
-                let at = usize::try_from(index.0).unwrap_or(usize::MAX);
-                line.extend_from_slice(self.entries.get(at).map(Vec::as_slice).unwrap_or_default());
-                Ok(())
-            },
-        )
-        .map_err(|Failed(error)| error)?;
+        bundle::write_proof(&mut out, manifest, (note.as_bytes(), checkpoint.size), disclosed, &leaves)
+            .map_err(|Failed(error)| error)?;
+        bundle::write_entries(&mut out, disclosed, |index, line| {
+            let at = usize::try_from(index.0).unwrap_or(usize::MAX);
+            line.extend_from_slice(self.entries.get(at).map(Vec::as_slice).unwrap_or_default());
+            Ok::<_, io::Error>(())
+        })?;
         Ok(out)
     }
 

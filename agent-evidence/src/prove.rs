@@ -138,7 +138,11 @@ fn entry(source: &mut impl Source, index: EntryIndex, size: TreeSize) -> Result<
 }
 
 /// A tile or bundle of at least this width, with the width that it is stored in.
-fn read(source: &mut impl Source, path: TilePath, bytes_max: usize) -> Result<(Vec<u8>, u16, TilePath), ProveError> {
+pub(crate) fn read(
+    source: &mut impl Source,
+    path: TilePath,
+    bytes_max: usize,
+) -> Result<(Vec<u8>, u16, TilePath), ProveError> {
     let full = TilePath { width: u16::try_from(TILE_WIDTH).unwrap_or(u16::MAX), ..path };
     for candidate in [path, full] {
         if let Some(bytes) = source.read(&candidate.path(), bytes_max)? {
@@ -148,8 +152,11 @@ fn read(source: &mut impl Source, path: TilePath, bytes_max: usize) -> Result<(V
     Err(ProveError::Missing { path: path.path() })
 }
 
+/// Most tiles kept: 512 KiB. A proof needs a few at each level; who needs more goes from left to right.
+const TILES_MAX: usize = 64;
+
 /// The tiles of a tree, read as they are needed.
-struct Tiles<'s, S> {
+pub(crate) struct Tiles<'s, S> {
     size: TreeSize,
     inner: RefCell<Reading<'s, S>>,
 }
@@ -162,12 +169,12 @@ struct Reading<'s, S> {
 }
 
 impl<'s, S: Source> Tiles<'s, S> {
-    fn new(source: &'s mut S, size: TreeSize) -> Self {
+    pub(crate) fn new(source: &'s mut S, size: TreeSize) -> Self {
         Self { size, inner: RefCell::new(Reading { source, read: HashMap::new(), failed: None }) }
     }
 
     /// What was asked for; or why a tile could not be had, which says more than that it could not.
-    fn finish<T>(&self, outcome: Result<T, TreeError>) -> Result<T, ProveError> {
+    pub(crate) fn finish<T>(&self, outcome: Result<T, TreeError>) -> Result<T, ProveError> {
         match (outcome, self.inner.borrow_mut().failed.take()) {
             (_, Some(failed)) => Err(failed),
             (outcome, None) => outcome.map_err(ProveError::Tree),
@@ -183,6 +190,9 @@ impl<S: Source> Subtrees for Tiles<'_, S> {
         let missing = TreeError::TileMissing { level, tile };
         let mut inner = self.inner.borrow_mut();
         let Reading { source, read: known, failed } = &mut *inner;
+        if known.len() >= TILES_MAX && !known.contains_key(&(level, tile)) {
+            known.clear();
+        }
         if let Entry::Vacant(place) = known.entry((level, tile)) {
             let path = TilePath {
                 kind: TileKind::Hashes { level },

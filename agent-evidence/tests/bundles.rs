@@ -3,7 +3,7 @@
 #![forbid(unsafe_code)]
 #![allow(clippy::unwrap_used, reason = "a test may fail by panicking")]
 
-use agent_evidence::bundle::{Disclosed, Manifest, Selected};
+use agent_evidence::bundle::{Disclosed, MakeError, Manifest, Selected, make};
 use agent_evidence::fixture::{Builder, CAPTURE};
 use agent_evidence::record::{
     ActMarks, Body, CgroupId, Class, CommClaims, Draft, EntryIndex, Exit, Gap, GapCause, Issued, IssuedClaims, Kind,
@@ -277,6 +277,24 @@ fn a_bundle_of_another_log_is_not_this_one() {
     let trust = Town::build(61, 2).log.trust().unwrap();
     let report = check(&bundle, &trust).unwrap();
     assert_eq!(report.verdict, Verdict::Findings);
+}
+
+#[test]
+fn a_bundle_is_the_same_from_the_directory_as_from_the_entries() {
+    let town = Town::build(1_300, 4);
+    let mut files = town.log.files().unwrap();
+    let heads = [TreeSize(700), TreeSize(3), TreeSize(3), TreeSize(0), TreeSize(9_999)];
+    for id in &town.ids {
+        let mut bundle = Vec::new();
+        let made = make(&mut files, [id.as_bytes().to_vec()], heads, &mut bundle).unwrap();
+        assert_eq!(made.heads, [TreeSize(3), TreeSize(700)]);
+        assert!(bundle == town.log.bundle_of(&[id], &made.heads).unwrap());
+    }
+    let none = make(&mut files, [b"nobody".to_vec()], [], &mut Vec::new());
+    assert!(matches!(none, Err(MakeError::NoSession { id, .. }) if id == "nobody"));
+    files.0.remove("tile/0/000");
+    let missing = make(&mut files, [town.ids[0].as_bytes().to_vec()], [], &mut Vec::new());
+    assert!(missing.is_err_and(|error| error.to_string().contains("tile/0/000")));
 }
 
 #[test]

@@ -7,7 +7,7 @@ use agent::cli;
 use agent::cli::args::{self, Arguments, Command, ConfigCommand, LogCommand, SessionCommand, TrustCommand};
 use agent::cli::exit::{self, Exit};
 use agent::cli::output::{Output, complain};
-use agent::cli::{config, doctor, prove, run, session, status, tail, timeline, trust, verify};
+use agent::cli::{bundle, config, doctor, prove, run, session, status, tail, timeline, trust, verify};
 use agent::config::Config;
 use agent::export::sealed::SealedLog;
 use agent::log::copy::Form;
@@ -66,6 +66,10 @@ fn command(arguments: Arguments) -> Result<u8, Exit> {
         Command::Tail(wish) => printed(|out| tail::tail(&SealedLog::new(log_directory.clone()), &wish, out)),
         Command::Timeline(wish) => {
             printed(|out| timeline::timeline(&SealedLog::new(log_directory.clone()), &wish, out))
+        }
+        Command::Bundle(mut wish) => {
+            let directory = log(wish.log.take());
+            printed(|out| bundle::bundle(&directory, &wish, out))
         }
         Command::Verify(mut wish) => {
             let directory = log(wish.path.take());

@@ -188,7 +188,7 @@ impl SessionReport {
             }),
             (Some(end), None) => Outcome::Proved(whole(end)),
             (Some(end), Some(window)) if !window.closed => Outcome::NotProved(format!(
-                "{}; but the bundle ends before the agent had accounted for every event of its time: make it again after the next heartbeats",
+                "{}; but the window has no end: another of the sessions is open, or the agent had not yet accounted for every event of its time, so that a loss may come later (make the bundle again after two heartbeats)",
                 whole(end)
             )),
             (Some(end), Some(window)) => Outcome::Proved(format!(

@@ -69,6 +69,13 @@ pub enum Command {
     /// Print what one session did: its process tree and acts, in order.
     #[command(after_help = "Example:\n  affiant timeline 0f3a6c1e2b4d5f60")]
     Timeline(TimelineArguments),
+    /// Hand sessions over: one file with all that checking them needs, and nothing of the others.
+    #[command(
+        after_help = "Examples:\n  affiant bundle 0f3a6c1e2b4d5f60 -o incident.evb --trust auditor.trust.toml\n  \
+        affiant-verify incident.evb --trust auditor.trust.toml   (where the file is received)\n\n\
+        Exit: 0; 1 what was written has findings; 65 no such session, or a log that cannot be read; 77 refused."
+    )]
+    Bundle(BundleArguments),
     /// Say which session and identity the kernel gives this process.
     #[command(after_help = "Example:\n  affiant whoami --json\n\nExit: 0 in a session; 1 in none; 69 no daemon.")]
     Whoami {
@@ -239,6 +246,26 @@ pub struct ProveArguments {
     /// Under the newest checkpoint that a witness cosigned, instead of the newest of all.
     #[arg(long)]
     pub witnessed: bool,
+}
+
+/// What `bundle` takes.
+#[derive(Debug, Args)]
+pub struct BundleArguments {
+    /// The sessions' ids.
+    #[arg(required = true, value_name = "SESSION")]
+    pub sessions: Vec<String>,
+    /// The file to write; it must not exist.
+    #[arg(short, long, value_name = "FILE")]
+    pub output: PathBuf,
+    /// Show that the log continues the heads that this trust file remembers: the receiver's.
+    #[arg(long, value_name = "FILE")]
+    pub trust: Option<PathBuf>,
+    /// Show that the log continues its head at this size; may be given again.
+    #[arg(long = "head", value_name = "SIZE")]
+    pub heads: Vec<u64>,
+    /// The log directory [default: the configured one].
+    #[arg(long, value_name = "DIR")]
+    pub log: Option<PathBuf>,
 }
 
 /// What `verify` takes.

@@ -1,6 +1,7 @@
 //! The commands: each reads its arguments, asks the daemon or the sealed log, and prints.
 
 pub mod args;
+pub mod bundle;
 pub mod clock;
 pub mod config;
 pub mod doctor;

@@ -1,21 +1,30 @@
 //! Evidence bundles: one file (`.evb`) that hands over chosen sessions of a log with all that checking them needs.
 //!
-//! Owns the file's form, which entries belong in it, and the hashes of what is withheld; `verify` judges it. A bundle is
+//! Owns the file's form and the hashes of what is withheld; `verify` judges it. A bundle is
 //! a `tar` archive of which every byte follows from what it holds, so that there is one bundle and not many for the
 //! same evidence (FORMAT.md, section 17).
+//!
+//! | file | what |
+//! |---|---|
+//! | `select.rs` | which entries belong in a bundle |
+//! | `make.rs` | a bundle from a log's directory |
 //!
 //! Untrusted when read: nothing is allocated by a stated size before the bytes have come.
 
 #![forbid(unsafe_code)]
 
-use std::collections::{BTreeMap, HashMap};
+mod make;
+mod select;
+
+pub use make::{Made, MakeError, make};
+pub(crate) use select::Closing;
+pub use select::{Selected, Selection};
+
 use std::io::{self, BufRead, BufReader, Read, Write};
 
 use serde::Deserialize;
 
-use crate::record::{
-    Body, Class, Counter, DisarmCause, ENTRY_BYTES_MAX, EntryIndex, Id128, ProcessCookie, Record, TreeSize,
-};
+use crate::record::{ENTRY_BYTES_MAX, EntryIndex, TreeSize};
 use crate::tree::{NodeHash, Subtrees, TreeError, complete_subtrees};
 
 /// Bytes of an archive's block.
@@ -181,41 +190,48 @@ pub fn withheld(disclosed: &[Disclosed], heads: &[TreeSize], size: TreeSize) -> 
     runs.flat_map(|(first, past)| complete_subtrees(first, past))
 }
 
-/// Writes a bundle. `entry` is asked for the bytes of each disclosed entry, in order.
+/// Writes the first part of a bundle: everything before the entries.
 ///
 /// # Errors
-/// What `out`, `subtrees` or `entry` answer; [`io::ErrorKind::InvalidData`] when an entry has another length than was
-/// said, or the bundle would pass a limit.
-pub fn write<E: From<io::Error> + From<TreeError>>(
+/// What `out` or `subtrees` answer; [`io::ErrorKind::InvalidData`] when the bundle would pass a limit.
+pub fn write_proof<E: From<io::Error> + From<TreeError>>(
     out: &mut impl Write,
     manifest: &Manifest,
     (checkpoint, size): (&[u8], TreeSize),
     disclosed: &[Disclosed],
     subtrees: &impl Subtrees,
-    mut entry: impl FnMut(EntryIndex, &mut Vec<u8>) -> Result<(), E>,
 ) -> Result<(), E> {
-    let invalid = |what: String| io::Error::new(io::ErrorKind::InvalidData, what);
     let text = manifest.encode();
     Manifest::parse(&text).map_err(|error| invalid(error.to_string()))?;
     member(out, MANIFEST, &text)?;
     member(out, CHECKPOINT, checkpoint)?;
     let hashes = withheld(disclosed, &manifest.heads, size);
-    let hashes_bytes = hashes.fold(0_u64, |sum, _| sum.saturating_add(32));
-    if hashes_bytes > HASHES_BYTES_MAX {
-        return Err(invalid(format!("{hashes_bytes} bytes of hashes, a bundle has at most {HASHES_BYTES_MAX}")).into());
+    let bytes = hashes.fold(0_u64, |sum, _| sum.saturating_add(32));
+    if bytes > HASHES_BYTES_MAX {
+        return Err(invalid(format!("{bytes} bytes of hashes, a bundle has at most {HASHES_BYTES_MAX}")).into());
     }
-    out.write_all(&header(HASHES, hashes_bytes))?;
+    out.write_all(&header(HASHES, bytes))?;
     for (height, number) in withheld(disclosed, &manifest.heads, size) {
         out.write_all(&subtrees.subtree(height, number)?)?;
     }
-    out.write_all(&[0; BLOCK][..padding(hashes_bytes)])?;
-    let entries_bytes = disclosed.iter().fold(0_u64, |sum, entry| sum.saturating_add(u64::from(entry.bytes) + 1));
-    if entries_bytes > ENTRIES_BYTES_MAX {
-        return Err(
-            invalid(format!("{entries_bytes} bytes of entries, a bundle has at most {ENTRIES_BYTES_MAX}")).into()
-        );
+    Ok(fill(out, bytes)?)
+}
+
+/// Writes the rest of a bundle. `entry` is asked for the bytes of each disclosed entry, in order.
+///
+/// # Errors
+/// What `out` or `entry` answer; [`io::ErrorKind::InvalidData`] when an entry has another length than was said, or the
+/// bundle would pass a limit.
+pub fn write_entries<E: From<io::Error>>(
+    out: &mut impl Write,
+    disclosed: &[Disclosed],
+    mut entry: impl FnMut(EntryIndex, &mut Vec<u8>) -> Result<(), E>,
+) -> Result<(), E> {
+    let bytes = disclosed.iter().fold(0_u64, |sum, entry| sum.saturating_add(u64::from(entry.bytes) + 1));
+    if bytes > ENTRIES_BYTES_MAX {
+        return Err(invalid(format!("{bytes} bytes of entries, a bundle has at most {ENTRIES_BYTES_MAX}")).into());
     }
-    out.write_all(&header(ENTRIES, entries_bytes))?;
+    out.write_all(&header(ENTRIES, bytes))?;
     let mut line = Vec::new();
     for Disclosed { index, bytes } in disclosed {
         line.clear();
@@ -226,16 +242,24 @@ pub fn write<E: From<io::Error> + From<TreeError>>(
         line.push(b'\n');
         out.write_all(&line)?;
     }
-    out.write_all(&[0; BLOCK][..padding(entries_bytes)])?;
+    fill(out, bytes)?;
     out.write_all(&[0; 2 * BLOCK])?;
     Ok(())
+}
+
+fn invalid(what: String) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, what)
 }
 
 fn member(out: &mut impl Write, name: &str, bytes: &[u8]) -> io::Result<()> {
     let size = bytes.len() as u64;
     out.write_all(&header(name, size))?;
     out.write_all(bytes)?;
-    out.write_all(&[0; BLOCK][..padding(size)])
+    fill(out, size)
+}
+
+fn fill(out: &mut impl Write, size: u64) -> io::Result<()> {
+    out.write_all([0; BLOCK].get(..padding(size)).unwrap_or_default())
 }
 
 /// Reads a bundle from its beginning to its end, once.
@@ -368,181 +392,6 @@ impl<R: Read> BundleReader<R> {
 
 fn unreadable(error: io::Error) -> BundleError {
     BundleError::Read { reason: error.to_string() }
-}
-
-/// Where the window of the control chain ends that a bundle hands over: not before the agent has accounted for every
-/// event that was numbered by the time it first spoke after the sessions had ended.
-#[derive(Debug, Default)]
-pub(crate) struct Closing {
-    capture: Option<Id128>,
-    /// Counters that the first heartbeat after the end stated, and have not settled up to there.
-    unsettled: Option<HashMap<(u32, Class), u64>>,
-}
-
-impl Closing {
-    /// Takes the next entry of the control chain, with whether every session had ended before it. `true` when the
-    /// window ends with it.
-    pub(crate) fn control(&mut self, body: &Body<'_>, ended: bool) -> bool {
-        match body {
-            Body::Armed(armed) => {
-                let other = self.capture.replace(armed.capture_id).is_some_and(|before| before != armed.capture_id);
-                ended && other
-            }
-            Body::Disarmed(disarmed) if ended => {
-                disarmed.cause != DisarmCause::Upgrade || self.stated(&disarmed.counters)
-            }
-            Body::Heartbeat(heartbeat) if ended => self.stated(&heartbeat.counters),
-            _ => false,
-        }
-    }
-
-    fn stated(&mut self, rows: &[Counter]) -> bool {
-        let unsettled =
-            self.unsettled.get_or_insert_with(|| rows.iter().map(|row| ((row.cpu, row.class), row.next)).collect());
-        for row in rows {
-            let key = (row.cpu, row.class);
-            if unsettled.get(&key).is_some_and(|wanted| row.settled >= *wanted) {
-                unsettled.remove(&key);
-            }
-        }
-        unsettled.is_empty()
-    }
-}
-
-/// Chooses the entries of a bundle: fed with every entry of the log in order.
-#[derive(Debug)]
-pub struct Selection {
-    /// The sessions wanted, by id, and the `issued` entry of each that was seen.
-    wanted: BTreeMap<Vec<u8>, Option<EntryIndex>>,
-    /// The sessions by their `issued` entry, and whether each has ended.
-    sessions: BTreeMap<EntryIndex, bool>,
-    chosen: Vec<Disclosed>,
-    /// The control chain since the latest `armed`, as long as no session was issued.
-    before: Vec<Disclosed>,
-    closing: Closing,
-    closed: bool,
-    /// Workloads and policy sets that may be referred to, with their lengths.
-    described: HashMap<EntryIndex, u32>,
-    processes: HashMap<ProcessCookie, Disclosed>,
-}
-
-/// What a bundle is to hold.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Selected {
-    /// The sessions.
-    pub sessions: Vec<EntryIndex>,
-    /// The entries, ascending.
-    pub disclosed: Vec<Disclosed>,
-    /// Sessions that have not ended.
-    pub open: Vec<EntryIndex>,
-    /// Whether the log goes far enough to show that nothing was lost late.
-    pub closed: bool,
-}
-
-impl Selection {
-    /// Of the sessions with these ids.
-    pub fn new(ids: impl IntoIterator<Item = Vec<u8>>) -> Self {
-        Self {
-            wanted: ids.into_iter().map(|id| (id, None)).collect(),
-            sessions: BTreeMap::new(),
-            chosen: Vec::new(),
-            before: Vec::new(),
-            closing: Closing::default(),
-            closed: false,
-            described: HashMap::new(),
-            processes: HashMap::new(),
-        }
-    }
-
-    /// Takes the next entry of the log, which has so many bytes.
-    pub fn entry(&mut self, record: &Record<'_>, bytes: usize) {
-        let index = record.index();
-        let own = Disclosed { index, bytes: u32::try_from(bytes).unwrap_or(u32::MAX) };
-        let body = record.body();
-        if let Body::Issued(issued) = body
-            && let Some(unseen @ None) = self.wanted.get_mut(issued.id.as_bytes())
-        {
-            *unseen = Some(index);
-            self.sessions.insert(index, false);
-            self.chosen.append(&mut self.before);
-            self.refer_to_process(issued.by.as_ref().and_then(|by| by.process));
-        }
-        let session = if matches!(body, Body::Issued(_)) { Some(index) } else { record.draft.session };
-        let of_session = session.is_some_and(|session| self.sessions.contains_key(&session));
-        if of_session {
-            self.chosen.push(own);
-            self.refer_to_process(record.draft.process);
-            self.refer(record.draft.workload);
-            self.refer(record.draft.verdict.as_ref().map(|verdict| verdict.set));
-        } else {
-            match body {
-                Body::Workload(_) | Body::Policy(_) => {
-                    self.described.insert(index, own.bytes);
-                }
-                Body::Process(_) => {
-                    self.processes.extend(record.draft.process.map(|cookie| (cookie, own)));
-                }
-                _ => {}
-            }
-        }
-        if body.kind().is_control() {
-            self.control(record, own, of_session);
-        }
-        if let (Body::Revoked(_), Some(ended)) = (body, session.and_then(|session| self.sessions.get_mut(&session))) {
-            *ended = true;
-        }
-    }
-
-    fn control(&mut self, record: &Record<'_>, own: Disclosed, chosen: bool) {
-        let body = record.body();
-        let ended = self.has_ended();
-        let always = matches!(body, Body::Genesis(_) | Body::Epoch(_));
-        if !self.closed && self.closing.control(body, ended) {
-            self.closed = true;
-            self.chosen.push(own);
-        } else if always || (!self.closed && !self.sessions.is_empty()) {
-            if !chosen {
-                self.chosen.push(own);
-            }
-        } else if self.sessions.is_empty() {
-            if matches!(body, Body::Armed(_)) {
-                self.before.clear();
-            }
-            self.before.push(own);
-        }
-    }
-
-    fn has_ended(&self) -> bool {
-        self.wanted.values().all(Option::is_some) && self.sessions.values().all(|ended| *ended)
-    }
-
-    fn refer(&mut self, to: Option<EntryIndex>) {
-        if let Some((index, bytes)) = to.and_then(|index| self.described.remove_entry(&index)) {
-            self.chosen.push(Disclosed { index, bytes });
-        }
-    }
-
-    fn refer_to_process(&mut self, process: Option<ProcessCookie>) {
-        self.chosen.extend(process.and_then(|cookie| self.processes.remove(&cookie)));
-    }
-
-    /// What the bundle holds.
-    ///
-    /// # Errors
-    /// An id that no session of the log has.
-    pub fn finish(mut self) -> Result<Selected, Vec<u8>> {
-        if let Some((id, _)) = self.wanted.iter().find(|(_, issued)| issued.is_none()) {
-            return Err(id.clone());
-        }
-        self.chosen.sort_unstable();
-        self.chosen.dedup();
-        Ok(Selected {
-            sessions: self.sessions.keys().copied().collect(),
-            disclosed: self.chosen,
-            open: self.sessions.iter().filter(|(_, ended)| !**ended).map(|(session, _)| *session).collect(),
-            closed: self.closed,
-        })
-    }
 }
 
 #[cfg(test)]

@@ -1,0 +1,152 @@
+//! A bundle made from a log's directory: one pass to choose its entries, one to copy them.
+//!
+//! Believes what it reads: whoever receives the bundle verifies it, and so should whoever makes it.
+
+#![forbid(unsafe_code)]
+
+use std::io::{self, Write};
+
+use crate::checkpoint::Checkpoint;
+use crate::note::NOTE_BYTES_MAX;
+use crate::prove::{ProveError, Tiles, read};
+use crate::record::{DecodeError, EntryIndex, TreeSize, decode_with};
+use crate::tiles::{self, TileKind, TilePath};
+use crate::tree::{TILE_WIDTH, TreeError};
+use crate::verify::{Cold, Source};
+
+use super::{Manifest, Selected, Selection, write_entries, write_proof};
+
+/// Why a bundle could not be made.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum MakeError {
+    /// A file of the log is missing, cannot be read or is not what its name says.
+    #[error(transparent)]
+    Log(#[from] ProveError),
+    /// An entry is not one.
+    #[error("entry {index} cannot be decoded: run `affiant verify`")]
+    Entry {
+        /// Which.
+        index: u64,
+        /// Why not.
+        #[source]
+        source: DecodeError,
+    },
+    /// No session of the log has this id.
+    #[error("no session {id:?} is under the newest checkpoint, which covers {size} entries")]
+    NoSession {
+        /// The id.
+        id: String,
+        /// Entries covered.
+        size: u64,
+    },
+    /// The bundle could not be written.
+    #[error("cannot write the bundle")]
+    Write(#[from] io::Error),
+}
+
+impl From<TreeError> for MakeError {
+    fn from(error: TreeError) -> Self {
+        Self::Log(ProveError::Tree(error))
+    }
+}
+
+/// What was made.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Made {
+    /// What the bundle holds.
+    pub selected: Selected,
+    /// The head it is under.
+    pub checkpoint: Checkpoint,
+    /// Sizes for which it shows the root.
+    pub heads: Vec<TreeSize>,
+}
+
+/// Makes the bundle of the sessions with these ids, which shows the roots at those of `heads` that are below the
+/// checkpoint.
+///
+/// # Errors
+/// [`MakeError`]; what was written until then is no bundle.
+pub fn make(
+    source: &mut impl Source,
+    ids: impl IntoIterator<Item = Vec<u8>>,
+    heads: impl IntoIterator<Item = TreeSize>,
+    out: &mut impl Write,
+) -> Result<Made, MakeError> {
+    let mut source = Cold::new(source);
+    let note =
+        source.read("checkpoint", NOTE_BYTES_MAX).map_err(ProveError::Source)?.ok_or(ProveError::NoCheckpoint)?;
+    let (checkpoint, _) = Checkpoint::parse(&note).map_err(ProveError::Checkpoint)?;
+    let size = checkpoint.size;
+    let mut selection = Selection::new(ids);
+    let mut scratch = Vec::new();
+    let mut bundle = Bundle::default();
+    for number in 0..size.0.div_ceil(TILE_WIDTH as u64) {
+        bundle.read(&mut source, number, size)?;
+        for (index, entry) in bundle.entries(size)? {
+            let record = decode_with(entry, &mut scratch).map_err(|source| MakeError::Entry { index, source })?;
+            selection.entry(&record, entry.len());
+        }
+    }
+    let selected = selection
+        .finish()
+        .map_err(|id| MakeError::NoSession { id: String::from_utf8_lossy(&id).into_owned(), size: size.0 })?;
+    let mut heads: Vec<_> = heads.into_iter().filter(|head| head.0 > 0 && *head < size).collect();
+    heads.sort_unstable();
+    heads.dedup();
+    let manifest = Manifest { sessions: selected.sessions.clone(), heads };
+    let tiles = Tiles::new(&mut source, size);
+    let written = write_proof::<MakeError>(out, &manifest, (&note, size), &selected.disclosed, &tiles);
+    match written {
+        // Why a tile could not be had says more than that it could not.
+        Err(MakeError::Log(ProveError::Tree(error))) => tiles.finish(Err(error))?,
+        written => written?,
+    }
+    write_entries(out, &selected.disclosed, |index, line| bundle.entry(&mut source, index, size, line))?;
+    Ok(Made { selected, checkpoint, heads: manifest.heads })
+}
+
+/// The bundle of entries that was read last.
+#[derive(Default)]
+struct Bundle {
+    number: Option<u64>,
+    bytes: Vec<u8>,
+    /// How many entries it was stored with.
+    width: u16,
+    path: String,
+}
+
+impl Bundle {
+    fn read(&mut self, source: &mut impl Source, number: u64, size: TreeSize) -> Result<(), ProveError> {
+        let width = tiles::width_in(size, 0, number);
+        let path = TilePath { kind: TileKind::Entries, number, width };
+        let (bytes, width, path) = read(source, path, tiles::BUNDLE_BYTES_MAX)?;
+        *self = Self { number: Some(number), bytes, width, path: path.path() };
+        Ok(())
+    }
+
+    /// Its entries below this size, with their indexes.
+    fn entries(&self, size: TreeSize) -> Result<impl Iterator<Item = (u64, &[u8])>, ProveError> {
+        let malformed = |source| ProveError::Malformed { path: self.path.clone(), source };
+        let entries = tiles::entries(&self.bytes, self.width).map_err(malformed)?;
+        let first = self.number.unwrap_or(0).saturating_mul(TILE_WIDTH as u64);
+        Ok((first..size.0).zip(entries))
+    }
+
+    fn entry(
+        &mut self,
+        source: &mut impl Source,
+        index: EntryIndex,
+        size: TreeSize,
+        line: &mut Vec<u8>,
+    ) -> Result<(), MakeError> {
+        let number = index.0 / TILE_WIDTH as u64;
+        if self.number != Some(number) {
+            self.read(source, number, size)?;
+        }
+        if let Some((_, entry)) = self.entries(size)?.find(|(at, _)| *at == index.0) {
+            line.extend_from_slice(entry);
+        }
+        Ok(())
+    }
+}
