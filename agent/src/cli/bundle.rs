@@ -41,7 +41,7 @@ pub fn bundle(log: &Path, wish: &BundleArguments, out: &mut Output) -> Result<u8
             return Err(error);
         }
     };
-    let report = command::verify_path(&wish.output, None, Options::default())
+    let report = command::verify_path(&wish.output, None, Options::default(), None)
         .map_err(|error| Exit::new(exit::SOFTWARE, error.in_full()))?;
     say(&made, wish, out)?;
     if report.verdict == Verdict::Findings {
