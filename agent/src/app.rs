@@ -12,12 +12,13 @@ use std::sync::{Arc, Weak};
 
 use agent_common::stats::family;
 use agent_evidence::checkpoint::{Checkpoint, CheckpointError};
-use agent_evidence::record::{Class, Digest, Id128, Nanoseconds, Text};
+use agent_evidence::record::{Body, Class, Digest, Draft, Id128, Nanoseconds, Predecessor, SuccessionCause, Text};
 use sha2::{Digest as _, Sha256};
 use tokio::signal::unix::{SignalKind, signal};
 
-use crate::config::{Cold, Config, Family};
+use crate::config::{Cold, Config, Family, OnFault};
 use crate::export::ocsf_file::{OcsfFileSink, Running, SinkError};
+use crate::log::succession::{self, Ended, SuccessionError};
 use crate::log::{Birth, Limits, Log, LogError, Now, Packing, Recovery};
 use crate::pipeline::cgroupfs::CgroupError;
 use crate::pipeline::handle::COMMANDS_MAX;
@@ -83,6 +84,9 @@ pub enum AppError {
     /// The log.
     #[error("{0}")]
     Log(#[from] LogError),
+    /// A log could not be put aside.
+    #[error("{0}")]
+    Succession(#[from] SuccessionError),
     /// The kernel side.
     #[error("{0}")]
     Probe(#[from] ProbeError),
@@ -124,7 +128,9 @@ impl AppError {
             | Self::Sink(_)
             | Self::Io { .. }
             | Self::Random(_) => 69,
-            Self::Log(LogError::Locked | LogError::State { .. }) => 69,
+            Self::Log(LogError::Locked | LogError::NotCreated | LogError::State { .. }) => 69,
+            Self::Succession(SuccessionError::Locked | SuccessionError::State(_)) => 69,
+            Self::Succession(_) => 70,
             Self::Log(_) | Self::Checkpoint { .. } | Self::Pipeline(_) | Self::Panicked => 70,
             Self::Sign(SignError::Random(_) | SignError::Unavailable { .. }) => 69,
             Self::Sign(_) => 70,
@@ -264,17 +270,29 @@ fn open_log(config: &Config, clock: Clock) -> Result<(Log, Option<Recovery>), Ap
         ..Limits::default()
     };
     let now = Now { wall: clock.wall(), boot: clock.boot() };
+    let mut ended = succession::resume(state)?;
     if let Some(has) = stored_origin(state)? {
-        if let Some(asked) = config.log.origin.as_ref().filter(|asked| **asked != has) {
+        if ended.take().is_some() {
+            // The successor had been made when an earlier start was interrupted.
+            succession::finish(state)?;
+        }
+        if let Some(asked) = config.log.origin.as_ref().filter(|asked| !continues(&has, asked)) {
             return Err(AppError::OtherOrigin { asked: asked.clone(), has, state: state.clone() });
         }
         let key = SoftwareKey::load(&keys)?;
-        let (log, recovery) = Log::open(state, limits, &has, Box::new(key), now)?;
-        return Ok((log, Some(recovery)));
+        match Log::open(state, limits, &has, Box::new(key), now) {
+            Ok((log, recovery)) => return Ok((log, Some(recovery))),
+            Err(LogError::Fault(fault)) if config.log.on_fault == OnFault::Succeed => {
+                tracing::error!(error = &fault as &dyn std::error::Error, "the stored log contradicts itself");
+                ended = Some(succession::freeze(state, SuccessionCause::Fault)?);
+            }
+            Err(error) => return Err(error.into()),
+        }
     }
-    let origin = match &config.log.origin {
-        Some(origin) => origin.clone(),
-        None => made_origin()?,
+    let origin = match (&config.log.origin, &ended) {
+        (Some(origin), Some(ended)) => successor_of(origin, &ended.origin),
+        (Some(origin), None) => origin.clone(),
+        (None, _) => made_origin()?,
     };
     // A key without a log is what a creation that was interrupted leaves: nothing was signed with it that anyone
     // has seen.
@@ -288,11 +306,69 @@ fn open_log(config: &Config, clock: Clock) -> Result<(Log, Option<Recovery>), Ap
         boot_id: Text::new(boot_id.as_bytes()),
         kernel: Text::new(kernel.as_bytes()),
         machine: std::fs::read("/etc/machine-id").ok().map(|id| Digest(Sha256::digest(&id).into())),
-        predecessor: None,
+        predecessor: ended.as_ref().map(|ended| Predecessor {
+            origin: Text::new(ended.origin.as_bytes()),
+            size: ended.size,
+            root: ended.root,
+            cause: ended.why,
+        }),
     };
     let log = Log::create(state, limits, &origin, Box::new(key), &birth, now)?;
-    tracing::info!(origin, "created a new log");
+    if let Some(ended) = &ended {
+        succession::finish(state)?;
+        tracing::warn!(
+            origin,
+            predecessor = ended.origin,
+            entries = ended.size.0,
+            frozen = ended.directory,
+            "began a successor: it needs a trust file of its own"
+        );
+    } else {
+        tracing::info!(origin, "created a new log");
+    }
     Ok((log, None))
+}
+
+/// Whether a log of this origin is the configured one or continues it: `/` and a number follow.
+fn continues(has: &str, configured: &str) -> bool {
+    has.strip_prefix(configured).is_some_and(|rest| {
+        rest.is_empty() || rest.strip_prefix('/').is_some_and(|number| number.parse::<u32>().is_ok())
+    })
+}
+
+/// The origin after `ended` under a configured one: `/2`, `/3` and so on.
+fn successor_of(configured: &str, ended: &str) -> String {
+    let number = ended.strip_prefix(configured).and_then(|rest| rest.strip_prefix('/')?.parse::<u32>().ok());
+    format!("{configured}/{}", number.unwrap_or(1).saturating_add(1))
+}
+
+/// Seals the log of a stopped daemon and puts it aside; the next start begins a successor.
+///
+/// # Errors
+/// There is no log, a daemon owns it, or it contradicts itself.
+pub fn freeze(config: &Config) -> Result<Ended, AppError> {
+    let state = &config.paths.state;
+    if let Some(ended) = succession::resume(state)? {
+        return Ok(ended);
+    }
+    let has = stored_origin(state)?.ok_or(LogError::NotCreated)?;
+    let key = SoftwareKey::load(&state.join("keys"))?;
+    let now = Now { wall: Clock.wall(), boot: Clock.boot() };
+    let (mut log, recovery) = Log::open(state, Limits::default(), &has, Box::new(key), now)?;
+    let body = Body::Recovered(recovery.record());
+    log.append(&Draft {
+        wall: now.wall,
+        boot: now.boot,
+        kernel: None,
+        process: None,
+        workload: None,
+        session: None,
+        verdict: None,
+        body,
+    })?;
+    log.seal(now)?;
+    drop(log);
+    Ok(succession::freeze(state, SuccessionCause::Operator)?)
 }
 
 /// The origin of the log that the state directory holds.

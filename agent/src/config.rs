@@ -155,6 +155,19 @@ pub struct LogConfig {
     pub cold_after: u64,
     /// How hard segments are compressed: zlib's levels.
     pub cold_level: u8,
+    /// What the daemon does when the store contradicts itself at start: halt with exit code 70, or put the log aside,
+    /// unchanged, and begin a successor whose genesis names its head.
+    pub on_fault: OnFault,
+}
+
+/// What happens when the store contradicts itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum OnFault {
+    /// The daemon ends, and somebody looks.
+    Halt,
+    /// Capture goes on in a new log.
+    Succeed,
 }
 
 /// How entries of long ago are kept.
@@ -177,6 +190,7 @@ impl Default for LogConfig {
             cold: Cold::Packed,
             cold_after: 1 << 20,
             cold_level: 6,
+            on_fault: OnFault::Halt,
         }
     }
 }

@@ -86,6 +86,7 @@ fn command(arguments: Arguments) -> Result<u8, Exit> {
             let form = if plain { Form::Plain } else { Form::AsStored };
             printed(|out| cli::log::export(&log(directory), &to, form, json, out))
         }
+        Command::Log(LogCommand::Freeze {}) => printed(|out| cli::log::freeze(&settings, out)),
         Command::Log(LogCommand::Unpack { output, log: directory }) => {
             printed(|out| cli::log::export(&log(directory), &output, Form::Plain, false, out))
         }

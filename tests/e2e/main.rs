@@ -10,4 +10,5 @@ mod exactness;
 mod export;
 mod run;
 mod storage;
+mod succession;
 mod tamper;

@@ -350,6 +350,10 @@ pub enum LogCommand {
         #[arg(long)]
         json: bool,
     },
+    /// End the log: it is sealed and put aside, and the next start of the daemon begins a successor that names its head.
+    #[command(after_help = "Example:\n  systemctl stop affiant && affiant log freeze && systemctl start affiant\n\n\
+        Exit: 0; 69 a daemon is running, or there is no log; 70 the log contradicts itself.")]
+    Freeze {},
     /// Write the log out as a plain C2SP tiles directory, for readers that do not know packed segments.
     #[command(after_help = "Example:\n  affiant log unpack -o /srv/www/log")]
     Unpack {

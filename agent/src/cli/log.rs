@@ -7,10 +7,27 @@ use std::path::Path;
 use agent_evidence::command::Directory;
 use serde_json::json;
 
+use crate::app;
 use crate::cli::exit::{self, Exit};
-use crate::cli::output::{Lines as _, Output};
+use crate::cli::output::{Lines as _, Output, printable};
+use crate::config::Config;
 use crate::log::copy::{self, CopyError, Form};
 use crate::log::disk::OsDisk;
+
+/// Puts the log of a stopped daemon aside.
+///
+/// # Errors
+/// There is no log, a daemon owns it (69), or it contradicts itself (70).
+pub fn freeze(config: &Config, out: &mut Output) -> Result<u8, Exit> {
+    let ended = app::freeze(config).map_err(|error| Exit::in_full(error.exit_code(), &error))?;
+    out.line(&format!(
+        "{} ended with {} entries and is in {}; the next start of the daemon begins its successor",
+        printable(&ended.origin),
+        ended.size.0,
+        config.paths.state.join(&ended.directory).display()
+    ))?;
+    Ok(0)
+}
 
 /// Copies the log at `from` into the directory `to`, or goes on with a copy that is there.
 ///

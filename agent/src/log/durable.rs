@@ -205,6 +205,15 @@ impl<D: Disk> Durable<D> {
         renamed.map_err(|source| self.fail(DiskOp::Rename, to, source))
     }
 
+    /// Renames a file or directory into another directory; one that is not there is fine. Durable after `sync_dir` of both.
+    pub fn rename_if_there(&mut self, from: &str, to: &str) -> Result<(), DurableError> {
+        self.check()?;
+        match self.with_reserve(|disk| disk.rename(from, to)) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            result => result.map_err(|source| self.fail(DiskOp::Rename, to, source)),
+        }
+    }
+
     /// Removes a file; one that is not there is fine.
     pub fn remove(&mut self, path: &str) -> Result<(), DurableError> {
         self.check()?;

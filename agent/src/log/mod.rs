@@ -32,6 +32,7 @@ pub mod reader;
 mod recover;
 #[cfg(test)]
 pub(crate) mod simdisk;
+pub mod succession;
 #[cfg(test)]
 mod tests;
 mod tiling;

@@ -100,6 +100,9 @@ struct Naming {
     dir: String,
     unlink: Option<String>,
     link: Option<(String, Node)>,
+    /// A directory that is renamed with everything in it: old and new path. Durable with the sync of its new parent,
+    /// at once, as journaling file systems have it.
+    moved: Option<(String, String)>,
 }
 
 #[derive(Debug, Clone, Default)]
@@ -168,6 +171,7 @@ impl State {
             dir: dir.to_owned(),
             unlink: unlink.map(str::to_owned),
             link: link.map(|(path, node)| (path.to_owned(), node)),
+            moved: None,
         };
         rename_in(&mut self.current, &naming);
         self.unsynced.push(naming);
@@ -196,6 +200,16 @@ impl State {
 }
 
 fn rename_in(names: &mut BTreeMap<String, Node>, naming: &Naming) {
+    if let Some((from, to)) = &naming.moved {
+        let inside = format!("{from}/");
+        let below: Vec<String> =
+            names.keys().filter(|path| *path == from || path.starts_with(&inside)).cloned().collect();
+        for path in below {
+            if let Some(node) = names.remove(&path) {
+                names.insert(path.replacen(from.as_str(), to, 1), node);
+            }
+        }
+    }
     if let Some(path) = &naming.unlink {
         names.remove(path);
     }
@@ -530,6 +544,17 @@ impl Disk for SimDisk {
 
     fn rename(&mut self, from: &str, to: &str) -> io::Result<()> {
         self.run(DiskOp::Rename, to, |state| {
+            if state.current.get(from) == Some(&Node::Dir) {
+                if !state.dir_exists(dir_of(to)) {
+                    return Err(os(io::ErrorKind::NotFound));
+                }
+                let moved = Some((from.to_owned(), to.to_owned()));
+                let naming =
+                    Naming { number: state.operations, dir: dir_of(to).to_owned(), unlink: None, link: None, moved };
+                rename_in(&mut state.current, &naming);
+                state.unsynced.push(naming);
+                return Ok(());
+            }
             let inode = state.file(from)?;
             if !state.dir_exists(dir_of(to)) {
                 return Err(os(io::ErrorKind::NotFound));
