@@ -4,7 +4,9 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use agent::cli;
-use agent::cli::args::{self, Arguments, Command, ConfigCommand, LogCommand, SessionCommand, TrustCommand};
+use agent::cli::args::{
+    self, Arguments, Command, ConfigCommand, HoldCommand, LogCommand, SessionCommand, TrustCommand,
+};
 use agent::cli::exit::{self, Exit};
 use agent::cli::output::{Output, complain};
 use agent::cli::{bundle, config, doctor, prove, run, session, status, tail, timeline, trust, verify};
@@ -85,6 +87,18 @@ fn command(arguments: Arguments) -> Result<u8, Exit> {
         Command::Log(LogCommand::Export { to, plain, log: directory, json }) => {
             let form = if plain { Form::Plain } else { Form::AsStored };
             printed(|out| cli::log::export(&log(directory), &to, form, json, out))
+        }
+        Command::Log(LogCommand::Hold(wish)) => {
+            let log = SealedLog::new(log_directory.clone());
+            match wish {
+                HoldCommand::Add { session, reason } => {
+                    printed(|out| cli::log::hold(&log, &socket, &session, true, reason, out))
+                }
+                HoldCommand::Remove { session, reason } => {
+                    printed(|out| cli::log::hold(&log, &socket, &session, false, reason, out))
+                }
+                HoldCommand::List { json } => printed(|out| cli::log::held(&log, json, out)),
+            }
         }
         Command::Log(LogCommand::Freeze {}) => printed(|out| cli::log::freeze(&settings, out)),
         Command::Log(LogCommand::Unpack { output, log: directory }) => {

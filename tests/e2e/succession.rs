@@ -44,6 +44,24 @@ fn a_store_that_contradicts_itself_is_put_aside_and_a_successor_goes_on_where_co
     host.assert_verifies()?;
     assert_eq!(fs::read(host.state().join("frozen/000/head"))?, head, "the old log is as it was");
 
+    // What must be kept is said in the log, by root and through the daemon.
+    let daemon = host.start()?;
+    let session = host.run_in_session(Path::new("/bin/true"), &[])?;
+    host.entries_after_session(&session)?;
+    let hold = |arguments: &[&str]| host.affiant(arguments).output().context("cannot start affiant log hold");
+    let add = ["log", "hold", "add", &session.id, "--reason", "case 12"];
+    let added = hold(&add)?;
+    ensure!(added.status.success(), "{}", String::from_utf8_lossy(&added.stderr));
+    assert_eq!(hold(&["log", "hold", "add", "0000", "--reason", "x"])?.status.code(), Some(65), "no such session");
+    let listed = tests::until("the hold is sealed", || {
+        let listed = hold(&["log", "hold", "list"])?;
+        Ok((!listed.stdout.is_empty()).then_some(listed))
+    })?;
+    let listed = String::from_utf8_lossy(&listed.stdout).into_owned();
+    assert!(listed.starts_with(&session.id) && listed.contains("case 12"), "{listed}");
+    daemon.stop()?;
+    host.assert_verifies()?;
+
     // By the operator's word.
     let frozen = host.affiant(&["log", "freeze"]).output().context("cannot start affiant log freeze")?;
     ensure!(frozen.status.success(), "{}", String::from_utf8_lossy(&frozen.stderr));

@@ -354,6 +354,9 @@ pub enum LogCommand {
     #[command(after_help = "Example:\n  systemctl stop affiant && affiant log freeze && systemctl start affiant\n\n\
         Exit: 0; 69 a daemon is running, or there is no log; 70 the log contradicts itself.")]
     Freeze {},
+    /// Exempt sessions from pruning and erasure.
+    #[command(subcommand)]
+    Hold(HoldCommand),
     /// Write the log out as a plain C2SP tiles directory, for readers that do not know packed segments.
     #[command(after_help = "Example:\n  affiant log unpack -o /srv/www/log")]
     Unpack {
@@ -363,6 +366,37 @@ pub enum LogCommand {
         /// The log directory [default: the configured one].
         #[arg(long, value_name = "DIR")]
         log: Option<PathBuf>,
+    },
+}
+
+/// What `log hold` does.
+#[derive(Debug, Subcommand)]
+pub enum HoldCommand {
+    /// Keep a session's entries, whatever retention says, from here on.
+    #[command(after_help = "Example:\n  affiant log hold add 0f3a6c1e2b4d5f60 --reason 'case 2026-117'\n\n\
+        Exit: 0; 65 no such session; 69 no daemon; 77 not root.")]
+    Add {
+        /// The session, also one that has ended.
+        session: String,
+        /// Why; recorded.
+        #[arg(long, value_name = "TEXT")]
+        reason: String,
+    },
+    /// Let retention have its way with a session again.
+    #[command(after_help = "Example:\n  affiant log hold remove 0f3a6c1e2b4d5f60 --reason 'case closed'")]
+    Remove {
+        /// The session.
+        session: String,
+        /// Why; recorded.
+        #[arg(long, value_name = "TEXT")]
+        reason: String,
+    },
+    /// List the sessions that are held.
+    #[command(after_help = "Example:\n  affiant log hold list --json")]
+    List {
+        /// Print facts as JSON.
+        #[arg(long)]
+        json: bool,
     },
 }
 

@@ -1,18 +1,23 @@
-//! `affiant log`: copies of the log, for other disks and for plain C2SP readers.
+//! `affiant log`: copies of the log, for other disks and for plain C2SP readers; its end; and what must be kept of it.
 #![forbid(unsafe_code)]
 
+use std::collections::{BTreeMap, HashMap};
 use std::io;
 use std::path::Path;
 
 use agent_evidence::command::Directory;
+use agent_evidence::record::{self, Body};
 use serde_json::json;
 
 use crate::app;
 use crate::cli::exit::{self, Exit};
 use crate::cli::output::{Lines as _, Output, printable};
 use crate::config::Config;
+use crate::export::sealed::{SealedError, SealedLog};
 use crate::log::copy::{self, CopyError, Form};
 use crate::log::disk::OsDisk;
+use crate::session::client::{Client, ClientError};
+use crate::session::protocol::{Reply, Request};
 
 /// Puts the log of a stopped daemon aside.
 ///
@@ -27,6 +32,71 @@ pub fn freeze(config: &Config, out: &mut Output) -> Result<u8, Exit> {
         config.paths.state.join(&ended.directory).display()
     ))?;
     Ok(0)
+}
+
+/// Asks the daemon to record that a session is held, or no longer.
+///
+/// # Errors
+/// No such session (65), no daemon, not root.
+pub fn hold(log: &SealedLog, socket: &Path, id: &str, on: bool, reason: String, out: &mut Output) -> Result<u8, Exit> {
+    let mut issued = None;
+    sessions_and_holds(log, |index, body| {
+        if let Body::Issued(session) = body
+            && session.id.as_bytes() == id.as_bytes()
+        {
+            issued = Some(index);
+        }
+    })?;
+    let session = issued.ok_or_else(|| Exit::new(exit::DATA, format!("the log has no session {}", printable(id))))?;
+    match Client::connect(socket)?.ask(&Request::Hold { session, on, reason })? {
+        Reply::Done {} => {
+            out.line(&format!("session {} is {}", printable(id), if on { "held" } else { "not held" }))?
+        }
+        _ => return Err(ClientError::Mismatch.into()),
+    }
+    Ok(0)
+}
+
+/// Lists the sessions that are held.
+///
+/// # Errors
+/// The log cannot be read.
+pub fn held(log: &SealedLog, json: bool, out: &mut Output) -> Result<u8, Exit> {
+    let mut ids: HashMap<u64, String> = HashMap::new();
+    let mut holds: BTreeMap<u64, (u64, String)> = BTreeMap::new();
+    sessions_and_holds(log, |index, body| match body {
+        Body::Issued(session) => drop(ids.insert(index, session.id.display())),
+        Body::Hold(hold) if hold.on => drop(holds.insert(hold.session.0, (index, hold.reason.display()))),
+        Body::Hold(hold) => drop(holds.remove(&hold.session.0)),
+        _ => {}
+    })?;
+    for (session, (since, reason)) in holds {
+        let id = ids.remove(&session).unwrap_or_default();
+        if json {
+            let facts = json!({"session": id, "issued": session, "since": since, "reason": reason});
+            out.line(&facts.to_string())?;
+        } else {
+            out.line(&format!("{}  since entry {since}: {}", printable(&id), printable(&reason)))?;
+        }
+    }
+    Ok(0)
+}
+
+/// Hands every `issued` and `hold` entry to `each`.
+fn sessions_and_holds(log: &SealedLog, mut each: impl FnMut(u64, &Body<'_>)) -> Result<(), Exit> {
+    let size = log.head()?.size;
+    log.each(0..size, size, |index, bytes| {
+        // Decoding every entry of a long log costs; what the kind is stands near the beginning.
+        let head = bytes.get(..64).unwrap_or(bytes);
+        let may_be = |kind: &[u8]| head.windows(kind.len()).any(|window| window == kind);
+        if (may_be(b"\"issued\"") || may_be(b"\"hold\""))
+            && let Ok(record) = record::decode(bytes)
+        {
+            each(index, record.body());
+        }
+        Ok::<(), SealedError>(())
+    })?;
+    Ok(())
 }
 
 /// Copies the log at `from` into the directory `to`, or goes on with a copy that is there.

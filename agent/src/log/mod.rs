@@ -28,7 +28,6 @@ mod error;
 mod head;
 mod limits;
 mod peek;
-pub mod reader;
 mod recover;
 #[cfg(test)]
 pub(crate) mod simdisk;
@@ -62,7 +61,6 @@ pub use cold::Packing;
 pub use error::LogError;
 pub use head::{Head, HeadFault};
 pub use limits::Limits;
-pub use reader::{ReadError, Reader};
 pub use recover::{EvidenceFault, Recovery};
 pub use wal::{WalError, WalFault};
 

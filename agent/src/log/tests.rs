@@ -18,6 +18,7 @@ use agent_evidence::verify::{self, Claim, Source, SourceError};
 use super::disk::DiskOp;
 use super::simdisk::{Dice, Fault, SimDisk, Survival};
 use super::*;
+use crate::export::sealed::{SealedError, SealedLog};
 use crate::sign::software::SoftwareKey;
 
 const ORIGIN: &str = "example.org/host";
@@ -807,24 +808,23 @@ fn a_reader_beside_a_writer_sees_every_entry_once_and_in_order() {
     let mut log = Log::create(&dir, limits(), ORIGIN, key(), &birth(), now(0)).expect("create");
     let path = dir.join("log");
     let reader = std::thread::spawn(move || {
-        let mut reader = Reader::open(&path).expect("open");
+        let reader = SealedLog::new(path);
         let mut next = EntryIndex(0);
         // The writer ends the log with a `disarmed`.
         loop {
-            reader.refresh().expect("refresh");
             let mut ended = false;
-            let size = reader.size();
+            let size = reader.head().expect("a checkpoint").size;
             reader
-                .for_each(next, size, |index, entry| {
-                    assert_eq!(index, next);
+                .each(next.0..size, size, |index, entry| {
+                    assert_eq!(index, next.0);
                     let record = record::decode(entry).expect("a record");
-                    assert_eq!(record.placement.index, index);
+                    assert_eq!(record.placement.index, next);
                     ended = record.draft.body.kind() == Kind::Disarmed;
-                    next = EntryIndex(index.0 + 1);
-                    ControlFlow::Continue(())
+                    next = EntryIndex(index + 1);
+                    Ok::<(), SealedError>(())
                 })
                 .expect("readable");
-            assert_eq!(next.0, size.0);
+            assert_eq!(next.0, size);
             if ended {
                 return next.0;
             }

@@ -7,6 +7,7 @@ use std::sync::mpsc::{SyncSender, TrySendError};
 
 use std::sync::Arc;
 
+use agent_evidence::record::EntryIndex;
 use tokio::sync::oneshot;
 
 use crate::session::protocol::{
@@ -34,6 +35,8 @@ pub enum Command {
     OpenerGone(String),
     /// Revoke a session.
     Revoke(String, Peer, Reply<Result<(), SessionError>>),
+    /// Exempt the session of this `issued` entry from pruning and erasure, or end that, for this reason.
+    Hold(EntryIndex, bool, String, Peer, Reply<Result<(), SessionError>>),
     /// List sessions.
     Sessions(Reply<Vec<SessionInfo>>),
     /// Whose process is this?
@@ -121,6 +124,11 @@ impl SessionService for PipelineHandle {
     async fn revoke(&self, id: &str, peer: Peer) -> Result<(), SessionError> {
         let id = id.to_owned();
         self.ask(|reply| Command::Revoke(id, peer, reply)).await?
+    }
+
+    async fn hold(&self, session: u64, on: bool, reason: &str, peer: Peer) -> Result<(), SessionError> {
+        let reason = reason.to_owned();
+        self.ask(|reply| Command::Hold(EntryIndex(session), on, reason, peer, reply)).await?
     }
 
     async fn sessions(&self) -> Result<Vec<SessionInfo>, SessionError> {

@@ -4,10 +4,11 @@
 //! only after the record of it is durable.
 
 use std::collections::HashMap;
+use std::ops::ControlFlow;
 
 use agent_evidence::record::{
-    Body, BootTime, CgroupId, Issued, IssuedClaims, Label, List, Nanoseconds, Requester, RevokeCause, Revoked,
-    SessionSort, Text,
+    self, Body, BootTime, CgroupId, EntryIndex, Hold, Issued, IssuedClaims, Label, List, Nanoseconds, Requester,
+    RevokeCause, Revoked, SessionSort, Text,
 };
 
 use super::error::PipelineError;
@@ -46,6 +47,10 @@ impl Recorder {
             }
             Command::Revoke(id, _peer, reply) => {
                 let answer = self.revoke(&id)?;
+                self.answer_when_durable(reply, answer);
+            }
+            Command::Hold(session, on, reason, peer, reply) => {
+                let answer = self.hold(session, on, &reason, &peer)?;
                 self.answer_when_durable(reply, answer);
             }
             Command::Sessions(reply) => send(reply, self.sessions.list(self.clock.boot())),
@@ -172,6 +177,29 @@ impl Recorder {
             return Ok(Err(self.not_open(id)));
         };
         self.end_session(scope, EndReason::Operator, self.clock.boot())?;
+        Ok(Ok(()))
+    }
+
+    fn hold(
+        &mut self,
+        session: EntryIndex,
+        on: bool,
+        reason: &str,
+        peer: &Peer,
+    ) -> Result<Result<(), SessionError>, PipelineError> {
+        let mut is_issued = false;
+        let read = self.log.entries_from(session, |_, entry| {
+            is_issued = record::decode(entry).is_ok_and(|record| matches!(record.body(), Body::Issued(_)));
+            ControlFlow::Break(())
+        });
+        if let Err(error) = read {
+            return Ok(Err(SessionError::Unavailable { why: format!("entry {} cannot be read: {error}", session.0) }));
+        }
+        if !is_issued {
+            return Ok(Err(SessionError::Unknown { id: format!("of entry {}", session.0) }));
+        }
+        let by = Requester { process: self.process(peer.pid), tgid: peer.pid, uid: peer.uid, gid: peer.gid };
+        self.append_now(None, None, Body::Hold(Hold { session, on, reason: Text::new(reason.as_bytes()), by }))?;
         Ok(Ok(()))
     }
 

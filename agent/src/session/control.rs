@@ -268,6 +268,13 @@ impl<S: SessionService> Talk<S> {
                 self.service.revoke(&id, self.peer.clone()).await?;
                 Ok(Reply::Done {})
             }
+            Request::Hold { session, on, reason } => {
+                if self.peer.uid != 0 {
+                    return Err(SessionError::Refused { why: "only root decides what is kept".to_owned() });
+                }
+                self.service.hold(session, on, &reason, self.peer.clone()).await?;
+                Ok(Reply::Done {})
+            }
             Request::Whoami {} => Ok(Reply::Whoami(self.service.whoami(self.peer.pid).await?)),
             Request::Status {} => Ok(Reply::Status(Box::new(self.service.status().await?))),
         }
@@ -350,6 +357,10 @@ mod tests {
         async fn join_session(&self, token: &str, peer: Peer) -> Result<(), SessionError> {
             self.note(format!("join {token} same={}", peer.is_same_process()));
             if token == "t1" { Ok(()) } else { Err(SessionError::BadToken {}) }
+        }
+        async fn hold(&self, session: u64, on: bool, reason: &str, _: Peer) -> Result<(), SessionError> {
+            self.note(format!("hold {session} {on} {reason}"));
+            Ok(())
         }
         async fn command_ended(&self, id: &str, _: Peer, status: CommandStatus) -> Result<(), SessionError> {
             self.note(format!("ended {id} {:?}", status.code));

@@ -24,6 +24,8 @@ pub const LABEL_KEY_SIZE_MAX: usize = 64;
 pub const LABEL_VALUE_SIZE_MAX: usize = 256;
 /// Longest session id or join token, in bytes.
 pub const ID_SIZE_MAX: usize = 128;
+/// Longest reason for a hold, in bytes.
+pub const REASON_SIZE_MAX: usize = 1024;
 
 /// Who is at the other end of a connection, as the kernel says.
 ///
@@ -334,6 +336,15 @@ pub enum Request {
         /// The session.
         id: String,
     },
+    /// Exempt a session's entries from pruning and erasure, or end that.
+    Hold {
+        /// Index of its `issued` entry: the session may have ended long ago.
+        session: u64,
+        /// Whether it is exempt from here on.
+        on: bool,
+        /// Why.
+        reason: String,
+    },
     /// Which session and identity the asking process has.
     Whoami {},
     /// What the daemon says of itself.
@@ -384,6 +395,15 @@ pub trait SessionService: Clone + Send + Sync + 'static {
     /// Ends the session's credential now.
     fn revoke(&self, id: &str, peer: Peer) -> impl Future<Output = Result<(), SessionError>> + Send;
 
+    /// Records that a session's entries are exempt from pruning and erasure, or no longer; durable when this returns.
+    fn hold(
+        &self,
+        session: u64,
+        on: bool,
+        reason: &str,
+        peer: Peer,
+    ) -> impl Future<Output = Result<(), SessionError>> + Send;
+
     /// Every open session, and those that ended a short while ago.
     fn sessions(&self) -> impl Future<Output = Result<Vec<SessionInfo>, SessionError>> + Send;
 
@@ -431,6 +451,7 @@ impl Request {
                 check_size("id", id, ID_SIZE_MAX)
             }
             Self::Revoke { id } => check_size("id", id, ID_SIZE_MAX),
+            Self::Hold { reason, .. } => check_size("reason", reason, REASON_SIZE_MAX),
             Self::Sessions {} | Self::Whoami {} | Self::Status {} => Ok(()),
         }
     }
@@ -507,6 +528,7 @@ mod tests {
             Request::Ended { id: "s".to_owned(), status: CommandStatus { code: Some(3), signal: None } },
             Request::Sessions {},
             Request::Revoke { id: "s".to_owned() },
+            Request::Hold { session: 7, on: true, reason: "case 12".to_owned() },
             Request::Whoami {},
             Request::Status {},
         ] {
