@@ -1,10 +1,13 @@
-//! How fast entries are written, read and verified, on one core: ns per entry of each step.
+//! How fast entries are written, read and verified, on one core, and verified in several threads: ns
+//! per entry of each step.
 //!
 //! `cargo run --release -p agent-evidence --example speed [ENTRIES]`
 
 #![forbid(unsafe_code)]
 
+use std::collections::BTreeSet;
 use std::hint::black_box;
+use std::num::NonZeroUsize;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
@@ -14,7 +17,7 @@ use agent_evidence::record::{
     SessionNumber, decode_with,
 };
 use agent_evidence::tree::{Tree, leaf_hash};
-use agent_evidence::verify::{Options, verify};
+use agent_evidence::verify::{Options, verify_in_threads};
 
 fn open() -> Body<'static> {
     Body::Open(Open {
@@ -113,12 +116,16 @@ fn main() -> ExitCode {
     let (Ok(mut files), Ok(trust)) = (log.files(), log.trust()) else { return ExitCode::FAILURE };
     let entries = log.entries.len();
     drop(log);
+    let processors = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
     let mut code = 1;
-    let took = timed(|| {
-        if let Ok(report) = verify(&mut files, Some(&trust), Options::default()) {
-            code = report.verdict.exit_code();
-        }
-    });
-    print("verify, files in memory", entries, total, took);
+    for threads in [1, 2, processors, 2 * processors].into_iter().collect::<BTreeSet<_>>() {
+        let Some(threads) = NonZeroUsize::new(threads) else { continue };
+        let took = timed(|| {
+            if let Ok(report) = verify_in_threads(&mut files, Some(&trust), Options::default(), threads) {
+                code = report.verdict.exit_code();
+            }
+        });
+        print(&format!("verify in memory, {threads} threads"), entries, total, took);
+    }
     ExitCode::from(code)
 }

@@ -8,6 +8,8 @@ use std::io::{self, Read as _};
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 
+#[cfg(feature = "http")]
+use crate::http::{HttpError, Patience, WebServer};
 use crate::proof::{Proof, ProofError, TLOG_PROOF_BYTES_MAX};
 use crate::tiles::ENTRY_BYTES_MAX;
 use crate::trust::{TRUST_BYTES_MAX, Trust};
@@ -48,6 +50,19 @@ pub enum CommandError {
         /// What is wrong with it.
         #[source]
         source: ProofError,
+    },
+    /// The address is not that of a log.
+    #[cfg(feature = "http")]
+    #[error(transparent)]
+    Address(HttpError),
+    /// The address is that of a web server, and this program was built without them.
+    #[cfg(not(feature = "http"))]
+    #[error(
+        "cannot read {address}: this program was built without the feature `http`; fetch the log and give its directory"
+    )]
+    NoHttp {
+        /// The address.
+        address: String,
     },
     /// The trust file could not be read.
     #[error("cannot read the trust file {path}")]
@@ -232,12 +247,36 @@ pub fn verify_directory_in_threads(
         .map_err(|source| CommandError::Verify { path: log.to_owned(), source })
 }
 
+/// Verifies the log on a web server, or the evidence bundle there if the address ends with `.evb`.
+#[cfg(feature = "http")]
+fn verify_address(
+    address: &str,
+    trust: Option<&Path>,
+    options: Options,
+    threads: NonZeroUsize,
+) -> Result<Report, CommandError> {
+    let trust = trust.map(read_trust).transpose()?;
+    let mut server = WebServer::open(address, Patience::default()).map_err(CommandError::Address)?;
+    let failed = |source: VerifyError| CommandError::Verify { path: PathBuf::from(address), source };
+    if address.ends_with(".evb") {
+        let file = server.bundle().map_err(|error| failed(error.into()))?;
+        return verify_bundle(file, trust.as_ref(), options).map_err(failed);
+    }
+    verify_in_threads(&mut server, trust.as_ref(), options, threads).map_err(failed)
+}
+
+/// This program reads files only.
+#[cfg(not(feature = "http"))]
+fn verify_address(address: &str, _: Option<&Path>, _: Options, _: NonZeroUsize) -> Result<Report, CommandError> {
+    Err(CommandError::NoHttp { address: address.to_owned() })
+}
+
 /// How many processors this process may use.
 fn processors() -> NonZeroUsize {
     std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN)
 }
 
-/// Verifies what is at this path: the log in a directory, with this many threads or as many as there are processors, or the
+/// Verifies what is at this path or address: the log in a directory or on a web server, with this many threads or as many as there are processors, or the
 /// evidence bundle in a file, which is read in one pass.
 ///
 /// # Errors
@@ -248,6 +287,9 @@ pub fn verify_path(
     options: Options,
     threads: Option<NonZeroUsize>,
 ) -> Result<Report, CommandError> {
+    if let Some(address) = path.to_str().filter(|text| text.starts_with("http://") || text.starts_with("https://")) {
+        return verify_address(address, trust, options, threads.unwrap_or_else(processors));
+    }
     if !fs::metadata(path).is_ok_and(|metadata| metadata.is_file()) {
         return verify_directory_in_threads(path, trust, options, threads.unwrap_or_else(processors));
     }

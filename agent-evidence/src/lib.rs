@@ -15,7 +15,8 @@
 //! | [`bundle`] | evidence bundles: sessions of a log in one file |
 //! | [`verify`], [`trust`] | from a whole log and a trust file to a report |
 //!
-//! The feature `cli` adds `command`, the one module that reads files, and the program `affiant-verify`.
+//! The feature `cli` adds `command`, the one module that reads files, and the program `affiant-verify`; the feature `http` adds
+//! `http`, which reads logs from web servers.
 //!
 //! Every input is untrusted: it may have been made by whoever the evidence is about.
 
@@ -30,6 +31,8 @@ pub mod cosignature;
 pub mod epoch;
 #[cfg(any(test, feature = "fixture"))]
 pub mod fixture;
+#[cfg(feature = "http")]
+pub mod http;
 pub mod note;
 pub mod packed;
 pub mod policy;

@@ -14,6 +14,10 @@ use crate::workspace::Workspace;
 
 /// What the verifier must never depend on, directly or not: it has to build and run on an auditor's machine.
 const NOT_FOR_EVIDENCE: &[&str] = &["aya", "aya-obj", "tokio", "tss-esapi", "tss-esapi-sys"];
+/// The two ways in which the verifier is built: small, and able to read from web servers.
+const VERIFIER_FEATURES: &[&str] = &["cli", "cli,http"];
+/// Besides everything that ends with `-sys`: what compiles or links C.
+const C_PACKAGES: &[&str] = &["aws-lc-rs", "bindgen", "cc", "cmake", "openssl", "pkg-config", "ring", "vcpkg"];
 /// Two versions of one of these in what ships would mean two implementations of what the evidence rests on. What only tests use
 /// may have its own: an independent implementation to compare with is worth having because it shares nothing.
 const ONE_VERSION: &[&str] = &["curve25519-dalek", "digest", "ed25519", "ed25519-dalek", "sha2", "signature"];
@@ -44,7 +48,26 @@ pub(crate) fn complaints(workspace: &Workspace) -> Result<Vec<String>> {
     let text = answer(cargo().current_dir(&workspace.root).args(["metadata", "--format-version", "1", "--locked"]))
         .context("cargo metadata failed: is Cargo.lock up to date?")?;
     let metadata: Value = serde_json::from_str(&text).context("cargo metadata is not JSON")?;
-    check(&metadata)
+    let mut found = check(&metadata)?;
+    // Metadata lists what features of features might bring; the tree is what is built.
+    for features in VERIFIER_FEATURES {
+        let mut tree = cargo();
+        tree.current_dir(&workspace.root)
+            .args(["tree", "--locked", "--package", "agent-evidence", "--edges", "normal,build", "--prefix", "none"])
+            .args(["--no-default-features", "--features", features]);
+        let tree = answer(&mut tree).context("cargo tree failed")?;
+        found.extend(
+            needs_c(&tree).map(|name| format!("affiant-verify with {features} needs a C library or compiler: {name}")),
+        );
+    }
+    Ok(found)
+}
+
+/// Packages of a tree that link or compile C.
+fn needs_c(tree: &str) -> impl Iterator<Item = &str> {
+    let names = tree.lines().filter_map(|line| line.split(' ').next());
+    let needs = |name: &&str| name.ends_with("-sys") || C_PACKAGES.contains(name);
+    names.filter(needs).collect::<BTreeSet<_>>().into_iter()
 }
 
 fn check(metadata: &Value) -> Result<Vec<String>> {
@@ -218,6 +241,13 @@ mod tests {
             ] },
         });
         assert_eq!(check(&metadata).unwrap(), Vec::<String>::new());
+    }
+
+    #[test]
+    fn what_needs_c_is_told_by_its_name() {
+        let tree =
+            "agent-evidence v0.1.0 (/x)\ncc v1.0.0\nsha2 v0.11.0\nlibz-sys v1.1.0 (*)\ncc v1.0.0 (*)\naccess v1.0.0\n";
+        assert_eq!(needs_c(tree).collect::<Vec<_>>(), ["cc", "libz-sys"]);
     }
 
     #[test]

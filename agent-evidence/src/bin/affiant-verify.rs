@@ -11,7 +11,7 @@ use agent_evidence::command::{COULD_NOT_CHECK, verify_path, verify_proof};
 use agent_evidence::verify::Options;
 use clap::Parser;
 
-/// Verifies an Affiant log or evidence bundle, offline.
+/// Verifies an Affiant log or evidence bundle, offline or from a web server, which need not be trusted.
 ///
 /// Exit codes: 0 every claim that the trust file requires is proved; 1 findings; 2 could not check, or no trust file
 /// (self-consistent, signer not established).
@@ -19,10 +19,10 @@ use clap::Parser;
 #[command(
     name = "affiant-verify",
     version,
-    after_help = "Example:\n  affiant-verify /var/lib/affiant/log --trust host.trust.toml\n  affiant-verify incident.evb --trust host.trust.toml"
+    after_help = "Example:\n  affiant-verify /var/lib/affiant/log --trust host.trust.toml\n  affiant-verify incident.evb --trust host.trust.toml\n  affiant-verify https://logs.example/host/ --trust host.trust.toml"
 )]
 struct Arguments {
-    /// The log's directory, with `checkpoint` and `tile/`; or an evidence bundle.
+    /// The log's directory, with `checkpoint` and `tile/`; or an evidence bundle; or the address of either on a web server.
     #[arg(required_unless_present = "proof")]
     path: Option<PathBuf>,
     /// Verify one entry by this proof (C2SP tlog-proof) instead of a whole log.
