@@ -9,14 +9,16 @@ use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::sync_channel;
 use std::sync::{Arc, Weak};
+use std::time::Duration;
 
 use agent_common::stats::family;
 use agent_evidence::checkpoint::{Checkpoint, CheckpointError};
+use agent_evidence::cosignature::WitnessKey;
 use agent_evidence::record::{Body, Class, Digest, Draft, Id128, Nanoseconds, Predecessor, SuccessionCause, Text};
 use sha2::{Digest as _, Sha256};
 use tokio::signal::unix::{SignalKind, signal};
 
-use crate::config::{Cold, Config, Family, OnFault};
+use crate::config::{Cold, Config, Family, OnFault, WitnessConfig};
 use crate::export::ocsf_file::{OcsfFileSink, Running, SinkError};
 use crate::log::succession::{self, Ended, SuccessionError};
 use crate::log::{Birth, Limits, Log, LogError, Now, Packing, Recovery};
@@ -30,6 +32,8 @@ use crate::session::control::{self, ControlError};
 use crate::sign::SignError;
 use crate::sign::software::SoftwareKey;
 use crate::telemetry::notify::Notifier;
+use crate::witness::client::WitnessUrl;
+use crate::witness::submit::{Asked, Submitter};
 
 /// Longest host name part of an origin made by ourselves, in bytes.
 const ORIGIN_HOST_BYTES_MAX: usize = 63;
@@ -211,7 +215,9 @@ pub async fn run_daemon(config: Config) -> Result<(), AppError> {
     let notifier = Notifier::from_environment();
     let mut terminate = signal(SignalKind::terminate()).map_err(io_error("wait for", Path::new("SIGTERM")))?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(io_error("wait for", Path::new("SIGINT")))?;
+    let mut submitter = None;
     if is_ready.await.is_ok() {
+        submitter = ask_witnesses(&config, &handle);
         tracing::info!(socket = %config.paths.control_socket().display(), "armed");
         notifier.ready("armed");
         let authorization = RunAuthorization::new(config.run.clone(), reader_gid);
@@ -225,6 +231,10 @@ pub async fn run_daemon(config: Config) -> Result<(), AppError> {
         control::serve(listener, handle.clone(), authorization, stop).await;
     }
     notifier.stopping();
+    // Before the pipeline: it holds a sender of the pipeline's queue.
+    if let Some(submitter) = submitter {
+        submitter.stop();
+    }
     // The queue's last sender must go, and the request must arrive: both wait for the pipeline, not for a client.
     let outcome = tokio::task::spawn_blocking(move || {
         handle.shut_down();
@@ -242,6 +252,28 @@ pub async fn run_daemon(config: Config) -> Result<(), AppError> {
     match outcome {
         Ok(Ok(outcome)) => Ok(outcome?),
         Ok(Err(_)) | Err(_) => Err(AppError::Panicked),
+    }
+}
+
+/// Starts to ask the configured witnesses.
+fn ask_witnesses(config: &Config, pipeline: &PipelineHandle) -> Option<Submitter> {
+    let mut asked = Vec::new();
+    for WitnessConfig { vkey, url, interval_s } in &config.witnesses {
+        // A configuration that exists has passed these checks.
+        if let (Ok(key), Ok(url)) = (WitnessKey::parse(vkey), WitnessUrl::parse(url)) {
+            asked.push(Asked { key, url, interval: Duration::from_secs(*interval_s) });
+        }
+    }
+    if asked.is_empty() {
+        return None;
+    }
+    match Submitter::start(config.paths.log(), asked, pipeline.clone()) {
+        Ok(submitter) => Some(submitter),
+        // The log goes on: what no witness has seen stays `not proved`.
+        Err(error) => {
+            tracing::error!(%error, "cannot start the thread that asks witnesses; nobody is asked");
+            None
+        }
     }
 }
 

@@ -10,8 +10,11 @@ use std::fmt;
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 
+use agent_evidence::cosignature::WitnessKey;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use toml::de::{DeTable, DeValue};
+
+use crate::witness::client::WitnessUrl;
 
 /// Where the configuration is looked for when `--config` is not given.
 pub const DEFAULT_PATH: &str = "/etc/affiant/affiant.toml";
@@ -46,6 +49,26 @@ pub struct Config {
     pub access: Access,
     /// Where entries are sent.
     pub export: Export,
+    /// Who is asked to cosign the log's checkpoints.
+    #[serde(rename = "witness", skip_serializing_if = "Vec::is_empty")]
+    pub witnesses: Vec<WitnessConfig>,
+}
+
+/// A witness that is asked (C2SP tlog-witness).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct WitnessConfig {
+    /// Its verifier key: `name+key id+key`, of type 0x04.
+    pub vkey: String,
+    /// Its submission prefix, `http://host[:port][/prefix]`.
+    pub url: String,
+    /// How often it is asked, in seconds.
+    #[serde(default = "witness_interval_s")]
+    pub interval_s: u64,
+}
+
+fn witness_interval_s() -> u64 {
+    60
 }
 
 /// Places on the host. All are absolute paths.
@@ -459,7 +482,7 @@ impl Config {
 
     /// The first value outside its limits, in the order of the file.
     fn first_mistake(&self) -> Option<Mistake> {
-        let Self { paths, run, log, storage, heartbeat, capture, access, export } = self;
+        let Self { paths, run, log, storage, heartbeat, capture, access, export, witnesses } = self;
         let day_s = 24 * 3600;
         [
             absolute("paths.state", Some(&paths.state)),
@@ -490,6 +513,8 @@ impl Config {
             texts("capture.units", &capture.units),
             access.reader_group.as_deref().and_then(|group| text("access.reader_group", group)),
             absolute("export.ocsf_file.path", export.ocsf_file.path.as_deref()),
+            within("witness", u64::try_from(witnesses.len()).unwrap_or(u64::MAX), 0..=16),
+            witnesses.iter().find_map(witness),
         ]
         .into_iter()
         .flatten()
@@ -518,6 +543,18 @@ fn absolute(key: &'static str, seen: Option<&Path>) -> Option<Mistake> {
         seen: format!("{:?}", seen.display().to_string()),
         expected: "an absolute path".to_owned(),
     })
+}
+
+fn witness(seen: &WitnessConfig) -> Option<Mistake> {
+    let WitnessConfig { vkey, url, interval_s } = seen;
+    let mistake = |key, seen: &str, expected: String| Some(Mistake { key, seen: format!("{seen:?}"), expected });
+    if let Err(error) = WitnessKey::parse(vkey) {
+        return mistake("witness.vkey", vkey, format!("a verifier key, as `affiant witness init` prints it ({error})"));
+    }
+    if let Err(error) = WitnessUrl::parse(url) {
+        return mistake("witness.url", url, error.to_string());
+    }
+    within("witness.interval_s", *interval_s, 1..=86_400)
 }
 
 fn component(key: &'static str, seen: &str) -> Option<Mistake> {

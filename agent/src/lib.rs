@@ -32,4 +32,5 @@ pub mod session;
 pub mod sign;
 pub mod sys;
 pub mod telemetry;
+pub mod witness;
 pub mod workload;

@@ -1,15 +1,16 @@
 //! The `affiant` command: the command line in, an exit code out.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use agent::cli;
 use agent::cli::args::{
-    self, Arguments, Command, ConfigCommand, HoldCommand, LogCommand, SessionCommand, TrustCommand,
+    self, Arguments, Command, ConfigCommand, HoldCommand, LogCommand, SessionCommand, TrustCommand, WitnessArguments,
+    WitnessCommand,
 };
 use agent::cli::exit::{self, Exit};
 use agent::cli::output::{Output, complain};
-use agent::cli::{bundle, config, doctor, prove, run, session, status, tail, timeline, trust, verify};
+use agent::cli::{bundle, config, doctor, prove, run, session, status, tail, timeline, trust, verify, witness};
 use agent::config::Config;
 use agent::export::sealed::SealedLog;
 use agent::log::copy::Form;
@@ -38,6 +39,14 @@ fn command(arguments: Arguments) -> Result<u8, Exit> {
         Command::Config(ConfigCommand::Check { file, json }) => {
             return printed(|out| config::check(&file, json, out));
         }
+        Command::Witness(WitnessArguments { serve: Some(serve), command: None }) => {
+            return witness::serve(&serve, state.as_deref());
+        }
+        // On a witness's machine there is no agent, and no log.
+        Command::Witness(WitnessArguments {
+            command: Some(command @ (WitnessCommand::Init { .. } | WitnessCommand::Cosign { .. })),
+            ..
+        }) => return printed(|out| witness::witness(Path::new(""), state.as_deref(), &command, out)),
         Command::Trust(TrustCommand::Show { file, json }) => return printed(|out| trust::show(&file, json, out)),
         _ => {}
     }
@@ -77,6 +86,9 @@ fn command(arguments: Arguments) -> Result<u8, Exit> {
             let directory = log(wish.path.take());
             printed(|out| verify::verify(&directory, &wish, out))
         }
+        Command::Witness(WitnessArguments { command: Some(command), .. }) => {
+            printed(|out| witness::witness(&log_directory, None, &command, out))
+        }
         Command::Prove(wish) => printed(|out| prove::prove(&log_directory, &wish, out)),
         Command::Trust(TrustCommand::Init { output, log: directory }) => {
             printed(|out| trust::init(&log(directory), output.as_deref(), out))
@@ -103,6 +115,9 @@ fn command(arguments: Arguments) -> Result<u8, Exit> {
         Command::Log(LogCommand::Freeze {}) => printed(|out| cli::log::freeze(&settings, out)),
         Command::Log(LogCommand::Unpack { output, log: directory }) => {
             printed(|out| cli::log::export(&log(directory), &output, Form::Plain, false, out))
+        }
+        Command::Witness(WitnessArguments { command: None, .. }) => {
+            Err(Exit::new(exit::USAGE, "witness: expected --key, --state and --log, or a command"))
         }
         Command::SessionExec { .. }
         | Command::Completions { .. }

@@ -92,6 +92,13 @@ pub enum Command {
         affiant-verify --proof 1200.tlog-proof --entry 1200.json --trust trust.toml\n\n\
         Exit: 0; 64 no such entry yet; 65 the log cannot be used; 69 no log; 77 not allowed.")]
     Prove(ProveArguments),
+    /// Run a small witness (C2SP tlog-witness), or exchange files with one.
+    #[command(after_help = "Example:\n  affiant witness init --name witness.example/w1 --key w1.key\n  \
+        affiant witness --listen 0.0.0.0:7380 --key w1.key --state /var/lib/affiant-witness --log 'VKEY'\n\n\
+        --state is what the witness remembers: it must not be lost, rolled back or shared.\n\
+        A witness belongs on another machine, under other hands than the logs that it watches.\n\
+        Exit: 0; 64 usage; 65 unusable input; 69 a place cannot be used; 70 its memory is damaged; 77 refused to cosign.")]
+    Witness(WitnessArguments),
     /// Write and read trust files.
     #[command(subcommand)]
     Trust(TrustCommand),
@@ -230,6 +237,84 @@ pub struct TimelineArguments {
     /// Show every act: nothing is folded.
     #[arg(long)]
     pub all: bool,
+}
+
+/// What `witness` takes: what to serve, or what else to do.
+#[derive(Debug, Args)]
+#[command(subcommand_negates_reqs = true)]
+pub struct WitnessArguments {
+    /// Serve.
+    #[command(flatten)]
+    pub serve: Option<WitnessServe>,
+    /// Something else.
+    #[command(subcommand)]
+    pub command: Option<WitnessCommand>,
+}
+
+/// A witness's places and logs.
+#[derive(Debug, Clone, Args)]
+pub struct WitnessServe {
+    /// Where to listen, without TLS.
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:7380")]
+    pub listen: String,
+    /// Its key, as `witness init` made it.
+    #[arg(long, value_name = "FILE", required = true)]
+    pub key: PathBuf,
+    /// The verifier key of a log that it watches (`log_key` in a trust file); may be given again.
+    #[arg(long = "log", value_name = "VKEY", required = true)]
+    pub logs: Vec<String>,
+}
+
+/// What `witness` does besides serving.
+#[derive(Debug, Subcommand)]
+pub enum WitnessCommand {
+    /// Make a witness's key, and print its verifier key.
+    #[command(after_help = "Example:\n  affiant witness init --name witness.example/w1 --key w1.key")]
+    Init {
+        /// Name of the key: best an address without scheme, which nobody else uses.
+        #[arg(long)]
+        name: String,
+        /// The file to write; it must not exist.
+        #[arg(long, value_name = "FILE")]
+        key: PathBuf,
+    },
+    /// On the log's host: write the request for a witness that is reached by files.
+    #[command(after_help = "Example:\n  affiant witness export-request --vkey 'VKEY' -o /media/usb/request")]
+    ExportRequest {
+        /// The file to write; it must not exist. Without it: standard output.
+        #[arg(short, long, value_name = "FILE")]
+        output: Option<PathBuf>,
+        /// The witness's verifier key, to go on from what it cosigned last.
+        #[arg(long)]
+        vkey: Option<String>,
+        /// The size that the witness cosigned last, if it is not the one that is known here.
+        #[arg(long, value_name = "SIZE")]
+        old: Option<u64>,
+    },
+    /// On the witness's side: cosign the request in a file.
+    #[command(
+        after_help = "Example:\n  affiant witness cosign /media/usb/request -o /media/usb/cosigned --key w1.key \\\n    \
+        --state /var/lib/affiant-witness --log 'VKEY'"
+    )]
+    Cosign {
+        /// The request.
+        file: PathBuf,
+        /// The file to write; it must not exist. Without it: standard output.
+        #[arg(short, long, value_name = "FILE")]
+        output: Option<PathBuf>,
+        /// The witness.
+        #[command(flatten)]
+        keeper: WitnessServe,
+    },
+    /// On the log's host: keep what a witness cosigned.
+    #[command(after_help = "Example:\n  affiant witness import /media/usb/cosigned --vkey 'VKEY'")]
+    Import {
+        /// The cosigned checkpoint.
+        file: PathBuf,
+        /// The witness's verifier key.
+        #[arg(long)]
+        vkey: String,
+    },
 }
 
 /// What `prove` takes.

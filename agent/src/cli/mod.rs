@@ -18,3 +18,4 @@ pub mod timeline;
 pub mod trust;
 pub mod verify;
 pub mod view;
+pub mod witness;

@@ -14,6 +14,7 @@ use crate::session::protocol::{
     CommandStatus, OpenSession, Peer, SessionError, SessionInfo, SessionOpened, SessionService, SinkStatus, Status,
     WhoAmI,
 };
+use crate::witness::submit::Said;
 
 /// Most commands that wait for the pipeline. It looks at them every few milliseconds; more than this at once
 /// means somebody floods the control socket.
@@ -43,6 +44,8 @@ pub enum Command {
     Whoami(u32, Reply<Option<WhoAmI>>),
     /// What the daemon says of itself.
     Status(Reply<Status>),
+    /// A witness has answered: to be recorded.
+    WitnessSaid(Said, Reply<()>),
 }
 
 /// What wakes the pipeline besides its own timer: the closed list.
@@ -92,6 +95,16 @@ impl PipelineHandle {
         answer
             .await
             .map_err(|_stopped| SessionError::Unavailable { why: "it stopped before it could answer".to_owned() })
+    }
+}
+
+impl PipelineHandle {
+    /// Has a witness's answer recorded; returns when the record is durable.
+    ///
+    /// # Errors
+    /// [`SessionError::Unavailable`] when the pipeline is busy or stopping.
+    pub async fn witness_said(&self, said: Said) -> Result<(), SessionError> {
+        self.ask(|reply| Command::WitnessSaid(said, reply)).await
     }
 }
 

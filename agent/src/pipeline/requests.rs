@@ -8,7 +8,7 @@ use std::ops::ControlFlow;
 
 use agent_evidence::record::{
     self, Body, BootTime, CgroupId, EntryIndex, Hold, Issued, IssuedClaims, Label, List, Nanoseconds, Requester,
-    RevokeCause, Revoked, SessionSort, Text,
+    RevokeCause, Revoked, SessionSort, Text, WitnessAnswer,
 };
 
 use super::error::PipelineError;
@@ -19,6 +19,7 @@ use crate::session::protocol::StorageStatus;
 use crate::session::protocol::{
     ClassStatus, CommandStatus, HookStatus, NotCovered, OpenSession, Peer, SessionError, SessionOpened, Status, WhoAmI,
 };
+use crate::witness::submit::Said;
 
 /// Random bytes of a session id and of a join token.
 const ID_BYTES: usize = 16;
@@ -62,8 +63,26 @@ impl Recorder {
                 let status = self.status()?;
                 send(reply, status);
             }
+            Command::WitnessSaid(said, reply) => {
+                self.record_witness(&said)?;
+                self.answer_when_durable(reply, ());
+            }
         }
         Ok(())
+    }
+
+    fn record_witness(&mut self, said: &Said) -> Result<(), PipelineError> {
+        let Said { outcome, name, size, root, time, line, detail } = said;
+        let answer = WitnessAnswer {
+            outcome: *outcome,
+            name: Text::new(name.as_bytes()),
+            size: *size,
+            root: *root,
+            time: *time,
+            line: line.as_deref().map(|line| Text::new(line.as_bytes())),
+            detail: detail.as_deref().map(|detail| Text::new(detail.as_bytes())),
+        };
+        self.append_now(None, None, Body::Witness(answer)).map(drop)
     }
 
     fn answer_when_durable<T: Send + 'static>(&mut self, reply: Reply<T>, answer: T) {
