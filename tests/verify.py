@@ -22,7 +22,7 @@ import sys
 import tomllib
 
 from reader.basics import CannotCheck, Refused, decode_base64
-from reader.bundle import Archive, BundleAudit, parse_manifest, subtrees
+from reader.bundle import Archive, BundleAudit, Values, parse_manifest, subtrees
 from reader.packed import SEGMENT_BYTES_MAX, blocks_of, unpack
 from reader.profile import ENTRY_BYTES_MAX, U53_MAX, decode
 from reader.rules import BREAKS, CLAIMS, Audit, Outcome, newer_version
@@ -593,9 +593,11 @@ class Bundle(Log):
                         raise Refused("too few hashes")
                     push(height, value)
 
+        values = Values(self.out.find)
         previous, count = (-1, bytes(32)), 0
-        for line in self.archive.lines():
+        for line in self.archive.entries():
             entry = decode(line)
+            values.entry(entry)
             index = entry["i"]
             if not at <= index < size:
                 raise Refused(f"entry {index} stands where it cannot")
@@ -611,6 +613,9 @@ class Bundle(Log):
         withheld(size)
         if next(given, None) is not None:
             raise Refused("too many hashes")
+        for line in self.archive.disclosures():
+            values.line(line)
+        values.finish()
         if count == 0:
             self.out.find("genesis_missing", "the bundle holds no entry")
         return roots

@@ -106,6 +106,8 @@ pub struct Builder {
     sessions: HashMap<EntryIndex, (u64, ChainHash)>,
     /// Next kernel number of each counter.
     pub seqs: HashMap<(u32, Class), u64>,
+    /// Lines that disclose committed values, with the entries they are of.
+    pub values: Vec<(EntryIndex, Vec<u8>)>,
     /// The capture that counters are stated of.
     pub capture: Id128,
     time: u64,
@@ -140,6 +142,7 @@ impl Builder {
             control: 0,
             sessions: HashMap::new(),
             seqs: HashMap::new(),
+            values: Vec::new(),
             capture: CAPTURE,
             time: 0,
         })
@@ -433,6 +436,11 @@ impl Builder {
             line.extend_from_slice(self.entries.get(at).map(Vec::as_slice).unwrap_or_default());
             Ok::<_, io::Error>(())
         })?;
+        let holds = |index: &EntryIndex| disclosed.binary_search_by_key(index, |entry| entry.index).is_ok();
+        let lines: Vec<u8> =
+            self.values.iter().filter(|(index, _)| holds(index)).flat_map(|(_, line)| line).copied().collect();
+        bundle::write_sidecar(&mut out, lines.len() as u64, |write| write(&lines))?;
+        bundle::write_end(&mut out)?;
         Ok(out)
     }
 

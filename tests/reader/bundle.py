@@ -4,17 +4,22 @@ One pass over an open file. What a bundle may hold is bounded by the sizes in it
 anything is read.
 """
 
+import hashlib
 import json
 
 from reader.basics import Refused
-from reader.profile import ENTRY_BYTES_MAX, KINDS, U53_MAX
+from reader.profile import ENTRY_BYTES_MAX, KINDS, U53_MAX, commitments, decode_disclosure
 from reader.rules import Audit
 from reader.signed import NOTE_BYTES_MAX
 
 BLOCK = 512
-MEMBERS = (("manifest.json", 2 << 20), ("checkpoint", NOTE_BYTES_MAX), ("hashes", 128 << 20), ("entries", 8**11 - 1))
+MEMBERS = (("manifest.json", 2 << 20), ("checkpoint", NOTE_BYTES_MAX), ("hashes", 128 << 20), ("entries", 8**11 - 1),
+           ("sidecar", 8**11 - 1))
 SESSIONS_MAX, HEADS_MAX = 1024, 65_536
 DESCRIBED_MAX = 1_000_000
+DISCLOSURE_BYTES_MAX = 4 << 20
+VALUES_MAX = 1 << 22
+ERASED_MAX = 1_000_000
 
 
 
@@ -41,8 +46,10 @@ class Archive:
 
     def open(self, number):
         """The size of the next member, which must be this one."""
+        self.stated(number, self.exactly(BLOCK))
+
+    def stated(self, number, block):
         name, limit = MEMBERS[number]
-        block = self.exactly(BLOCK)
         digits = block[124:135]
         if not all(0x30 <= digit <= 0x37 for digit in digits) or header(name, int(digits, 8)) != block:
             raise Refused(f"the header of {name} is not the one permitted")
@@ -60,17 +67,74 @@ class Archive:
         if any(self.exactly(-self.size % BLOCK)):
             raise Refused("what fills a last block is not zero")
 
-    def lines(self):
+    def entries(self):
         self.open(3)
+        yield from self.lines(ENTRY_BYTES_MAX)
+
+    def disclosures(self):
+        """The lines of the member that may be absent, and the end."""
+        block = self.exactly(BLOCK)
+        if any(block):
+            self.stated(4, block)
+            if not self.size:
+                raise Refused("an empty sidecar must not be there")
+            yield from self.lines(DISCLOSURE_BYTES_MAX)
+            block = self.exactly(BLOCK)
+        if any(block) or any(self.exactly(BLOCK)) or self.stream.read(1):
+            raise Refused("the end is not two blocks of zeros and the end of the file")
+
+    def lines(self, limit):
         while self.left:
-            line = self.stream.readline(min(self.left, ENTRY_BYTES_MAX + 1))
+            line = self.stream.readline(min(self.left, limit + 1))
             self.left -= len(line)
             if not line.endswith(b"\n"):
                 raise Refused("a line is too long, or cut off")
             yield line[:-1]
         self.fill()
-        if any(self.exactly(2 * BLOCK)) or self.stream.read(1):
-            raise Refused("the end is not two blocks of zeros and the end of the file")
+
+
+class Values:
+    """Committed values: each has a line that hashes to its commitment, or an `erased` entry says why not."""
+
+    def __init__(self, find):
+        self.find = find
+        self.awaited, self.at = [], 0  # (index, field, commitment), and how many of them were dealt with
+        self.erased = set()
+
+    def entry(self, entry):
+        if entry["kind"] == "erased" and len(self.erased) < ERASED_MAX:
+            self.erased.add((entry["body"]["of"], entry["body"]["field"]))
+        for field, commitment in commitments(entry):
+            self.awaited.append((entry["i"], field, commitment))
+        if len(self.awaited) > VALUES_MAX:
+            raise Refused("too many committed values")
+
+    def line(self, data):
+        index, field, salt, text = decode_disclosure(data)
+        while self.at < len(self.awaited) and self.awaited[self.at][0] < index:
+            self.absent()
+        found = self.at
+        while found < len(self.awaited) and self.awaited[found][0] == index and self.awaited[found][1] != field:
+            found += 1
+        if found == len(self.awaited) or self.awaited[found][0] != index:
+            self.find("commitment_wrong", f"entry {index} committed no {field!r}", index)
+            return
+        while self.at < found:
+            self.absent()
+        self.at += 1
+        preimage = b"affiant/commitment/v1" + salt + len(field).to_bytes(4, "big") + field + text
+        if hashlib.sha256(preimage).digest() != self.awaited[found][2]:
+            self.find("commitment_wrong", f"entry {index} committed something else as {field!r}", index)
+
+    def absent(self):
+        index, field, _ = self.awaited[self.at]
+        self.at += 1
+        if (index, field) not in self.erased:
+            self.find("value_absent", f"entry {index}: the text of {field!r} is not there", index)
+
+    def finish(self):
+        while self.at < len(self.awaited):
+            self.absent()
 
 
 def parse_manifest(data):
@@ -116,6 +180,7 @@ class BundleAudit(Audit):
         self.from_genesis, self.whole = True, True
         self.since = None
         self.early, self.early_policies = [], []
+        self.committed = set()  # disclosed entries with committed values
         self.described, self.unused, self.unused_processes = set(), set(), {}
         self.closing_capture = self.unsettled = None
 
@@ -132,6 +197,8 @@ class BundleAudit(Audit):
         if not self.belongs(entry, session):
             self.find("evb_entry_foreign", f"entry {index} does not belong in the bundle", index)
             return
+        if commitments(entry):
+            self.committed.add(index)
         begun = session is None or session >= index or session in self.begun
         if session is not None:
             self.of_session(entry, session)
@@ -179,7 +246,7 @@ class BundleAudit(Audit):
         self.last_control = seen
         if seen != following:
             self.from_genesis = False
-        always = kind in ("genesis", "epoch")
+        always = kind in ("genesis", "epoch") or (kind == "erased" and entry["body"]["of"] in self.committed)
         if self.phase == "after":
             return always
         if self.phase == "before" and kind != "armed":

@@ -611,3 +611,32 @@ def decode(data):
     if entry["kind"] == "issued" and entry.get("s") != entry["i"]:
         raise Refused("an issued entry whose session is not itself")
     return entry
+
+
+def commitments(entry):
+    """The committed values of an entry, in their order: (field, commitment)."""
+    found, waiting = [], [(entry["kind"].encode(), entry["body"])]
+    while waiting:
+        path, item = waiting.pop()
+        if isinstance(item, dict):
+            if isinstance(item.get("c"), bytes):
+                found.append((path, item["c"]))
+                continue
+            parts = [(key.encode(), part) for key, part in item.items()]
+        elif isinstance(item, list):
+            parts = [(b"%d" % place, part) for place, part in enumerate(item)]
+        else:
+            continue
+        waiting += [(path + b"." + name, part) for name, part in reversed(parts)]
+    return found
+
+
+def decode_disclosure(data):
+    """(index, field, salt, text) of a line of a sidecar."""
+    index, at = FORM["u53"](data, expect(data, 0, b'{"i":'))
+    field, at = bare(data, expect(data, at, b',"field":'))
+    salt, at = fixed_base64(16)(data, expect(data, at, b',"salt":'))
+    disclosed, at = text(data, expect(data, at, b',"text":'))
+    if expect(data, at, b"}") != len(data):
+        raise Refused("bytes after the end of a disclosure")
+    return index, field, salt, disclosed

@@ -78,7 +78,7 @@ FINDINGS = {
     "integrity": "checkpoint_missing checkpoint_malformed root_mismatch tile_missing tile_differs bundle_missing "
                  "bundle_malformed entry_malformed entry_altered index_wrong previous_mismatch control_number_wrong "
                  "reference_wrong segment_malformed evb_malformed "
-                 "evb_proof_wrong evb_entry_foreign",
+                 "evb_proof_wrong evb_entry_foreign commitment_wrong value_absent",
     "authenticity": "checkpoint_unsigned checkpoint_forged epoch_missing epoch_forged origin_untrusted "
                     "log_key_untrusted tier_too_low",
     "continuity": "genesis_missing genesis_repeated genesis_wrong epoch_wrong genesis_untrusted first_epoch_untrusted "

@@ -1,7 +1,7 @@
 //! The cases of `tests/vectors` that are evidence bundles.
 
 use agent_evidence::bundle::{Disclosed, Manifest, Selected};
-use agent_evidence::record::{Heartbeat, LossShare, Process};
+use agent_evidence::record::{Disclosure, Erased, Heartbeat, LossShare, Process, Value};
 
 use super::*;
 
@@ -250,6 +250,7 @@ pub(super) fn bundles(cases: &mut Cases) -> Result<(), BuildError> {
     in_order(cases)?;
     left_out(cases)?;
     misplaced(cases)?;
+    values(cases)?;
     malformed(cases)
 }
 
@@ -398,6 +399,93 @@ fn misplaced(cases: &mut Cases) -> Result<(), BuildError> {
     replace_once(&mut swapped, own.as_bytes(), theirs.as_bytes());
     let findings = &["evb_proof_wrong"];
     cases.evb("evb_checkpoint_other", "the checkpoint of another history", swapped, Some(seen_at_ten(&log)?), findings)
+}
+
+/// When a value is said to be erased.
+#[derive(Clone, Copy, PartialEq)]
+enum Erase {
+    Never,
+    InWindow,
+    Later,
+}
+
+/// A log whose session s-1 opened a file of which path and name are committed: entry 14.
+fn with_values(erase: Erase) -> Result<Builder, NoteError> {
+    let mut two = Two::begin()?;
+    two.story.act(exec("/usr/bin/python3.11"), Class::Process);
+    let lines = [("open.path", "/home/ada/secret.key"), ("open.claims.asked", "secret.key")]
+        .map(|(field, text)| Disclosure { field: field.into(), salt: [7; 16], text: text.into() });
+    let Body::Open(mut body) = open(b"") else { return Ok(two.story.log) };
+    let [path, asked] = &lines;
+    body.path = Some(Value::Committed(path.commitment()));
+    body.claims.asked = Some(Value::Committed(asked.commitment()));
+    let index = two.story.act(Body::Open(body), Class::File);
+    for line in lines {
+        let mut bytes = Vec::new();
+        line.encode(index, &mut bytes);
+        two.log().values.push((index, bytes));
+    }
+    two.story.act(connect(), Class::Network);
+    two.story.act(exit(), Class::Process);
+    two.story.revoke(|_| {});
+    let erased = Body::Erased(Erased {
+        of: index,
+        field: "open.path".into(),
+        reason: "a request for deletion".into(),
+        by: Requester { process: None, tgid: 96, uid: 0, gid: 0 },
+    });
+    let other = [two.other];
+    if erase == Erase::InWindow {
+        two.log().append(erased.clone());
+    }
+    two.heartbeat(&other, |_| {});
+    if erase == Erase::Later {
+        two.log().append(erased);
+    }
+    two.heartbeat(&other, |_| {});
+    if erase != Erase::Never {
+        two.log().values.remove(0);
+    }
+    two.story.disarm();
+    Ok(two.story.log)
+}
+
+fn values(cases: &mut Cases) -> Result<(), BuildError> {
+    let mut with = |name: &str, what, erase, change: &dyn Fn(&mut Builder), findings: &[&'static str]| {
+        let mut log = with_values(erase)?;
+        change(&mut log);
+        let bundle = log.bundle_of(&["s-1"], &[])?;
+        cases.evb(name, what, bundle, Some(log.trust()?), findings)
+    };
+    let replace = |log: &mut Builder, from: &[u8], to: &[u8]| {
+        log.values.iter_mut().for_each(|(_, line)| replace_once(line, from, to));
+    };
+    with("bundle_values", "nothing: committed values are disclosed", Erase::Never, &|_| {}, &[])?;
+    with("bundle_value_erased", "nothing: a value was erased", Erase::InWindow, &|_| {}, &[])?;
+    with("bundle_value_erased_later", "nothing: a value was erased after the window", Erase::Later, &|_| {}, &[])?;
+    let remove = |log: &mut Builder| _ = log.values.pop();
+    with("evb_value_absent", "a value is left out", Erase::Never, &remove, &["value_absent"])?;
+    with(
+        "evb_value_absent_other",
+        "one value was erased and another left out",
+        Erase::Later,
+        &remove,
+        &["value_absent"],
+    )?;
+    let none = |log: &mut Builder| log.values.clear();
+    let both = &["value_absent", "value_absent"];
+    with("evb_values_absent", "every value is left out", Erase::Never, &none, both)?;
+    let text = |log: &mut Builder| replace(log, b"secret", b"public");
+    let wrong = &["commitment_wrong", "commitment_wrong"];
+    with("evb_commitment_wrong", "the texts of values were changed", Erase::Never, &text, wrong)?;
+    let field = |log: &mut Builder| replace(log, b"open.path", b"open.name");
+    let absent = &["commitment_wrong", "value_absent"];
+    with("evb_commitment_wrong_field", "a value that the entry does not have", Erase::Never, &field, absent)?;
+    let order = |log: &mut Builder| log.values.reverse();
+    let late = &["value_absent", "commitment_wrong"];
+    with("evb_commitment_wrong_order", "values in another order", Erase::Never, &order, late)?;
+    let form = |log: &mut Builder| replace(log, b"\"field\":\"open.path\"", b"\"field\": \"open.pat\"");
+    with("evb_malformed_value", "a line that is not in the one permitted form", Erase::Never, &form, &["evb_malformed"])
 }
 
 fn malformed(cases: &mut Cases) -> Result<(), BuildError> {

@@ -14,7 +14,7 @@ use crate::tiles::{self, TileKind, TilePath};
 use crate::tree::{TILE_WIDTH, TreeError};
 use crate::verify::{Cold, Source};
 
-use super::{Manifest, Selected, Selection, write_entries, write_proof};
+use super::{Manifest, Selected, Selection, write_end, write_entries, write_proof};
 
 /// Why a bundle could not be made.
 #[derive(Debug, thiserror::Error)]
@@ -103,6 +103,7 @@ pub fn make(
         written => written?,
     }
     write_entries(out, &selected.disclosed, |index, line| bundle.entry(&mut source, index, size, line))?;
+    write_end(out)?;
     Ok(Made { selected, checkpoint, heads: manifest.heads })
 }
 

@@ -24,7 +24,7 @@ use std::io::{self, BufRead, BufReader, Read, Write};
 
 use serde::Deserialize;
 
-use crate::record::{ENTRY_BYTES_MAX, EntryIndex, TreeSize};
+use crate::record::{DISCLOSURE_BYTES_MAX, ENTRY_BYTES_MAX, EntryIndex, TreeSize};
 use crate::tree::{NodeHash, Subtrees, TreeError, complete_subtrees};
 
 /// Bytes of an archive's block.
@@ -45,6 +45,8 @@ const MANIFEST: &str = "manifest.json";
 const CHECKPOINT: &str = "checkpoint";
 const HASHES: &str = "hashes";
 const ENTRIES: &str = "entries";
+/// Only there when a value is disclosed.
+const SIDECAR: &str = "sidecar";
 
 /// Why bytes are not a bundle.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -242,9 +244,43 @@ pub fn write_entries<E: From<io::Error>>(
         line.push(b'\n');
         out.write_all(&line)?;
     }
-    fill(out, bytes)?;
-    out.write_all(&[0; 2 * BLOCK])?;
-    Ok(())
+    Ok(fill(out, bytes)?)
+}
+
+/// Writes the lines that disclose committed values, which have so many bytes in all, if there are any.
+///
+/// # Errors
+/// What `out` or `lines` answer; [`io::ErrorKind::InvalidData`] when the lines have another length than was said, or the
+/// bundle would pass a limit.
+pub fn write_sidecar<E: From<io::Error>>(
+    out: &mut impl Write,
+    bytes: u64,
+    lines: impl FnOnce(&mut dyn FnMut(&[u8]) -> io::Result<()>) -> Result<(), E>,
+) -> Result<(), E> {
+    if bytes == 0 {
+        return Ok(());
+    }
+    if bytes > ENTRIES_BYTES_MAX {
+        return Err(invalid(format!("{bytes} bytes of values, a bundle has at most {ENTRIES_BYTES_MAX}")).into());
+    }
+    out.write_all(&header(SIDECAR, bytes))?;
+    let mut written = 0_u64;
+    lines(&mut |line| {
+        written = written.saturating_add(line.len() as u64);
+        out.write_all(line)
+    })?;
+    if written != bytes {
+        return Err(invalid(format!("the values have {written} bytes, not {bytes}")).into());
+    }
+    Ok(fill(out, bytes)?)
+}
+
+/// Ends a bundle.
+///
+/// # Errors
+/// What `out` answers.
+pub fn write_end(out: &mut impl Write) -> io::Result<()> {
+    out.write_all(&[0; 2 * BLOCK])
 }
 
 fn invalid(what: String) -> io::Error {
@@ -266,9 +302,10 @@ fn fill(out: &mut impl Write, size: u64) -> io::Result<()> {
 #[derive(Debug)]
 pub struct BundleReader<R> {
     input: BufReader<R>,
-    /// Bytes of `entries` not read yet.
-    entries_left: u64,
-    entries_bytes: u64,
+    /// The member whose lines are read, its size, and how much of it was not read yet.
+    member: &'static str,
+    bytes: u64,
+    left: u64,
     lines: u64,
 }
 
@@ -278,8 +315,8 @@ impl<R: Read> BundleReader<R> {
     /// # Errors
     /// [`BundleError`].
     pub fn open(input: R) -> Result<(Self, Manifest), BundleError> {
-        let mut reader =
-            Self { input: BufReader::with_capacity(1 << 16, input), entries_left: 0, entries_bytes: 0, lines: 0 };
+        let input = BufReader::with_capacity(1 << 16, input);
+        let mut reader = Self { input, member: ENTRIES, bytes: 0, left: 0, lines: 0 };
         let size = reader.header(MANIFEST, MANIFEST_BYTES_MAX).map_err(|error| match error {
             BundleError::Malformed { .. } => BundleError::NotABundle,
             other => other,
@@ -309,36 +346,67 @@ impl<R: Read> BundleReader<R> {
             return Err(malformed(HASHES, "not a whole number of hashes"));
         }
         let hashes = hashes.to_vec();
-        self.entries_left = self.header(ENTRIES, ENTRIES_BYTES_MAX)?;
-        self.entries_bytes = self.entries_left;
+        self.left = self.header(ENTRIES, ENTRIES_BYTES_MAX)?;
+        self.bytes = self.left;
         Ok(hashes)
     }
 
-    /// The next entry, after the hashes, into `line`; `false` after the last one, when the end of the bundle was found
-    /// to be in order.
+    /// The next entry, after the hashes, into `line`; `false` after the last one.
     ///
     /// # Errors
     /// [`BundleError`].
     pub fn entry(&mut self, line: &mut Vec<u8>) -> Result<bool, BundleError> {
+        self.line(line, ENTRY_BYTES_MAX)
+    }
+
+    /// The next line that discloses a value, after the entries, into `line`; `false` after the last one, when the end of
+    /// the bundle was found to be in order.
+    ///
+    /// # Errors
+    /// [`BundleError`].
+    pub fn disclosure(&mut self, line: &mut Vec<u8>) -> Result<bool, BundleError> {
+        if self.member == ENTRIES {
+            self.zeros(ENTRIES, padding(self.bytes))?;
+            let mut block = [0_u8; BLOCK];
+            self.exactly("the end", &mut block)?;
+            if block == [0; BLOCK] {
+                self.end(BLOCK)?;
+                line.clear();
+                return Ok(false);
+            }
+            self.bytes = stated(&block, SIDECAR, ENTRIES_BYTES_MAX)?;
+            if self.bytes == 0 {
+                return Err(malformed(SIDECAR, "it is empty: then it must not be there"));
+            }
+            (self.member, self.left, self.lines) = (SIDECAR, self.bytes, 0);
+        }
+        let read = self.line(line, DISCLOSURE_BYTES_MAX)?;
+        if !read {
+            self.zeros(SIDECAR, padding(self.bytes))?;
+            self.end(2 * BLOCK)?;
+        }
+        Ok(read)
+    }
+
+    fn line(&mut self, line: &mut Vec<u8>, bytes_max: usize) -> Result<bool, BundleError> {
         line.clear();
-        if self.entries_left == 0 {
-            self.end()?;
+        if self.left == 0 {
             return Ok(false);
         }
-        let limit = self.entries_left.min(ENTRY_BYTES_MAX as u64 + 1);
+        let limit = self.left.min(bytes_max as u64 + 1);
         let read = (&mut self.input).take(limit).read_until(b'\n', line).map_err(unreadable)?;
-        self.entries_left = self.entries_left.saturating_sub(read as u64);
+        self.left = self.left.saturating_sub(read as u64);
         if line.pop() != Some(b'\n') {
-            let what = format!("line {} does not end within {ENTRY_BYTES_MAX} bytes and the member", self.lines);
-            return Err(malformed(ENTRIES, what));
+            let what = format!("line {} does not end within {bytes_max} bytes and the member", self.lines);
+            return Err(malformed(self.member, what));
         }
         self.lines += 1;
         Ok(true)
     }
 
-    fn end(&mut self) -> Result<(), BundleError> {
-        self.zeros(ENTRIES, padding(self.entries_bytes))?;
-        self.zeros("the end", 2 * BLOCK)?;
+    /// That so many zero bytes follow, and nothing else.
+    fn end(&mut self, zeros: usize) -> Result<(), BundleError> {
+        self.zeros("the end", zeros)?;
         match self.input.fill_buf() {
             Ok([]) => Ok(()),
             Ok(_) => Err(malformed("the end", "something follows it")),
@@ -350,15 +418,7 @@ impl<R: Read> BundleReader<R> {
     fn header(&mut self, name: &'static str, bytes_max: u64) -> Result<u64, BundleError> {
         let mut block = [0_u8; BLOCK];
         self.exactly(name, &mut block)?;
-        let digits = block.get(124..135).and_then(|digits| std::str::from_utf8(digits).ok());
-        let size = digits.and_then(|digits| u64::from_str_radix(digits, 8).ok());
-        let Some(size) = size.filter(|size| header(name, *size) == block) else {
-            return Err(malformed(name, "its header is not the one permitted, or another member's"));
-        };
-        if size > bytes_max {
-            return Err(malformed(name, format!("{size} bytes, at most {bytes_max} are read")));
-        }
-        Ok(size)
+        stated(&block, name, bytes_max)
     }
 
     /// The bytes of a member, whose size is within its limit.
@@ -388,6 +448,19 @@ impl<R: Read> BundleReader<R> {
             _ => unreadable(error),
         })
     }
+}
+
+/// The size that a member's header states.
+fn stated(block: &[u8; BLOCK], name: &'static str, bytes_max: u64) -> Result<u64, BundleError> {
+    let digits = block.get(124..135).and_then(|digits| std::str::from_utf8(digits).ok());
+    let size = digits.and_then(|digits| u64::from_str_radix(digits, 8).ok());
+    let Some(size) = size.filter(|size| header(name, *size) == *block) else {
+        return Err(malformed(name, "its header is not the one permitted, or another member's"));
+    };
+    if size > bytes_max {
+        return Err(malformed(name, format!("{size} bytes, at most {bytes_max} are read")));
+    }
+    Ok(size)
 }
 
 fn unreadable(error: io::Error) -> BundleError {

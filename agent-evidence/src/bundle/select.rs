@@ -62,6 +62,8 @@ pub struct Selection {
     /// Workloads and policy sets that may be referred to, with their lengths.
     described: HashMap<EntryIndex, u32>,
     processes: HashMap<ProcessCookie, Disclosed>,
+    /// Where values of an entry were erased.
+    erased: HashMap<EntryIndex, Vec<Disclosed>>,
 }
 
 /// What a bundle is to hold.
@@ -89,6 +91,7 @@ impl Selection {
             closed: false,
             described: HashMap::new(),
             processes: HashMap::new(),
+            erased: HashMap::new(),
         }
     }
 
@@ -122,6 +125,9 @@ impl Selection {
                 }
                 _ => {}
             }
+        }
+        if let Body::Erased(erased) = body {
+            self.erased.entry(erased.of).or_default().push(own);
         }
         if body.kind().is_control() {
             self.control(record, own, of_session);
@@ -172,6 +178,12 @@ impl Selection {
         if let Some((id, _)) = self.wanted.iter().find(|(_, issued)| issued.is_none()) {
             return Err(id.clone());
         }
+        self.chosen.sort_unstable();
+        self.chosen.dedup();
+        let holds = |of: &EntryIndex| self.chosen.binary_search_by_key(of, |entry| entry.index).is_ok();
+        let erased: Vec<_> =
+            self.erased.iter().filter(|(of, _)| holds(of)).flat_map(|(_, entries)| entries).copied().collect();
+        self.chosen.extend(erased);
         self.chosen.sort_unstable();
         self.chosen.dedup();
         Ok(Selected {

@@ -10,13 +10,14 @@ use std::vec;
 use crate::bundle::{BundleError, BundleReader, Manifest};
 use crate::checkpoint::Checkpoint;
 use crate::note::Note as SignedNote;
-use crate::record::{EntryIndex, LeafHash, RootHash, TreeSize, decode_with};
+use crate::record::{Disclosure, EntryIndex, LeafHash, RootHash, TreeSize, decode_with};
 use crate::tree::{NodeHash, Peaks, complete_subtrees, empty_root, leaf_hash};
 use crate::trust::Trust;
 
 use super::audit::Audit;
 use super::finding::Finding;
 use super::report::{BundleReport, Findings, Report};
+use super::values::{VALUES_MAX, Values};
 use super::witnesses::Witnesses;
 use super::{Options, SourceError, VerifyError, judge};
 
@@ -69,6 +70,7 @@ fn read(
         previous: None,
         genesis: None,
         entries: 0,
+        values: Values::default(),
         audit: Audit::of_bundle(&checkpoint.origin, options, &manifest.sessions),
     };
     let (mut line, mut scratch) = (Vec::new(), Vec::new());
@@ -76,6 +78,11 @@ fn read(
         walk.entry(&line, &mut scratch, findings)?;
     }
     walk.finish()?;
+    while reader.disclosure(&mut line)? {
+        let (index, disclosure) = Disclosure::decode(&line).map_err(|error| malformed("sidecar", error.to_string()))?;
+        walk.values.line(index, &disclosure, findings);
+    }
+    walk.values.finish(findings);
     Ok(Some((walk, checkpoint, note)))
 }
 
@@ -97,6 +104,7 @@ struct Walk {
     previous: Option<(EntryIndex, LeafHash)>,
     genesis: Option<LeafHash>,
     entries: u64,
+    values: Values,
     audit: Audit,
 }
 
@@ -124,6 +132,9 @@ impl Walk {
             Some((_, leaf)) => Some(leaf),
             None => (index.0 == 0).then_some(LeafHash([0; 32])),
         };
+        if !self.values.entry(&record) {
+            return Err(malformed("entries", format!("more than {VALUES_MAX} committed values")));
+        }
         self.audit.disclosed(&record, leaf, previous, findings);
         self.push(0, leaf.0)?;
         self.previous = Some((index, leaf));

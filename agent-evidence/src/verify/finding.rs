@@ -486,6 +486,22 @@ findings! {
         what: String,
     } = "not_covered_unaccepted" breaks Coverage
         "entry {}: the agent does not capture {what:?}, which the trust file does not accept", index.0;
+    /// A text that is disclosed for a committed value does not have its commitment, or there is no such value.
+    CommitmentWrong {
+        /// The entry.
+        index: EntryIndex,
+        /// The value's field.
+        field: String,
+    } = "commitment_wrong" breaks Integrity
+        "entry {}: what is disclosed as {field} is not what the entry committed", index.0;
+    /// A committed value is not disclosed, and no entry says that it was erased.
+    ValueAbsent {
+        /// The entry.
+        index: EntryIndex,
+        /// The value's field.
+        field: String,
+    } = "value_absent" breaks Integrity
+        "entry {}: the text of {field} is not there, and no entry says that it was erased", index.0;
     /// A claim that the trust file requires is not proved.
     ClaimNotProved {
         /// Which.
@@ -535,6 +551,8 @@ impl Finding {
             | Self::EpochForged { index, .. }
             | Self::EvbEntryOmitted { index, .. }
             | Self::EvbControlOmitted { index, .. }
+            | Self::CommitmentWrong { index, .. }
+            | Self::ValueAbsent { index, .. }
             | Self::EvbEntryForeign { index } => Some(*index),
             Self::CheckpointMissing {}
             | Self::CheckpointMalformed { .. }

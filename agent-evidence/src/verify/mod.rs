@@ -14,6 +14,7 @@
 //! | `witnesses.rs` | what trusted witnesses cosigned |
 //! | `entry.rs` | one entry by its proof |
 //! | `windows.rs` | the times between runs |
+//! | `values.rs` | committed values and what discloses them |
 //! | `finding.rs` | one variant per broken rule |
 //! | `report.rs`, `text.rs` | the verdict for programs and for people |
 
@@ -28,6 +29,7 @@ mod part;
 mod report;
 mod sessions;
 mod text;
+mod values;
 mod walk;
 mod windows;
 mod witnesses;

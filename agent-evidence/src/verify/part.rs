@@ -66,6 +66,8 @@ pub(super) struct Part {
     /// Control entries before the window that only a window from the genesis on may have.
     early: Vec<EntryIndex>,
     closing: Closing,
+    /// Disclosed entries with committed values, ascending.
+    committed: Vec<EntryIndex>,
     /// Workloads and policy sets.
     described: HashSet<EntryIndex>,
     /// Those that nothing referred to yet.
@@ -91,6 +93,7 @@ impl Part {
             policies: Vec::new(),
             early: Vec::new(),
             closing: Closing::default(),
+            committed: Vec::new(),
             described: HashSet::new(),
             unused: HashSet::new(),
             unused_processes: HashMap::new(),
@@ -141,6 +144,9 @@ impl Part {
         if !fits {
             findings.push(Finding::EvbEntryForeign { index });
             return false;
+        }
+        if record.committed > 0 {
+            self.committed.push(index);
         }
         if let Some(session) = session {
             self.of_session(session, record, findings);
@@ -228,7 +234,11 @@ impl Part {
         };
         self.control = Some(number);
         self.from_genesis &= number == next;
-        let always = matches!(body.kind(), Kind::Genesis | Kind::Epoch);
+        let always = match body {
+            // Why a value is not there.
+            Body::Erased(erased) => self.committed.binary_search(&erased.of).is_ok(),
+            _ => matches!(body.kind(), Kind::Genesis | Kind::Epoch),
+        };
         let issued = self.sessions.values().any(|session| session.issued.is_some());
         match self.phase {
             Phase::After => return always,

@@ -1,0 +1,97 @@
+//! Committed values: each is disclosed by a line that hashes to its commitment, or an `erased` entry says why not.
+
+use std::collections::{HashMap, HashSet};
+
+use crate::record::{Body, Commitment, Disclosure, EntryIndex, Record};
+
+use super::finding::Finding;
+use super::report::Findings;
+
+/// Most committed values followed: 200 MiB of them.
+pub(super) const VALUES_MAX: usize = 1 << 22;
+
+/// Most erasures remembered.
+const ERASED_MAX: usize = 1_000_000;
+
+/// The committed values of the entries so far, in their order.
+#[derive(Debug, Default)]
+pub(super) struct Values {
+    awaited: Vec<Awaited>,
+    /// The first that no line has passed.
+    next: usize,
+    fields: HashMap<String, u32>,
+    erased: HashSet<(EntryIndex, Vec<u8>)>,
+}
+
+#[derive(Debug)]
+struct Awaited {
+    index: EntryIndex,
+    field: u32,
+    commitment: Commitment,
+}
+
+impl Values {
+    /// Takes the values of the next entry. `false` when they are too many.
+    pub(super) fn entry(&mut self, record: &Record<'_>) -> bool {
+        if let Body::Erased(erased) = record.body()
+            && self.erased.len() < ERASED_MAX
+        {
+            self.erased.insert((erased.of, erased.field.as_bytes().to_vec()));
+        }
+        if record.committed == 0 {
+            return true;
+        }
+        for (field, commitment) in record.commitments() {
+            let count = u32::try_from(self.fields.len()).unwrap_or(u32::MAX);
+            let field = *self.fields.entry(field).or_insert(count);
+            self.awaited.push(Awaited { index: record.index(), field, commitment });
+        }
+        self.awaited.len() <= VALUES_MAX
+    }
+
+    /// Takes the next line of a sidecar, after all entries.
+    pub(super) fn line(&mut self, index: EntryIndex, line: &Disclosure<'_>, findings: &mut Findings) {
+        let field = self.fields.get(&line.field).copied();
+        // Lines ascend, so that each value is looked at once, and again only within its entry.
+        let before = |value: &&Awaited| value.index < index;
+        self.absent(self.rest().iter().take_while(before).count(), findings);
+        let rest = self.rest();
+        let mut here = rest.iter().take_while(|value| value.index == index);
+        let Some(skipped) = here.position(|value| Some(value.field) == field) else {
+            findings.push(Finding::CommitmentWrong { index, field: line.field.clone() });
+            return;
+        };
+        let holds = rest.get(skipped).is_some_and(|value| value.commitment == line.commitment());
+        self.absent(skipped, findings);
+        self.next = self.next.saturating_add(1);
+        if !holds {
+            findings.push(Finding::CommitmentWrong { index, field: line.field.clone() });
+        }
+    }
+
+    fn rest(&self) -> &[Awaited] {
+        self.awaited.get(self.next..).unwrap_or_default()
+    }
+
+    /// What is left has no line.
+    pub(super) fn finish(&mut self, findings: &mut Findings) {
+        self.absent(self.awaited.len().saturating_sub(self.next), findings);
+    }
+
+    /// The next so many values have no line.
+    fn absent(&mut self, count: usize, findings: &mut Findings) {
+        let past = self.next.saturating_add(count);
+        let values = self.awaited.get(self.next..past).unwrap_or_default();
+        self.next = past;
+        if values.is_empty() {
+            return;
+        }
+        let names: HashMap<u32, &String> = self.fields.iter().map(|(name, field)| (*field, name)).collect();
+        for value in values {
+            let field = names.get(&value.field).map(|name| (*name).clone()).unwrap_or_default();
+            if !self.erased.contains(&(value.index, field.clone().into_bytes())) {
+                findings.push(Finding::ValueAbsent { index: value.index, field });
+            }
+        }
+    }
+}
