@@ -402,6 +402,9 @@ impl Builder {
             let width = u16::try_from(chunk.len()).unwrap_or(u16::MAX);
             files.insert(TilePath { kind: TileKind::Entries, number: number as u64, width }.path(), bundle);
         }
+        for (index, line) in &self.values {
+            files.entry(tiles::sidecar_path(index.0 / TILE_WIDTH as u64)).or_default().extend_from_slice(line);
+        }
         let note = self.checkpoint()?.sign(&[&self.log_key, &self.epoch_key]);
         files.insert("checkpoint".to_owned(), note.into_bytes());
         Ok(Files(files))

@@ -69,6 +69,12 @@ pub enum TilesError {
     },
 }
 
+/// The path of the sidecar of a bundle, relative to the log's directory.
+#[must_use]
+pub fn sidecar_path(bundle: u64) -> String {
+    format!("sidecar/{}", number_path(bundle))
+}
+
 impl TilePath {
     /// The path relative to the log's directory, beginning with `tile/`.
     #[must_use]

@@ -6,8 +6,9 @@
 use agent_evidence::bundle::{Disclosed, MakeError, Manifest, Selected, make};
 use agent_evidence::fixture::{Builder, CAPTURE};
 use agent_evidence::record::{
-    ActMarks, Body, CgroupId, Class, CommClaims, Draft, EntryIndex, Exit, Gap, GapCause, Issued, IssuedClaims, Kind,
-    KindCount, List, LossShare, NumberRange, RevokeCause, Revoked, SessionSort, Succession, TreeSize,
+    ActMarks, Body, CgroupId, Class, CommClaims, Disclosure, Draft, EntryIndex, Exit, Gap, GapCause, Issued,
+    IssuedClaims, Kind, KindCount, List, LossShare, NumberRange, Open, OpenClaims, RevokeCause, Revoked, SessionSort,
+    Succession, Text, TreeSize, Value,
 };
 use agent_evidence::trust::{Head, Trust};
 use agent_evidence::verify::{Finding, Options, Outcome, Report, Verdict, VerifyError, verify, verify_bundle};
@@ -35,18 +36,38 @@ fn exit(code: u32) -> Body<'static> {
     })
 }
 
+/// An open of a file whose path is committed.
+fn committed_open(path: &Disclosure<'_>) -> Body<'static> {
+    Body::Open(Open {
+        path: Some(Value::Committed(path.commitment())),
+        oflags: 0,
+        fd: Some(3),
+        errno: None,
+        ino: None,
+        dev: None,
+        mode: None,
+        nlink: None,
+        tgid: 100,
+        uid: 1000,
+        euid: None,
+        marks: ActMarks::NONE,
+        claims: OpenClaims { comm: "sh".into(), asked: None, dir_fd: None },
+    })
+}
+
 /// A session that is told.
-struct Open {
+struct Told {
     id: String,
     issued: EntryIndex,
-    acts: u64,
+    exits: u64,
+    opens: u64,
 }
 
 /// A log with sessions that overlap, losses, epochs and heartbeats.
 struct Town {
     log: Builder,
     workload: EntryIndex,
-    open: Vec<Open>,
+    open: Vec<Told>,
     ids: Vec<String>,
 }
 
@@ -109,22 +130,39 @@ impl Town {
             claims: IssuedClaims { task: None, labels: List::default() },
         }));
         self.ids.push(id.clone());
-        self.open.push(Open { id, issued, acts: 0 });
+        self.open.push(Told { id, issued, exits: 0, opens: 0 });
     }
 
     fn act(&mut self, which: usize) {
-        let kernel = Some(self.log.number(0, Class::Process));
-        let session = &mut self.open[which];
-        session.acts += 1;
-        let (workload, session) = (Some(self.workload), Some(session.issued));
-        let draft = Draft { kernel, workload, session, ..self.log.draft(exit(0)) };
-        self.log.append_draft(&draft, |_| {});
+        let told = &mut self.open[which];
+        let opens = told.exits > 2 * told.opens;
+        told.opens += u64::from(opens);
+        told.exits += u64::from(!opens);
+        let (workload, session) = (Some(self.workload), Some(told.issued));
+        let path = Disclosure {
+            field: "open.path".into(),
+            salt: [9; 16],
+            text: Text::from(format!("/home/ada/{}", self.log.entries.len())),
+        };
+        let (body, class) = if opens { (committed_open(&path), Class::File) } else { (exit(0), Class::Process) };
+        let kernel = Some(self.log.number(0, class));
+        let draft = Draft { kernel, workload, session, ..self.log.draft(body) };
+        let index = self.log.append_draft(&draft, |_| {});
+        if opens {
+            let mut line = Vec::new();
+            path.encode(index, &mut line);
+            self.log.values.push((index, line));
+        }
     }
 
     fn revoke(&mut self, which: usize) {
-        let Open { id, issued, acts } = self.open.remove(which);
+        let Told { id, issued, exits, opens } = self.open.remove(which);
         let state = self.log.session(issued);
-        let acts: Vec<_> = (acts > 0).then_some(KindCount { kind: Kind::Exit, count: acts }).into_iter().collect();
+        let acts: Vec<_> = [(Kind::Exit, exits), (Kind::Open, opens)]
+            .into_iter()
+            .filter(|(_, count)| *count > 0)
+            .map(|(kind, count)| KindCount { kind, count })
+            .collect();
         let revoked = Body::Revoked(Revoked {
             id: id.as_str().into(),
             cause: RevokeCause::Exit,
@@ -229,7 +267,7 @@ fn no_entry_can_be_left_out_and_none_added() {
 }
 
 fn small() -> (Vec<u8>, Trust) {
-    let town = Town::build(60, 2);
+    let town = Town::build(30, 2);
     let mut trust = town.log.trust().unwrap();
     let mut then = agent_evidence::tree::Tree::new();
     for entry in town.log.entries.iter().take(7) {
@@ -254,7 +292,7 @@ fn no_changed_byte_of_a_bundle_passes() {
 #[test]
 fn no_part_of_a_bundle_passes_and_nothing_may_follow_it() {
     let (bundle, trust) = small();
-    for length in 0..bundle.len() {
+    for length in (0..bundle.len()).step_by(3) {
         assert!(!passes(&bundle[..length], &trust), "the first {length} bytes");
     }
     for more in [&[0][..], &[0; 512], &[0; 1024], &bundle] {
@@ -292,6 +330,15 @@ fn a_bundle_is_the_same_from_the_directory_as_from_the_entries() {
     }
     let none = make(&mut files, [b"nobody".to_vec()], [], &mut Vec::new());
     assert!(matches!(none, Err(MakeError::NoSession { id, .. }) if id == "nobody"));
+    let sidecar = files.0.remove("sidecar/000").unwrap();
+    let mut silent = Vec::new();
+    make(&mut files, [town.ids[0].as_bytes().to_vec()], heads, &mut silent).unwrap();
+    assert!(names(&check(&silent, &town.log.trust().unwrap()).unwrap()).contains(&"value_absent"));
+    files.0.insert("sidecar/000".to_owned(), sidecar[..sidecar.len() - 9].to_vec());
+    make(&mut files, [town.ids[0].as_bytes().to_vec()], heads, &mut Vec::new()).unwrap();
+    files.0.insert("sidecar/000".to_owned(), b"nonsense\n".to_vec());
+    let wrong = make(&mut files, [town.ids[0].as_bytes().to_vec()], heads, &mut Vec::new());
+    assert!(matches!(wrong, Err(MakeError::Sidecar { path, .. }) if path == "sidecar/000"));
     files.0.remove("tile/0/000");
     let missing = make(&mut files, [town.ids[0].as_bytes().to_vec()], [], &mut Vec::new());
     assert!(missing.is_err_and(|error| error.to_string().contains("tile/0/000")));

@@ -9,12 +9,15 @@ use std::io::{self, Write};
 use crate::checkpoint::Checkpoint;
 use crate::note::NOTE_BYTES_MAX;
 use crate::prove::{ProveError, Tiles, read};
-use crate::record::{DecodeError, EntryIndex, TreeSize, decode_with};
+use crate::record::{DecodeError, Disclosure, DisclosureError, EntryIndex, TreeSize, decode_with};
 use crate::tiles::{self, TileKind, TilePath};
 use crate::tree::{TILE_WIDTH, TreeError};
 use crate::verify::{Cold, Source};
 
-use super::{Manifest, Selected, Selection, write_end, write_entries, write_proof};
+use super::{Disclosed, Manifest, Selected, Selection, write_end, write_entries, write_proof, write_sidecar};
+
+/// Longest sidecar that is read, in bytes.
+const SIDECAR_BYTES_MAX: usize = 256 << 20;
 
 /// Why a bundle could not be made.
 #[derive(Debug, thiserror::Error)]
@@ -31,6 +34,15 @@ pub enum MakeError {
         /// Why not.
         #[source]
         source: DecodeError,
+    },
+    /// A line that discloses a value is none.
+    #[error("{path} cannot be used: run `affiant verify`")]
+    Sidecar {
+        /// The file.
+        path: String,
+        /// What is wrong with it.
+        #[source]
+        source: DisclosureError,
     },
     /// No session of the log has this id.
     #[error("no session {id:?} is under the newest checkpoint, which covers {size} entries")]
@@ -103,8 +115,39 @@ pub fn make(
         written => written?,
     }
     write_entries(out, &selected.disclosed, |index, line| bundle.entry(&mut source, index, size, line))?;
+    let disclosed = &selected.disclosed;
+    let mut bytes = 0_u64;
+    each_disclosure(&mut source, disclosed, |line| {
+        bytes = bytes.saturating_add(line.len() as u64);
+        Ok(())
+    })?;
+    write_sidecar(out, bytes, |write| each_disclosure(&mut source, disclosed, write))?;
     write_end(out)?;
     Ok(Made { selected, checkpoint, heads: manifest.heads })
+}
+
+/// Hands each line that discloses a value of these entries to `visit`, its line feed included.
+fn each_disclosure(
+    source: &mut impl Source,
+    disclosed: &[Disclosed],
+    mut visit: impl FnMut(&[u8]) -> io::Result<()>,
+) -> Result<(), MakeError> {
+    let bundle_of = |entry: &Disclosed| entry.index.0 / TILE_WIDTH as u64;
+    for entries in disclosed.chunk_by(|one, next| bundle_of(one) == bundle_of(next)) {
+        let Some(number) = entries.first().map(bundle_of) else { continue };
+        let path = tiles::sidecar_path(number);
+        let Some(sidecar) = source.read(&path, SIDECAR_BYTES_MAX).map_err(ProveError::Source)? else { continue };
+        for line in sidecar.split_inclusive(|byte| *byte == b'\n') {
+            // What does not end was not written to its end, and is of no entry that a checkpoint covers.
+            let Some(text) = line.strip_suffix(b"\n") else { break };
+            let (index, _) =
+                Disclosure::decode(text).map_err(|source| MakeError::Sidecar { path: path.clone(), source })?;
+            if entries.binary_search_by_key(&index, |entry| entry.index).is_ok() {
+                visit(line)?;
+            }
+        }
+    }
+    Ok(())
 }
 
 /// The bundle of entries that was read last.
