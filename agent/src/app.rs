@@ -14,7 +14,9 @@ use std::time::Duration;
 use agent_common::stats::family;
 use agent_evidence::checkpoint::{Checkpoint, CheckpointError};
 use agent_evidence::cosignature::WitnessKey;
-use agent_evidence::record::{Body, Class, Digest, Draft, Id128, Nanoseconds, Predecessor, SuccessionCause, Text};
+use agent_evidence::record::{
+    Body, Class, CommitRules, Digest, Draft, Id128, Nanoseconds, Predecessor, RuleError, SuccessionCause, Text,
+};
 use sha2::{Digest as _, Sha256};
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -82,6 +84,9 @@ pub enum AppError {
         #[source]
         source: io::Error,
     },
+    /// A rule that names no value.
+    #[error("privacy.commit: {0}")]
+    Privacy(#[from] RuleError),
     /// The log key.
     #[error("{0}")]
     Sign(#[from] SignError),
@@ -137,6 +142,7 @@ impl AppError {
             Self::Succession(_) => 70,
             Self::Log(_) | Self::Checkpoint { .. } | Self::Pipeline(_) | Self::Panicked => 70,
             Self::Sign(SignError::Random(_) | SignError::Unavailable { .. }) => 69,
+            Self::Privacy(_) => 64,
             Self::Sign(_) => 70,
         }
     }
@@ -313,7 +319,10 @@ fn open_log(config: &Config, clock: Clock) -> Result<(Log, Option<Recovery>), Ap
         }
         let key = SoftwareKey::load(&keys)?;
         match Log::open(state, limits, &has, Box::new(key), now) {
-            Ok((log, recovery)) => return Ok((log, Some(recovery))),
+            Ok((mut log, recovery)) => {
+                log.commit_values(commit_rules(config)?);
+                return Ok((log, Some(recovery)));
+            }
             Err(LogError::Fault(fault)) if config.log.on_fault == OnFault::Succeed => {
                 tracing::error!(error = &fault as &dyn std::error::Error, "the stored log contradicts itself");
                 ended = Some(succession::freeze(state, SuccessionCause::Fault)?);
@@ -345,7 +354,8 @@ fn open_log(config: &Config, clock: Clock) -> Result<(Log, Option<Recovery>), Ap
             cause: ended.why,
         }),
     };
-    let log = Log::create(state, limits, &origin, Box::new(key), &birth, now)?;
+    let mut log = Log::create(state, limits, &origin, Box::new(key), &birth, now)?;
+    log.commit_values(commit_rules(config)?);
     if let Some(ended) = &ended {
         succession::finish(state)?;
         tracing::warn!(
@@ -401,6 +411,11 @@ pub fn freeze(config: &Config) -> Result<Ended, AppError> {
     log.seal(now)?;
     drop(log);
     Ok(succession::freeze(state, SuccessionCause::Operator)?)
+}
+
+/// Which values are committed. The configuration was checked, so that this fails only when the check has a hole.
+fn commit_rules(config: &Config) -> Result<CommitRules, AppError> {
+    Ok(CommitRules::parse(config.privacy.commit.iter().map(String::as_str))?)
 }
 
 /// The origin of the log that the state directory holds.

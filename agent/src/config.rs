@@ -11,6 +11,7 @@ use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 
 use agent_evidence::cosignature::WitnessKey;
+use agent_evidence::record::CommitRules;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use toml::de::{DeTable, DeValue};
 
@@ -45,6 +46,8 @@ pub struct Config {
     pub heartbeat: Heartbeat,
     /// What is captured besides sessions.
     pub capture: Capture,
+    /// What is written as a commitment.
+    pub privacy: Privacy,
     /// Who may read what was captured.
     pub access: Access,
     /// Where entries are sent.
@@ -295,6 +298,14 @@ pub struct Access {
     pub reader_group: Option<String>,
 }
 
+/// What is written as a commitment, its text kept beside the log.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Privacy {
+    /// Fields such as `exec.argv`, `open.path`, `*.claims.asked`; `*` stands for every kind.
+    pub commit: Vec<String>,
+}
+
 /// Where entries are sent.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -482,7 +493,7 @@ impl Config {
 
     /// The first value outside its limits, in the order of the file.
     fn first_mistake(&self) -> Option<Mistake> {
-        let Self { paths, run, log, storage, heartbeat, capture, access, export, witnesses } = self;
+        let Self { paths, run, log, storage, heartbeat, capture, privacy, access, export, witnesses } = self;
         let day_s = 24 * 3600;
         [
             absolute("paths.state", Some(&paths.state)),
@@ -511,6 +522,7 @@ impl Config {
             list_len("storage.drop", storage.drop.len()),
             within("heartbeat.interval_s", heartbeat.interval_s, 1..=3600),
             texts("capture.units", &capture.units),
+            committed("privacy.commit", &privacy.commit),
             access.reader_group.as_deref().and_then(|group| text("access.reader_group", group)),
             absolute("export.ocsf_file.path", export.ocsf_file.path.as_deref()),
             within("witness", u64::try_from(witnesses.len()).unwrap_or(u64::MAX), 0..=16),
@@ -533,6 +545,15 @@ fn within(key: &'static str, seen: u64, range: RangeInclusive<u64>) -> Option<Mi
         key,
         seen: seen.to_string(),
         expected: format!("{} to {}", range.start(), range.end()),
+    })
+}
+
+fn committed(key: &'static str, rules: &[String]) -> Option<Mistake> {
+    let error = CommitRules::parse(rules.iter().map(String::as_str)).err()?;
+    Some(Mistake {
+        key,
+        seen: error.to_string(),
+        expected: "fields that entries can commit (docs/FORMAT.md)".to_owned(),
     })
 }
 

@@ -10,7 +10,7 @@ use agent::cli::args::{
 };
 use agent::cli::exit::{self, Exit};
 use agent::cli::output::{Output, complain};
-use agent::cli::{bundle, config, doctor, prove, run, session, status, tail, timeline, trust, verify, witness};
+use agent::cli::{bundle, config, doctor, erase, prove, run, session, status, tail, timeline, trust, verify, witness};
 use agent::config::Config;
 use agent::export::sealed::SealedLog;
 use agent::log::copy::Form;
@@ -118,6 +118,9 @@ fn command(arguments: Arguments) -> Result<u8, Exit> {
         }
         Command::Witness(WitnessArguments { command: None, .. }) => {
             Err(Exit::new(exit::USAGE, "witness: expected --key, --state and --log, or a command"))
+        }
+        Command::Log(LogCommand::Erase { index, field, reason }) => {
+            printed(|out| erase::erase(&socket, index, &field, &reason, out))
         }
         Command::SessionExec { .. }
         | Command::Completions { .. }

@@ -415,6 +415,23 @@ pub enum TrustCommand {
 /// What `log` does.
 #[derive(Debug, Subcommand)]
 pub enum LogCommand {
+    /// Erase the text behind a commitment, for good. Root only.
+    ///
+    /// Which values are committed is configuration (`privacy.commit`). The log gets an entry that says what was erased, by whom
+    /// and why; what was signed stays provable.
+    #[command(
+        after_help = "Example:\n  affiant log erase 1042 exec.argv.3 --reason 'request 17 of the data protection officer'\n\n\
+        Exit: 0 erased; 64 no such committed value; 69 no daemon; 77 not root."
+    )]
+    Erase {
+        /// Index of the entry.
+        index: u64,
+        /// The value's field: kind, members and positions.
+        field: String,
+        /// Why; recorded.
+        #[arg(long)]
+        reason: String,
+    },
     /// Copy the log into a directory, on a disk that leaves the host, or go on with a copy that is there.
     ///
     /// What is copied is made durable, read back, and must have the root that the checkpoint states. The daemon may run.

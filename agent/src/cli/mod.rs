@@ -6,6 +6,7 @@ pub mod clock;
 pub mod config;
 pub mod doctor;
 pub mod duration;
+pub mod erase;
 pub mod exit;
 pub mod log;
 pub mod output;

@@ -29,6 +29,7 @@ mod head;
 mod limits;
 mod peek;
 mod recover;
+mod sidecar;
 #[cfg(test)]
 pub(crate) mod simdisk;
 pub mod succession;
@@ -43,8 +44,8 @@ use std::path::Path;
 use agent_evidence::checkpoint::Checkpoint;
 use agent_evidence::note::VerifierKey;
 use agent_evidence::record::{
-    Body, BootTime, ControlNumber, Draft, ENTRY_BYTES_MAX, EntryIndex, EpochNumber, Genesis, Kind, LeafHash,
-    Nanoseconds, Placement, Predecessor, SessionNumber, SessionState, Text, TreeSize, WallTime,
+    Body, BootTime, CommitRules, ControlNumber, Disclosure, Draft, ENTRY_BYTES_MAX, EntryIndex, EpochNumber, Genesis,
+    Kind, LeafHash, Nanoseconds, Placement, Predecessor, SessionNumber, SessionState, Text, TreeSize, WallTime,
 };
 
 use crate::sign::epoch::{EpochKey, NAME_SUFFIX, Previous};
@@ -54,6 +55,7 @@ use chains::{Chains, NotOpen};
 use cold::Packer;
 use disk::{Disk, OsDisk};
 use durable::{Durable, DurableError};
+use sidecar::Sidecars;
 use tiling::Tiling;
 use wal::Wal;
 
@@ -159,6 +161,7 @@ pub struct Log<D: Disk = OsDisk> {
     durable: u64,
     /// Where in the tiling's tail the first pending entry begins.
     pending_from: usize,
+    sidecars: Sidecars<D>,
     chains: Chains,
     previous: LeafHash,
     random: RandomBlock,
@@ -242,6 +245,7 @@ impl<D: Disk> Log<D> {
         // What is left of an unfinished creation has no whole group now.
         let (wal, _) = Wal::recover(&mut disk, limits.segment_bytes, |_, _, _| Ok::<(), LogError>(()))?;
         let packer = Packer::resume(limits.packing, &mut disk)?;
+        let sidecars = Sidecars::new();
         let (epoch, entry) = EpochKey::begin(origin, &Previous::None, CREATED_SIZE, now.boot, log_key.as_ref())?;
         let mut log = Self {
             disk,
@@ -252,6 +256,7 @@ impl<D: Disk> Log<D> {
             wal,
             packer,
             tiling: Tiling::new(),
+            sidecars,
             durable: 0,
             pending_from: 0,
             chains: Chains::default(),
@@ -305,6 +310,7 @@ impl<D: Disk> Log<D> {
         }
         let packer = Packer::resume(limits.packing, &mut disk)?;
         let size = state.tiling.size();
+        let sidecars = Sidecars::resume(&mut disk, size)?;
         let previous = state.epoch.as_ref().map_or(Previous::None, |epoch| Previous::Lost(epoch.number));
         let (epoch, entry) = EpochKey::begin(origin, &previous, TreeSize(size + 1), now.boot, log_key.as_ref())?;
         let mut log = Self {
@@ -317,6 +323,7 @@ impl<D: Disk> Log<D> {
             packer,
             pending_from: state.tiling.tail().len(),
             tiling: state.tiling,
+            sidecars,
             durable: size,
             chains: state.chains,
             previous: state.previous,
@@ -331,6 +338,11 @@ impl<D: Disk> Log<D> {
         };
         log.append(&agent_draft(now, Body::Epoch(entry)))?;
         Ok((log, state.recovery))
+    }
+
+    /// Writes the values that these rules name as commitments, from the next entry on, and their texts to sidecars.
+    pub fn commit_values(&mut self, rules: CommitRules) {
+        self.sidecars.set_rules(rules);
     }
 
     /// Gives a draft its place and encodes it into the pending buffer. Not durable before [`Log::commit`].
@@ -348,11 +360,37 @@ impl<D: Disk> Log<D> {
             previous: self.previous,
             random: self.random.take()?,
         };
-        let pushed = self.tiling.push(|out| draft.encode(&placement, out));
+        let disclosures =
+            if self.sidecars.rules().is_empty() { None } else { Some(self.encode_committed(draft, &placement)?) };
+        let pushed = match &disclosures {
+            None => self.tiling.push(|out| draft.encode(&placement, out)),
+            Some((entry, _)) => self.tiling.push(|out| out.extend_from_slice(entry)),
+        };
         let leaf = pushed.map_err(|bytes| LogError::EntryTooLong { bytes })?;
+        if let Some((_, disclosures)) = disclosures {
+            self.sidecars.push(placement.index, &disclosures);
+        }
         self.previous = leaf;
         self.chains.step(draft, numbers, placement.index, leaf);
         Ok(Appended { index: placement.index, leaf, session_number: numbers.session, control_number: numbers.control })
+    }
+
+    /// The entry with the values that the rules name as commitments, and the lines that disclose these.
+    fn encode_committed(
+        &mut self,
+        draft: &Draft<'_>,
+        placement: &Placement,
+    ) -> Result<(Vec<u8>, Vec<Disclosure<'static>>), LogError> {
+        let (mut entry, mut failed) = (Vec::new(), None);
+        let random = &mut self.random;
+        let mut salts = || {
+            random.take().unwrap_or_else(|error| {
+                failed = Some(error);
+                [0; 16]
+            })
+        };
+        let disclosures = draft.encode_committed(placement, self.sidecars.rules(), &mut salts, &mut entry);
+        failed.map_or(Ok((entry, disclosures)), Err)
     }
 
     fn may_append(&self, draft: &Draft<'_>) -> Result<(), LogError> {
@@ -363,7 +401,7 @@ impl<D: Disk> Log<D> {
         if !self.disk.reserve_held() && !kind.is_control() && kind != Kind::Revoked {
             return Err(LogError::Full(None));
         }
-        let bytes = self.pending_bytes();
+        let bytes = self.pending_bytes() + self.sidecars.pending_bytes();
         if bytes + ENTRY_BYTES_MAX + 2 > self.limits.pending_bytes_max {
             return Err(LogError::PendingFull { bytes, max: self.limits.pending_bytes_max });
         }
@@ -383,6 +421,8 @@ impl<D: Disk> Log<D> {
     /// again. [`LogError::Disk`]: it is not known what is durable; stop.
     pub fn commit(&mut self) -> Result<Committed, LogError> {
         let size = self.tiling.size();
+        // First what entries cannot be read without, then the entries.
+        self.sidecars.write(&mut self.disk)?;
         let body = self.tiling.tail().get(self.pending_from..).unwrap_or_default();
         if !body.is_empty() {
             // Bounded by the pending buffer.
@@ -428,6 +468,15 @@ impl<D: Disk> Log<D> {
         self.tiling.remove_partials(&mut self.disk, size)?;
         self.recycle()?;
         Ok(Sealed { checkpoint, epoch: self.epoch.number(), wall_went_back, new: true })
+    }
+
+    /// Erases the text behind a commitment from its sidecar; whether it was there. The caller has appended, and sealed, an
+    /// `erased` entry that says so.
+    ///
+    /// # Errors
+    /// [`LogError::Full`]: nothing was erased. [`LogError::Disk`]: it is not known; stop.
+    pub fn erase(&mut self, of: EntryIndex, field: &str) -> Result<bool, LogError> {
+        Ok(self.sidecars.erase(&mut self.disk, of, field)?)
     }
 
     /// Ends the epoch and begins the next: everything is sealed under the present key, then an `epoch` entry

@@ -4,6 +4,7 @@ mod copies;
 mod packing;
 mod successors;
 
+use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
@@ -11,9 +12,9 @@ use agent_evidence::chain;
 use agent_evidence::checkpoint::Checkpoint;
 use agent_evidence::packed;
 use agent_evidence::record::{
-    self, BootTime, CgroupId, ChainHash, DisarmCause, Disarmed, Heartbeat, Id128, Issued, IssuedClaims, List,
-    RecoveryCause, Requester, RevokeCause, Revoked, Scope, SessionSort, Succession, SuccessionCause, Workload,
-    WorkloadKind,
+    self, BootTime, CgroupId, ChainHash, CommitRules, Commitment, DisarmCause, Disarmed, Disclosure, Heartbeat, Id128,
+    Issued, IssuedClaims, Label, List, RecoveryCause, Requester, RevokeCause, Revoked, Scope, SessionSort, Succession,
+    SuccessionCause, Workload, WorkloadKind,
 };
 use agent_evidence::tiles::{TileKind, TilePath, width_in};
 use agent_evidence::tree::{Tree, leaf_hash};
@@ -61,11 +62,15 @@ fn birth() -> Birth<'static> {
 }
 
 fn create(sim: &SimDisk) -> Result<Log<SimDisk>, LogError> {
-    Log::create_on(sim.clone(), limits(), ORIGIN, key(), &birth(), now(0))
+    let mut log = Log::create_on(sim.clone(), limits(), ORIGIN, key(), &birth(), now(0))?;
+    log.commit_values(committed());
+    Ok(log)
 }
 
 fn open(sim: &SimDisk) -> Result<(Log<SimDisk>, Recovery), LogError> {
-    Log::open_on(sim.clone(), limits(), ORIGIN, key(), now(1))
+    let (mut log, recovery) = Log::open_on(sim.clone(), limits(), ORIGIN, key(), now(1))?;
+    log.commit_values(committed());
+    Ok((log, recovery))
 }
 
 fn draft(session: Option<EntryIndex>, body: Body<'_>) -> Draft<'_> {
@@ -126,7 +131,12 @@ fn disarmed(sessions: Vec<SessionState>) -> Body<'static> {
     })
 }
 
-/// A record outside the control chain that refers to nothing.
+/// What the tests' logs commit: the label of [`act`].
+fn committed() -> CommitRules {
+    CommitRules::parse(["workload.labels"]).expect("a rule")
+}
+
+/// A record outside the control chain that refers to nothing, with a value that is committed.
 fn act() -> Body<'static> {
     Body::Workload(Workload {
         sort: WorkloadKind::Host,
@@ -134,7 +144,7 @@ fn act() -> Body<'static> {
         cgroup: CgroupId(1),
         path: Text::new(b"/"),
         how: Text::new(b"test"),
-        labels: List::default(),
+        labels: vec![Label { name: "owner".into(), value: "a person".into() }].into(),
     })
 }
 
@@ -196,7 +206,27 @@ fn check_directory(sim: &SimDisk) -> Vec<Vec<u8>> {
         assert_eq!(stored(path), hashes, "{}", path.path());
     }
     check_chains(&entries);
+    check_values(sim, &entries);
     entries
+}
+
+/// Every committed value of an entry that a checkpoint covers is disclosed by its sidecar.
+fn check_values(sim: &SimDisk, entries: &[Vec<u8>]) {
+    let mut disclosed: BTreeMap<EntryIndex, Vec<(String, Commitment)>> = BTreeMap::new();
+    for path in sim.files("log/sidecar/") {
+        for line in sim.read(&path).expect("a sidecar").split(|byte| *byte == b'\n') {
+            if let Ok((index, disclosure)) = Disclosure::decode(line) {
+                disclosed.entry(index).or_default().push((disclosure.field.clone(), disclosure.commitment()));
+            }
+        }
+    }
+    for entry in entries {
+        let record = record::decode(entry).expect("a record");
+        if record.committed > 0 {
+            let found = disclosed.remove(&record.index()).unwrap_or_default();
+            assert_eq!(record.commitments(), found, "values of entry {}", record.index().0);
+        }
+    }
 }
 
 /// What the verifier of the product says of everything that is the log's own work.
@@ -895,6 +925,29 @@ fn appends_are_refused_when_the_pending_buffer_is_full_and_taken_after_a_commit(
     log.append(&draft(None, act())).expect("room again");
     let open_many = (0..5).map(|_| log.append(&draft(None, issued()))).find_map(Result::err);
     assert!(matches!(open_many, Some(LogError::SessionsFull { max: 4 })));
+}
+
+#[test]
+fn an_erased_value_is_gone_from_the_sidecar_and_the_others_stay() {
+    let sim = SimDisk::default();
+    let mut log = create(&sim).unwrap();
+    let first = log.append(&draft(None, act())).unwrap().index;
+    let second = log.append(&draft(None, act())).unwrap().index;
+    log.seal(now(2)).unwrap();
+    let entries = check_directory(&sim);
+    assert!(!entries.iter().any(|entry| String::from_utf8_lossy(entry).contains("a person")), "only its hash is there");
+    assert!(log.erase(first, "workload.labels.0.1").unwrap());
+    assert!(!log.erase(first, "workload.labels.0.1").unwrap(), "once is enough");
+    assert!(!log.erase(first, "workload.labels.7.1").unwrap());
+    let third = log.append(&draft(None, act())).unwrap().index;
+    log.seal(now(3)).unwrap();
+    let sidecar = sim.read("log/sidecar/000").unwrap();
+    let lines: Vec<EntryIndex> = sidecar
+        .split(|byte| *byte == b'\n')
+        .filter_map(|line| Disclosure::decode(line).ok())
+        .map(|(index, _)| index)
+        .collect();
+    assert_eq!(lines, [second, third], "what was appended afterwards is in the new file");
 }
 
 #[test]

@@ -38,6 +38,8 @@ pub enum Command {
     Revoke(String, Peer, Reply<Result<(), SessionError>>),
     /// Exempt the session of this `issued` entry from pruning and erasure, or end that, for this reason.
     Hold(EntryIndex, bool, String, Peer, Reply<Result<(), SessionError>>),
+    /// Erase the text of a value: index of its entry, field, why.
+    Erase(EntryIndex, String, String, Peer, Reply<Result<(), SessionError>>),
     /// List sessions.
     Sessions(Reply<Vec<SessionInfo>>),
     /// Whose process is this?
@@ -142,6 +144,11 @@ impl SessionService for PipelineHandle {
     async fn hold(&self, session: u64, on: bool, reason: &str, peer: Peer) -> Result<(), SessionError> {
         let reason = reason.to_owned();
         self.ask(|reply| Command::Hold(EntryIndex(session), on, reason, peer, reply)).await?
+    }
+
+    async fn erase(&self, index: u64, field: &str, reason: &str, peer: Peer) -> Result<(), SessionError> {
+        let (field, reason) = (field.to_owned(), reason.to_owned());
+        self.ask(|reply| Command::Erase(EntryIndex(index), field, reason, peer, reply)).await?
     }
 
     async fn sessions(&self) -> Result<Vec<SessionInfo>, SessionError> {

@@ -7,14 +7,15 @@ use std::collections::HashMap;
 use std::ops::ControlFlow;
 
 use agent_evidence::record::{
-    self, Body, BootTime, CgroupId, EntryIndex, Hold, Issued, IssuedClaims, Label, List, Nanoseconds, Requester,
-    RevokeCause, Revoked, SessionSort, Text, WitnessAnswer,
+    self, Body, BootTime, CgroupId, EntryIndex, Erased, Hold, Issued, IssuedClaims, Label, List, Nanoseconds,
+    Requester, RevokeCause, Revoked, SessionSort, Text, WitnessAnswer, decode,
 };
 
 use super::error::PipelineError;
 use super::handle::{Command, Reply};
 use super::recorder::Recorder;
 use super::sessions::{CommandState, EndReason, Session, Totals};
+use crate::log::Now;
 use crate::session::protocol::StorageStatus;
 use crate::session::protocol::{
     ClassStatus, CommandStatus, HookStatus, NotCovered, OpenSession, Peer, SessionError, SessionOpened, Status, WhoAmI,
@@ -53,6 +54,10 @@ impl Recorder {
             Command::Hold(session, on, reason, peer, reply) => {
                 let answer = self.hold(session, on, &reason, &peer)?;
                 self.answer_when_durable(reply, answer);
+            }
+            Command::Erase(of, field, reason, peer, reply) => {
+                let answer = self.erase(of, &field, &reason, &peer)?;
+                send(reply, answer);
             }
             Command::Sessions(reply) => send(reply, self.sessions.list(self.clock.boot())),
             Command::Whoami(pid, reply) => {
@@ -189,6 +194,41 @@ impl Recorder {
         }
         session.command = CommandState::Ended(status);
         Ok(())
+    }
+
+    /// Says in the log that a value is erased, seals that, and erases it.
+    fn erase(
+        &mut self,
+        of: EntryIndex,
+        field: &str,
+        reason: &str,
+        peer: &Peer,
+    ) -> Result<Result<(), SessionError>, PipelineError> {
+        let mut fields = None;
+        self.log.entries_from(of, |index, entry| {
+            if index == of {
+                fields = decode(entry).ok().map(|record| record.commitments());
+            }
+            ControlFlow::Break(())
+        })?;
+        let Some(fields) = fields else {
+            return Ok(Err(SessionError::BadRequest { why: format!("there is no entry {}", of.0) }));
+        };
+        if !fields.iter().any(|(known, _)| known == field) {
+            let known: Vec<&str> = fields.iter().map(|(known, _)| known.as_str()).collect();
+            let has = if known.is_empty() { "none".to_owned() } else { known.join(", ") };
+            let why = format!("entry {} has no committed value {field:?}; it has {has}", of.0);
+            return Ok(Err(SessionError::BadRequest { why }));
+        }
+        let by = Requester { process: self.process(peer.pid), tgid: peer.pid, uid: peer.uid, gid: peer.gid };
+        let (field_text, reason) = (Text::new(field.as_bytes()), Text::new(reason.as_bytes()));
+        self.append_now(None, None, Body::Erased(Erased { of, field: field_text, reason, by }))?;
+        // The record first: a text that is gone without one would look stolen.
+        self.log.seal(Now { wall: self.clock.wall(), boot: self.clock.boot() })?;
+        if !self.log.erase(of, field)? {
+            tracing::warn!(entry = of.0, field, "there was no text to erase");
+        }
+        Ok(Ok(()))
     }
 
     fn revoke(&mut self, id: &str) -> Result<Result<(), SessionError>, PipelineError> {

@@ -275,6 +275,13 @@ impl<S: SessionService> Talk<S> {
                 self.service.hold(session, on, &reason, self.peer.clone()).await?;
                 Ok(Reply::Done {})
             }
+            Request::Erase { index, field, reason } => {
+                if self.peer.uid != 0 {
+                    return Err(SessionError::Refused { why: "only root erases".to_owned() });
+                }
+                self.service.erase(index, &field, &reason, self.peer.clone()).await?;
+                Ok(Reply::Done {})
+            }
             Request::Whoami {} => Ok(Reply::Whoami(self.service.whoami(self.peer.pid).await?)),
             Request::Status {} => Ok(Reply::Status(Box::new(self.service.status().await?))),
         }
@@ -372,6 +379,10 @@ mod tests {
         }
         async fn revoke(&self, id: &str, _: Peer) -> Result<(), SessionError> {
             self.note(format!("revoke {id}"));
+            Ok(())
+        }
+        async fn erase(&self, index: u64, field: &str, reason: &str, _: Peer) -> Result<(), SessionError> {
+            self.note(format!("erase {index} {field}: {reason}"));
             Ok(())
         }
         async fn sessions(&self) -> Result<Vec<SessionInfo>, SessionError> {

@@ -24,7 +24,9 @@ pub const LABEL_KEY_SIZE_MAX: usize = 64;
 pub const LABEL_VALUE_SIZE_MAX: usize = 256;
 /// Longest session id or join token, in bytes.
 pub const ID_SIZE_MAX: usize = 128;
-/// Longest reason for a hold, in bytes.
+/// Longest field of a value, in bytes: a kind, members and positions.
+pub const FIELD_SIZE_MAX: usize = 256;
+/// Longest reason for a hold or an erasure, in bytes.
 pub const REASON_SIZE_MAX: usize = 1024;
 
 /// Who is at the other end of a connection, as the kernel says.
@@ -345,6 +347,15 @@ pub enum Request {
         /// Why.
         reason: String,
     },
+    /// Erase the text behind a commitment.
+    Erase {
+        /// Index of the entry.
+        index: u64,
+        /// The value's field, such as `open.path`.
+        field: String,
+        /// Why.
+        reason: String,
+    },
     /// Which session and identity the asking process has.
     Whoami {},
     /// What the daemon says of itself.
@@ -404,6 +415,15 @@ pub trait SessionService: Clone + Send + Sync + 'static {
         peer: Peer,
     ) -> impl Future<Output = Result<(), SessionError>> + Send;
 
+    /// Erases the text behind a commitment: the `erased` record is sealed, and the text gone, when this returns.
+    fn erase(
+        &self,
+        index: u64,
+        field: &str,
+        reason: &str,
+        peer: Peer,
+    ) -> impl Future<Output = Result<(), SessionError>> + Send;
+
     /// Every open session, and those that ended a short while ago.
     fn sessions(&self) -> impl Future<Output = Result<Vec<SessionInfo>, SessionError>> + Send;
 
@@ -452,6 +472,10 @@ impl Request {
             }
             Self::Revoke { id } => check_size("id", id, ID_SIZE_MAX),
             Self::Hold { reason, .. } => check_size("reason", reason, REASON_SIZE_MAX),
+            Self::Erase { field, reason, .. } => {
+                check_size("field", field, FIELD_SIZE_MAX)?;
+                check_size("reason", reason, REASON_SIZE_MAX)
+            }
             Self::Sessions {} | Self::Whoami {} | Self::Status {} => Ok(()),
         }
     }
@@ -529,6 +553,7 @@ mod tests {
             Request::Sessions {},
             Request::Revoke { id: "s".to_owned() },
             Request::Hold { session: 7, on: true, reason: "case 12".to_owned() },
+            Request::Erase { index: 7, field: "open.path".to_owned(), reason: "asked".to_owned() },
             Request::Whoami {},
             Request::Status {},
         ] {
