@@ -90,8 +90,8 @@ fn command(arguments: Arguments) -> Result<u8, Exit> {
             printed(|out| witness::witness(&log_directory, None, &command, out))
         }
         Command::Prove(wish) => printed(|out| prove::prove(&log_directory, &wish, out)),
-        Command::Trust(TrustCommand::Init { output, log: directory }) => {
-            printed(|out| trust::init(&log(directory), output.as_deref(), out))
+        Command::Trust(TrustCommand::Init { output, witness_policy, log: directory }) => {
+            printed(|out| trust::init(&log(directory), output.as_deref(), witness_policy.as_deref(), out))
         }
         Command::Trust(TrustCommand::AddHead { file, log: directory }) => {
             printed(|out| trust::add_head(&file, &log(directory), out))

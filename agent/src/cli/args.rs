@@ -388,6 +388,9 @@ pub enum TrustCommand {
         /// The file to write; it must not exist. Without it: standard output.
         #[arg(short, long, value_name = "FILE")]
         output: Option<PathBuf>,
+        /// The witnesses to believe, as a C2SP tlog-policy; what they can prove is then required.
+        #[arg(long, value_name = "FILE")]
+        witness_policy: Option<PathBuf>,
         /// The log directory [default: the configured one].
         #[arg(long, value_name = "DIR")]
         log: Option<PathBuf>,

@@ -119,8 +119,12 @@ pub fn export(from: &Path, to: &Path, form: Form, json: bool, out: &mut Output) 
         };
         Exit::in_full(code, &error)
     })?;
+    // After the copy's own checkpoint: none that is newer may stand beside it.
+    let cosigned = crate::witness::submit::copy_cosigned(from, to, copied.to)
+        .map_err(|error| Exit::in_full(exit::SOFTWARE, &error))?;
     if json {
-        let facts = json!({"from": copied.from.0, "to": copied.to.0, "files": copied.files, "directory": to});
+        let facts =
+            json!({"from": copied.from.0, "to": copied.to.0, "files": copied.files + cosigned, "directory": to});
         out.line(&facts.to_string())?;
     } else {
         let new = copied.to.0 - copied.from.0;

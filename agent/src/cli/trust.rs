@@ -28,9 +28,18 @@ const ATTEMPTS: usize = 5;
 ///
 /// # Errors
 /// The log has findings (code 1) or cannot be checked (2), or the file exists.
-pub fn init(log: &Path, output: Option<&Path>, out: &mut Output) -> Result<u8, Exit> {
+pub fn init(log: &Path, output: Option<&Path>, witness_policy: Option<&Path>, out: &mut Output) -> Result<u8, Exit> {
     let observed = observe(log, None)?;
-    let text = Trust::pin(&observed).to_toml().map_err(|error| Exit::new(exit::SOFTWARE, error))?;
+    let mut trust = Trust::pin(&observed);
+    if let Some(path) = witness_policy {
+        let unusable = |error: &dyn std::error::Error| {
+            let Exit { code, message } = Exit::in_full(exit::DATA, error);
+            Exit { code, message: message.map(|text| format!("cannot use {}: {text}", path.display())) }
+        };
+        let policy = fs::read_to_string(path).map_err(|error| unusable(&error))?;
+        trust.believe(&policy).map_err(|error| unusable(&error))?;
+    }
+    let text = trust.to_toml().map_err(|error| Exit::new(exit::SOFTWARE, error))?;
     let Some(path) = output else {
         out.bytes(text.as_bytes())?;
         return Ok(0);
@@ -73,6 +82,7 @@ pub fn show(path: &Path, json: bool, out: &mut Output) -> Result<u8, Exit> {
             "first_epoch_key": STANDARD.encode(trust.first_epoch_key.0),
             "minimum_tier": trust.minimum_tier.as_str(),
             "required": required,
+            "witness_policy": trust.witnesses.as_ref().map(|witnesses| witnesses.text()),
             "heads": heads,
         }))?;
         return Ok(0);
@@ -83,6 +93,9 @@ pub fn show(path: &Path, json: bool, out: &mut Output) -> Result<u8, Exit> {
     out.line(&format!("first epoch   {}", STANDARD.encode(trust.first_epoch_key.0)))?;
     out.line(&format!("minimum tier  {}", trust.minimum_tier.as_str()))?;
     out.line(&format!("required      {}", required.join(", ")))?;
+    for line in trust.witnesses.iter().flat_map(|witnesses| witnesses.text().lines()) {
+        out.line(&format!("witnesses     {}", printable(line)))?;
+    }
     for head in &trust.heads {
         out.line(&format!("head          {} entries, root {}", head.size.0, STANDARD.encode(head.root.0)))?;
     }

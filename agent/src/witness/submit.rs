@@ -206,6 +206,34 @@ fn keep(
     Ok(Said { time: Some(time), line, ..Said::new(WitnessOutcome::Cosigned, key, checkpoint) })
 }
 
+/// Most witnesses whose cosigned checkpoints are copied.
+const COPIED_MAX: usize = 256;
+
+/// Copies what witnesses cosigned beside a copy of the log that covers `size` entries, and gives how many. What covers more
+/// is left out: a reader would take the copy for a log that was cut.
+///
+/// # Errors
+/// [`SubmitError::Kept`] when a copy cannot be written. What cannot be read is left out, as a verifier would.
+pub fn copy_cosigned(from: &Path, to: &Path, size: TreeSize) -> Result<usize, SubmitError> {
+    let mut source = Directory::open(from)?;
+    let Ok(names) = std::fs::read_dir(from.join("witness")) else { return Ok(0) };
+    let mut copied = 0;
+    for name in names.filter_map(|name| name.ok()?.file_name().into_string().ok()).take(COPIED_MAX) {
+        let path = format!("witness/{name}/checkpoint");
+        let Some(bytes) = source.read(&path, NOTE_BYTES_MAX).ok().flatten() else { continue };
+        if !Checkpoint::parse(&bytes).is_ok_and(|(checkpoint, _)| checkpoint.size <= size) {
+            continue;
+        }
+        let path = to.join(path);
+        ensure_directory(&to.join("witness"))
+            .and_then(|()| ensure_directory(&to.join("witness").join(&name)))
+            .and_then(|()| replace(&path, &bytes))
+            .map_err(|source| KeepError::Io { what: "copy to", path, source })?;
+        copied += 1;
+    }
+    Ok(copied)
+}
+
 /// The request for a witness that is reached by files: that the newest checkpoint continues `old`, the size that the
 /// witness knows (what is kept here of it, if not named).
 ///
@@ -494,6 +522,12 @@ mod tests {
             assert_eq!((said.outcome, said.size), (WitnessOutcome::Cosigned, request.checkpoint.size));
             let forked = at.path().join("forked");
             write(&forked, more + 2, true);
+            let copy = at.path().join(format!("copy-{more}"));
+            std::fs::create_dir(&copy).unwrap();
+            let size = request.checkpoint.size;
+            assert_eq!(copy_cosigned(&log_at, &copy, TreeSize(size.0 - 1)).unwrap(), 0, "newer than the copy");
+            assert_eq!(copy_cosigned(&log_at, &copy, size).unwrap(), 1);
+            assert!(copy.join(stored_path(key.name())).is_file());
             let refused = import(&forked, &key, Path::new("x"), note.to_text().as_bytes());
             assert!(matches!(refused, Err(SubmitError::File { why, .. }) if why.contains("two histories")));
         }
