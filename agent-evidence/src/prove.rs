@@ -90,11 +90,21 @@ pub fn prove_under(
     }
     let mut source = Cold::new(source);
     let entry = entry(&mut source, index, size)?;
-    let tiles = Tiles::new(&mut source, size);
-    let hashes = tiles.finish(inclusion_proof(&tiles, index, size))?;
+    let hashes = inclusion(&mut source, index, size)?;
     let proof = Proof { extra: None, index, hashes, checkpoint, note };
     proof.includes(&entry).map_err(ProveError::Disagrees)?;
     Ok((proof, entry))
+}
+
+/// The hashes that prove the entry `index` of a log of `size` entries (RFC 6962, section 2.1.1), without the entry. They are
+/// not verified here: who asks for them has the leaf hash and the root, or the one who is to believe them has.
+///
+/// # Errors
+/// [`ProveError`].
+pub fn inclusion(source: &mut impl Source, index: EntryIndex, size: TreeSize) -> Result<Vec<NodeHash>, ProveError> {
+    let mut source = Cold::new(source);
+    let tiles = Tiles::new(&mut source, size);
+    tiles.finish(inclusion_proof(&tiles, index, size))
 }
 
 /// The proof that a log of `new` entries continues one of `old` (RFC 6962, section 2.1.2). It is not verified here: who

@@ -93,8 +93,9 @@ fn command(arguments: Arguments) -> Result<u8, Exit> {
         Command::Trust(TrustCommand::Init { output, witness_policy, log: directory }) => {
             printed(|out| trust::init(&log(directory), output.as_deref(), witness_policy.as_deref(), out))
         }
-        Command::Trust(TrustCommand::AddHead { file, log: directory }) => {
-            printed(|out| trust::add_head(&file, &log(directory), out))
+        Command::Trust(TrustCommand::AddHead { file, log: directory, checkpoint, json }) => {
+            let directory = (directory.is_some() || checkpoint.is_none()).then(|| log(directory));
+            printed(|out| trust::add_head(&file, directory.as_deref(), checkpoint.as_deref(), json, out))
         }
         Command::Log(LogCommand::Export { to, plain, log: directory, json }) => {
             let form = if plain { Form::Plain } else { Form::AsStored };

@@ -7,6 +7,7 @@
 mod acts;
 mod log;
 mod pipeline;
+mod proof;
 
 use std::fs;
 use std::process::Command;
@@ -18,11 +19,16 @@ use crate::build::{self, Profile};
 use crate::process::{Color, answer, paint, seconds};
 use crate::workspace::Workspace;
 
-/// `cargo xtask bench [acts|log|pipeline]...`: all of them when none is named.
+/// `cargo xtask bench [acts|log|pipeline]...`: all of them when none is named. `cargo xtask bench proof [LEAVES]` by itself,
+/// since it writes 3.4 GB.
 pub(crate) fn run(workspace: &Workspace, wanted: &[&str]) -> Result<bool> {
+    if let ["proof", leaves @ ..] = wanted {
+        machine();
+        return proof::run(workspace, leaves);
+    }
     const PARTS: [&str; 3] = ["pipeline", "log", "acts"];
     if let Some(unknown) = wanted.iter().find(|part| !PARTS.contains(part)) {
-        println!("there is no benchmark {unknown}; there are: {}", PARTS.join(", "));
+        println!("there is no benchmark {unknown}; there are: {}, and proof by itself", PARTS.join(", "));
         return Ok(false);
     }
     let started = Instant::now();

@@ -404,14 +404,21 @@ pub enum TrustCommand {
         #[arg(long)]
         json: bool,
     },
-    /// Remember the log's head as it is now.
-    #[command(after_help = "Example:\n  affiant trust add-head trust.toml")]
+    /// Remember the log's head as it is now, or a head that was seen elsewhere.
+    #[command(after_help = "Example:\n  affiant trust add-head trust.toml\n  \
+        affiant trust add-head trust.toml --checkpoint yesterday.checkpoint --log /mnt/log")]
     AddHead {
-        /// The trust file; it is replaced.
+        /// The trust file; it is replaced as a whole.
         file: PathBuf,
-        /// The log directory [default: the configured one].
+        /// The log directory, which must agree with the file [default: the configured one, without --checkpoint].
         #[arg(long, value_name = "DIR")]
         log: Option<PathBuf>,
+        /// A checkpoint that was seen: the log key must have signed it, and a log that is given must continue it.
+        #[arg(long, value_name = "FILE")]
+        checkpoint: Option<PathBuf>,
+        /// Print facts as JSON.
+        #[arg(long)]
+        json: bool,
     },
 }
 

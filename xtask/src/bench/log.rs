@@ -1,5 +1,7 @@
 //! Verification: entries per second and peak memory of `affiant-verify` on a log of real sessions.
 
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -7,7 +9,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, ensure};
 use tests::{Host, TreeDirectory, program};
 
-use super::{heading, median, status_kib};
+use super::{bytes_below, heading, median, status_kib};
 use crate::build::Profile;
 use crate::workspace::Workspace;
 
@@ -19,7 +21,7 @@ const ROUNDS: usize = 5;
 const LOOK_INTERVAL: Duration = Duration::from_millis(2);
 
 pub(super) fn run(workspace: &Workspace) -> Result<()> {
-    heading(&format!("verification: median of {ROUNDS} runs, one thread"));
+    heading(&format!("verification: median of {ROUNDS} runs"));
     let directory = workspace.target.join(Profile::Release.directory());
     let host = Host::new()?;
     let daemon = host.start()?;
@@ -33,14 +35,31 @@ pub(super) fn run(workspace: &Workspace) -> Result<()> {
     daemon.stop()?;
     let log = host.state().join("log");
     let size = TreeDirectory::new(log.clone()).size()?;
+    let processors = thread::available_parallelism().map_or(1, usize::from);
+    for threads in BTreeSet::from([1, processors]) {
+        let (time, peak_kib) = verify(&log, host.trust_file(), threads)?;
+        let megabytes = bytes_below(&log.join("tile/entries")) as f64 / 1e6;
+        println!(
+            "  {threads} threads: {size} entries in {time:.3} s: {:.0} entries/s, {:.0} MB/s of entries",
+            size as f64 / time,
+            megabytes / time
+        );
+        println!("  {threads} threads: peak memory {:.1} MiB", peak_kib as f64 / 1024.0);
+    }
+    Ok(())
+}
+
+/// Median time of a verification with this many threads, in seconds, and the peak memory in KiB.
+fn verify(log: &Path, trust: PathBuf, threads: usize) -> Result<(f64, u64)> {
     let mut times = Vec::new();
     let mut peak_kib = 0;
     for _ in 0..ROUNDS {
         let start = Instant::now();
         let mut child = Command::new(program("affiant-verify"))
-            .arg(&log)
+            .arg(log)
             .arg("--trust")
-            .arg(host.trust_file())
+            .arg(&trust)
+            .args(["--threads", &threads.to_string()])
             .stdout(Stdio::null())
             .spawn()
             .context("cannot start affiant-verify")?;
@@ -54,8 +73,5 @@ pub(super) fn run(workspace: &Workspace) -> Result<()> {
         times.push(start.elapsed().as_secs_f64());
         ensure!(status.success(), "affiant-verify: {status}");
     }
-    let time = median(&mut times);
-    println!("  {size} entries in {:.3} s: {:.0} entries/s", time, size as f64 / time);
-    println!("  peak memory of the verifier: {:.1} MiB", peak_kib as f64 / 1024.0);
-    Ok(())
+    Ok((median(&mut times), peak_kib))
 }
