@@ -1,0 +1,154 @@
+//! The attack suite: what somebody does to a log or its evidence, and what must come of it. Each row is a vector, so that both
+//! readers judge it; `docs/THREAT-MODEL.md` names the row for each.
+
+#![forbid(unsafe_code)]
+
+use std::fs;
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+
+use agent_evidence::command::{COULD_NOT_CHECK, verify_path};
+use agent_evidence::note::NOTE_BYTES_MAX;
+use agent_evidence::tiles::{BUNDLE_BYTES_MAX, TILE_BYTES};
+use agent_evidence::trust::TRUST_BYTES_MAX;
+use agent_evidence::verify::{Options, Report};
+
+/// What must come of an attack.
+#[derive(Debug, Clone, Copy)]
+enum Outcome {
+    /// A finding, beside which there may be others.
+    Finding(&'static str),
+    /// A window that could miss entries; no finding.
+    Window(&'static str),
+    /// A note; no finding.
+    Note(&'static str),
+    /// Nothing: it changes nothing.
+    Nothing,
+    /// It cannot be checked.
+    CouldNotCheck,
+}
+
+use Outcome::{CouldNotCheck, Finding, Note, Nothing, Window};
+
+/// The attack, the vector that has it, and what must come of it.
+const ATTACKS: &[(&str, &str, Outcome)] = &[
+    ("edit an entry", "entry_altered", Finding("entry_altered")),
+    ("edit an entry, and its tile", "entry_rewritten", Finding("root_mismatch")),
+    ("edit an entry in a packed segment", "packed_altered", Finding("root_mismatch")),
+    ("drop an entry, with the keys", "entry_removed", Finding("previous_mismatch")),
+    ("insert an entry, with the keys", "attack_entry_inserted", Finding("previous_mismatch")),
+    ("reorder entries, with the keys", "entries_reordered", Finding("index_wrong")),
+    ("duplicate an entry, with the keys", "entry_repeated", Finding("number_repeated")),
+    ("remove a bundle", "bundle_missing", Finding("bundle_missing")),
+    ("truncate, with the keys", "log_truncated", Finding("log_truncated")),
+    ("truncate, by the checkpoint alone", "checkpoint_forged", Finding("checkpoint_forged")),
+    ("truncate and start again", "attack_cut_as_crash_remembered", Finding("head_mismatch")),
+    ("truncate and disguise it as a crash", "attack_cut_as_crash", Window("run_cut")),
+    ("truncate within a run that nobody remembers", "attack_cut_open_end", Window("open_end")),
+    ("begin again from nothing under the same keys", "genesis_untrusted", Finding("genesis_untrusted")),
+    ("roll the state directory back", "attack_rolled_back", Finding("log_truncated")),
+    ("sign with a stolen key of an epoch that is over", "attack_stolen_epoch_key", Finding("checkpoint_unsigned")),
+    ("sign with the epoch key and not the log key", "attack_epoch_key_alone", Finding("checkpoint_unsigned")),
+    ("use an epoch key for a size before its epoch", "attack_epoch_key_early", Finding("checkpoint_unsigned")),
+    ("forge an epoch without the log key", "epoch_forged", Finding("epoch_forged")),
+    ("begin an epoch that the one before does not vouch for", "in_order_long", Note("orphan_epoch")),
+    ("show two parties two heads of one size", "equivocation", Finding("equivocation")),
+    ("show two parties two histories", "head_mismatch", Finding("head_mismatch")),
+    ("write an entry with two JSON readings", "entry_malformed_duplicate_key", Finding("entry_malformed")),
+    ("nest deeply", "entry_malformed_deep", Finding("entry_malformed")),
+    ("write huge numbers", "entry_malformed_huge_number", Finding("entry_malformed")),
+    ("claim far more entries than there are", "size_forged", Finding("bundle_missing")),
+    ("rename the origin", "attack_origin_renamed", Finding("origin_untrusted")),
+    (
+        "put an unknown key's signature in the place of the known one's",
+        "attack_unknown_signature",
+        Finding("checkpoint_unsigned"),
+    ),
+    ("put unknown keys' signatures beside the known ones", "in_order_unknown_signatures", Nothing),
+    (
+        "put a forged signature of the known key beside a good one",
+        "attack_signature_beside",
+        Finding("checkpoint_forged"),
+    ),
+    ("dress an entry as one of a newer version", "version_altered", Finding("entry_altered")),
+    ("go on in a newer version", "version_newer", CouldNotCheck),
+    ("hide a loss", "number_hole", Finding("number_hole")),
+    ("conceal acts at the end of a session", "revoked_wrong_acts", Finding("revoked_wrong")),
+    ("detach a hook", "hooks_not_attached", Finding("hooks_not_attached")),
+    ("leave an entry out of an evidence bundle", "evb_entry_omitted", Finding("evb_entry_omitted")),
+    ("leave a `gap` or `armed` out of an evidence bundle", "evb_control_omitted", Finding("evb_control_omitted")),
+    ("leave a heartbeat out of an evidence bundle", "evb_control_omitted_heartbeat", Finding("evb_control_omitted")),
+];
+
+fn tree() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
+}
+
+fn judged(vector: &str) -> Option<Report> {
+    let own = tree().join("tests/vectors").join(vector);
+    let bundle = own.join("bundle.evb");
+    let held = if bundle.exists() { bundle } else { own.join("log") };
+    verify_path(&held, Some(&own.join("trust.toml")), Options::default(), None).ok()
+}
+
+#[test]
+fn each_attack_has_its_outcome() {
+    for (attack, vector, outcome) in ATTACKS {
+        let report = judged(vector);
+        let exit = report.as_ref().map_or(COULD_NOT_CHECK, |report| report.verdict.exit_code());
+        let holds = match (outcome, &report) {
+            (Finding(name), Some(report)) => exit == 1 && report.findings.iter().any(|finding| finding.name() == *name),
+            (Window(kind), Some(report)) => {
+                let is_listed = |text: &str| text.contains(&format!("! {kind}: "));
+                let kept = &report.windows.kept;
+                exit == 0
+                    && is_listed(&report.to_string())
+                    && kept.iter().any(|window| window.kind.name() == *kind && window.may_miss_entries)
+            }
+            (Note(name), Some(report)) => exit == 0 && report.notes.iter().any(|note| note.name == *name),
+            (Nothing, Some(report)) => exit == 0 && report.findings.is_empty(),
+            (CouldNotCheck, None) => true,
+            _ => false,
+        };
+        assert!(
+            holds,
+            "{attack} ({vector}): {outcome:?}, exit {exit}\n{}",
+            report.map_or(String::new(), |r| r.to_string())
+        );
+    }
+}
+
+#[test]
+fn the_threat_model_names_each_attack_and_its_vector() {
+    let text = fs::read_to_string(tree().join("docs/THREAT-MODEL.md")).unwrap();
+    for (attack, vector, _) in ATTACKS {
+        assert!(text.contains(&format!("| {attack} | ")), "{attack}");
+        assert!(text.contains(&format!("`{vector}`")), "{vector}");
+    }
+}
+
+#[test]
+fn a_file_that_is_too_large_ends_the_verification_wherever_it_is() {
+    let own = tree().join("tests/vectors/in_order");
+    let trust = own.join("trust.toml");
+    for (name, bytes_max) in
+        [("checkpoint", NOTE_BYTES_MAX), ("tile/0/000.p/14", TILE_BYTES), ("tile/entries/000.p/14", BUNDLE_BYTES_MAX)]
+    {
+        let copy = tempfile::tempdir().unwrap();
+        for file in ["checkpoint", "tile/0/000.p/14", "tile/entries/000.p/14"] {
+            fs::create_dir_all(copy.path().join(file).parent().unwrap()).unwrap();
+            fs::copy(own.join("log").join(file), copy.path().join(file)).unwrap();
+        }
+        let file = fs::OpenOptions::new().write(true).open(copy.path().join(name)).unwrap();
+        file.set_len(bytes_max as u64 + 1).unwrap();
+        let error = verify_path(copy.path(), Some(&trust), Options::default(), None).unwrap_err().in_full();
+        assert!(error.contains(name) && error.contains("longer than"), "{error}");
+    }
+    let large = tempfile::NamedTempFile::new().unwrap();
+    large.as_file().set_len(TRUST_BYTES_MAX as u64 + 1).unwrap();
+    let error = verify_path(&own.join("log"), Some(large.path()), Options::default(), None).unwrap_err().in_full();
+    assert!(error.contains("trust file") && error.contains("longer than"), "{error}");
+    let mut deep = tempfile::NamedTempFile::new().unwrap();
+    deep.write_all(format!("version = {}", "[".repeat(1 << 20)).as_bytes()).unwrap();
+    assert!(verify_path(&own.join("log"), Some(deep.path()), Options::default(), None).is_err());
+}
