@@ -9,7 +9,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 
-use crate::record::{KeyTier, shown};
+use crate::record::{KeyTier, WallTime, shown};
 
 use super::finding::Finding;
 use super::report::{Outcome, Report, Verdict, iso, seconds, tier_in_words};
@@ -265,6 +265,10 @@ impl Report {
             "checkpoint": checkpoint,
             "checkpoint_verified": self.verified.is_some(),
             "log_key": self.observed.as_ref().map(|observed| observed.log_key.to_string()),
+            "witnessed": self.witnessed.as_ref().map(|witnessed| json!({
+                "size": witnessed.size.0, "witnesses": witnessed.witnesses,
+                "since": iso(WallTime(witnessed.since.saturating_mul(1_000_000_000))),
+            })),
             "times": self.times.map(|(first, last)| json!({"first": iso(first), "last": iso(last)})),
             "findings": findings,
             "findings_total": self.findings_total,
