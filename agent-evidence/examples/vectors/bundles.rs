@@ -3,6 +3,8 @@
 use agent_evidence::bundle::{Disclosed, Manifest, Selected};
 use agent_evidence::record::{Disclosure, Erased, Heartbeat, LossShare, Process, Value};
 
+use agent_evidence::trust::Limits;
+
 use super::*;
 
 /// A log of two runs and two sessions: 0 genesis, 1 epoch, 2 recovered, 3 armed, 4 disarmed, 5 armed, 6 scope,
@@ -269,6 +271,23 @@ fn in_order(cases: &mut Cases) -> Result<(), BuildError> {
     let silent = log.bundle_of(&["s-1"], &[])?;
     let not_proved = &["claim_not_proved"];
     cases.evb("bundle_head_not_shown", "it does not show a head that is remembered", silent, trust()?, not_proved)?;
+
+    let one = log.bundle_of(&["s-1"], TEN)?;
+    let limited = |largest_loss_events, accepted: &str| {
+        seen_at_ten(&log).map(|trust| {
+            let limits = Limits {
+                largest_gap_seconds: Some(60),
+                largest_loss_events: Some(largest_loss_events),
+                accepted_not_covered: Some(vec![accepted.to_owned()]),
+            };
+            Some(Trust { limits, ..trust })
+        })
+    };
+    let within = limited(2, "io_uring opens")?;
+    cases.evb("bundle_limits", "nothing: the trust file's limits hold in the window", one.clone(), within, &[])?;
+    let beyond = limited(1, "nothing")?;
+    let findings = &["loss_too_large", "not_covered_unaccepted"];
+    cases.evb("evb_limits", "the trust file's limits do not hold in the window", one, beyond, findings)?;
 
     let mut open_session = Two::begin()?;
     open_session.acts()?;

@@ -462,6 +462,14 @@ impl Facts<'_> {
             Claim::Continuity if self.trust.is_some() && heads_left > 0 => Some(Outcome::NotProved(format!(
                 "the bundle does not show that it continues {heads_left} of the heads that the trust file remembers: have it made again with that trust file (`affiant bundle --trust`)"
             ))),
+            Claim::Continuity => self.trust.map(|trust| {
+                let last = trust.heads.last().map_or(0, |head| head.size.0);
+                Outcome::Proved(format!(
+                    "one history from the genesis entry that the trust file names, through {} remembered heads; entries from {last} to {} rest on the log key alone; runs that ended without a word outside the time of the sessions are withheld",
+                    trust.heads.len(),
+                    self.checkpoint.size.0
+                ))
+            }),
             Claim::Coverage => Some(Outcome::NotProved(format!(
                 "the kernel numbers of other workloads' events are withheld, so that a hole in the numbering cannot show: the bundle has what the agent itself declared ({} lost, {} windows); the whole log proves more",
                 self.audit.coverage.losses.events, self.audit.coverage.windows.total

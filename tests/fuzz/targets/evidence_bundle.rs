@@ -3,7 +3,7 @@
 
 #![no_main]
 
-use agent_evidence::bundle::{Disclosed, Manifest, withheld, write_entries, write_proof};
+use agent_evidence::bundle::{Disclosed, Manifest, withheld, write_end, write_entries, write_proof};
 use agent_evidence::checkpoint::Checkpoint;
 use agent_evidence::note::{KeyName, NoteSigner, VerifierKey};
 use agent_evidence::record::{EntryIndex, KeyTier, LeafHash, PublicKey, Signature, TreeSize, decode};
@@ -89,6 +89,7 @@ fn around(lines: &[u8], session: u64, head: u64, grow: u64) -> Option<(Vec<u8>, 
         Ok(())
     })
     .ok()?;
+    write_end(&mut out).ok()?;
     Some((out, size))
 }
 
