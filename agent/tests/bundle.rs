@@ -162,3 +162,28 @@ fn what_a_bundle_cannot_prove_is_said_when_it_is_made() {
     assert!(!place.join("nobody.evb").exists());
     ends_with(&affiant(place, "bundle first -o none.evb --log elsewhere"), 69);
 }
+
+#[test]
+fn a_bundle_under_a_cosigned_checkpoint_carries_the_cosignature() {
+    let directory = tempfile::tempdir().unwrap();
+    let place = directory.path();
+    let vector = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/vectors/witnessed").canonicalize().unwrap();
+    let (log, trust) = (vector.join("log"), vector.join("trust.toml"));
+    let (log, trust) = (log.display(), trust.display());
+    let words = format!("bundle s-1 -o s-1.evb --witnessed --trust {trust} --log {log}");
+    ends_with(&affiant(place, &words), 0);
+    ends_with(&affiant(place, &format!("bundle s-1 -o plain.evb --trust {trust} --log {log}")), 0);
+    let lines = |name: &str| {
+        let bundle = fs::read(place.join(name)).unwrap();
+        String::from_utf8_lossy(&bundle).matches("\u{2014} ").count()
+    };
+    assert_eq!((lines("plain.evb"), lines("s-1.evb")), (2, 3));
+    // One of the two witnesses that the trust file wants has cosigned this checkpoint; nothing else is wrong.
+    let said = ends_with(&affiant(place, &format!("verify s-1.evb --trust {trust}")), 1);
+    assert!(said.contains("Findings (1)") && said.contains("non_equivocation"), "{said}");
+    // Nobody has cosigned the other log.
+    lay_out(place);
+    let said = ends_with(&affiant(place, "bundle first -o first.evb --witnessed --log log"), 69);
+    assert!(said.contains("no witness has cosigned"), "{said}");
+    assert!(!place.join("first.evb").exists());
+}

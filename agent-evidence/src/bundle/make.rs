@@ -74,8 +74,8 @@ pub struct Made {
     pub heads: Vec<TreeSize>,
 }
 
-/// Makes the bundle of the sessions with these ids, which shows the roots at those of `heads` that are below the
-/// checkpoint.
+/// Makes the bundle of the sessions with these ids under the newest checkpoint, which shows the roots at those of `heads`
+/// that are below it.
 ///
 /// # Errors
 /// [`MakeError`]; what was written until then is no bundle.
@@ -85,10 +85,24 @@ pub fn make(
     heads: impl IntoIterator<Item = TreeSize>,
     out: &mut impl Write,
 ) -> Result<Made, MakeError> {
-    let mut source = Cold::new(source);
     let note =
         source.read("checkpoint", NOTE_BYTES_MAX).map_err(ProveError::Source)?.ok_or(ProveError::NoCheckpoint)?;
-    let (checkpoint, _) = Checkpoint::parse(&note).map_err(ProveError::Checkpoint)?;
+    make_under(source, &note, ids, heads, out)
+}
+
+/// Like [`make`], under a checkpoint of this log that the caller has.
+///
+/// # Errors
+/// [`MakeError`]; what was written until then is no bundle.
+pub fn make_under(
+    source: &mut impl Source,
+    note: &[u8],
+    ids: impl IntoIterator<Item = Vec<u8>>,
+    heads: impl IntoIterator<Item = TreeSize>,
+    out: &mut impl Write,
+) -> Result<Made, MakeError> {
+    let mut source = Cold::new(source);
+    let (checkpoint, _) = Checkpoint::parse(note).map_err(ProveError::Checkpoint)?;
     let size = checkpoint.size;
     let mut selection = Selection::new(ids);
     let mut scratch = Vec::new();
@@ -108,7 +122,7 @@ pub fn make(
     heads.dedup();
     let manifest = Manifest { sessions: selected.sessions.clone(), heads };
     let tiles = Tiles::new(&mut source, size);
-    let written = write_proof::<MakeError>(out, &manifest, (&note, size), &selected.disclosed, &tiles);
+    let written = write_proof::<MakeError>(out, &manifest, (note, size), &selected.disclosed, &tiles);
     match written {
         // Why a tile could not be had says more than that it could not.
         Err(MakeError::Log(ProveError::Tree(error))) => tiles.finish(Err(error))?,

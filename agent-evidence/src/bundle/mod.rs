@@ -16,7 +16,7 @@
 mod make;
 mod select;
 
-pub use make::{Made, MakeError, make};
+pub use make::{Made, MakeError, make, make_under};
 pub(crate) use select::Closing;
 pub use select::{Selected, Selection};
 

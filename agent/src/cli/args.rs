@@ -348,6 +348,9 @@ pub struct BundleArguments {
     /// Show that the log continues its head at this size; may be given again.
     #[arg(long = "head", value_name = "SIZE")]
     pub heads: Vec<u64>,
+    /// Under the newest checkpoint that a witness cosigned, instead of the newest of all.
+    #[arg(long)]
+    pub witnessed: bool,
     /// The log directory [default: the configured one].
     #[arg(long, value_name = "DIR")]
     pub log: Option<PathBuf>,

@@ -10,7 +10,7 @@ use std::io::{self, BufWriter, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 
-use agent_evidence::bundle::{Made, MakeError, make};
+use agent_evidence::bundle::{Made, MakeError, make, make_under};
 use agent_evidence::command::{self, Directory};
 use agent_evidence::record::TreeSize;
 use agent_evidence::verify::{Options, Verdict};
@@ -18,6 +18,7 @@ use agent_evidence::verify::{Options, Verdict};
 use crate::cli::args::BundleArguments;
 use crate::cli::exit::{self, Exit};
 use crate::cli::output::{Lines as _, Output, complain, printable};
+use crate::cli::prove::newest_witnessed;
 use crate::export::sealed::SealedLog;
 
 /// Writes the bundle of the sessions and says what it holds.
@@ -69,10 +70,19 @@ fn create(log: &Path, wish: &BundleArguments, heads: &[TreeSize]) -> Result<Made
     let path = &wish.output;
     let unwritable = |error: io::Error| Exit::new(exit::USAGE, format!("cannot write {}: {error}", path.display()));
     let mut source = Directory::open(log).map_err(|error| Failed::Exists(Exit::new(exit::DATA, error.in_full())))?;
+    let note = match wish.witnessed {
+        true => Some(newest_witnessed(log, &mut source).map_err(Failed::Exists)?.1),
+        false => None,
+    };
     let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path);
     let mut file = BufWriter::with_capacity(1 << 16, file.map_err(|error| Failed::Exists(unwritable(error)))?);
     let ids = wish.sessions.iter().map(|id| id.as_bytes().to_vec());
-    let made = make(&mut source, ids, heads.iter().copied(), &mut file).map_err(|error| {
+    let heads = heads.iter().copied();
+    let made = match &note {
+        Some(note) => make_under(&mut source, note.to_text().as_bytes(), ids, heads, &mut file),
+        None => make(&mut source, ids, heads, &mut file),
+    };
+    let made = made.map_err(|error| {
         Failed::Written(match error {
             MakeError::Write(error) => unwritable(error),
             error => Exit::in_full(exit::DATA, &error),

@@ -89,7 +89,7 @@ fn cosigned(log: &Path, source: &mut Directory) -> Vec<(Checkpoint, Note)> {
 }
 
 /// The largest of the cosigned checkpoints, with every signature that stands on one of the same text.
-fn newest_witnessed(log: &Path, source: &mut Directory) -> Result<(Checkpoint, Note), Exit> {
+pub(super) fn newest_witnessed(log: &Path, source: &mut Directory) -> Result<(Checkpoint, Note), Exit> {
     let all = cosigned(log, source);
     let Some((checkpoint, note)) = all.iter().max_by_key(|(checkpoint, _)| checkpoint.size).cloned() else {
         return Err(Exit::new(exit::UNAVAILABLE, "no witness has cosigned a checkpoint of this log yet"));
