@@ -22,11 +22,12 @@ import sys
 import tomllib
 
 from reader.basics import CannotCheck, Refused, decode_base64
-from reader.bundle import Archive, BundleAudit, Values, parse_manifest, subtrees
+from reader.bundle import Archive, BundleAudit, parse_manifest, subtrees
 from reader.packed import SEGMENT_BYTES_MAX, blocks_of, unpack
-from reader.profile import ENTRY_BYTES_MAX, U53_MAX, decode
+from reader.profile import ENTRY_BYTES_MAX, U53_MAX, decode, decode_disclosure
 from reader.rules import BREAKS, CLAIMS, Audit, Outcome, newer_version
 from reader.signed import NOTE_BYTES_MAX, is_key_name, parse_checkpoint_text, parse_note, parse_vkey, signed_by
+from reader.values import Values
 from reader.witnesses import Policy, stored_path
 
 # ----------------------------------------------------------------------------------------------------------
@@ -36,6 +37,7 @@ from reader.witnesses import Policy, stored_path
 TILE_WIDTH = 256
 BUNDLE_BYTES_MAX = TILE_WIDTH * (2 + ENTRY_BYTES_MAX)
 TRUST_BYTES_MAX = 4 << 20
+SIDECAR_BYTES_MAX = 64 << 20
 EXPECTED_BYTES_MAX = 1 << 20
 I64_MAX = 2**63 - 1  # of TOML
 ENTRIES_BYTES_MAX = 4 << 20
@@ -75,6 +77,10 @@ def number_path(number):
         number //= 1000
         groups.append(f"x{number % 1000:03}")
     return "/".join(reversed(groups))
+
+
+def sidecar_path(number):
+    return "sidecar/" + number_path(number)
 
 
 def tile_path(level, tile, width):
@@ -260,6 +266,7 @@ class Log:
         if self.trust and self.trust.policy and self.trust.origin == origin:
             self.take_cosigned(None, size, root, body, signatures)
         self.audit = Audit(origin, self.strict, self.out)
+        self.audit.values = Values(self.out.find)
         self.walk(size)
         self.audit.finish(size)
         if self.complete and self.tree.root() != root:
@@ -404,6 +411,27 @@ class Log:
         if self.complete:
             for level, tile, hashes in self.tree.partial_tiles():
                 self.compare_tile(level, tile, hashes)
+            self.sidecars(size)
+
+    def sidecars(self, size):
+        """The texts behind committed values, judged last: what was erased is told by later entries."""
+        values = self.audit.values
+        for number in sorted({index // TILE_WIDTH for index, _, _ in values.awaited}):
+            path = sidecar_path(number)
+            data = self.read(path, SIDECAR_BYTES_MAX) or b""
+            for line in data.split(b"\n")[:-1]:
+                try:
+                    index, field, _, _ = decode_disclosure(line)
+                except Refused as why:
+                    self.out.find("sidecar_malformed", f"{path}: {why}")
+                    continue
+                if index >= size:
+                    break
+                if index // TILE_WIDTH == number:
+                    values.line(line)
+                else:
+                    self.out.find("commitment_wrong", f"{path} speaks of entry {index} ({field!r})", index)
+        values.finish()
 
     def entry(self, index, data, stored, previous):
         self.compare_head(None)

@@ -4,11 +4,10 @@ One pass over an open file. What a bundle may hold is bounded by the sizes in it
 anything is read.
 """
 
-import hashlib
 import json
 
 from reader.basics import Refused
-from reader.profile import ENTRY_BYTES_MAX, KINDS, U53_MAX, commitments, decode_disclosure
+from reader.profile import ENTRY_BYTES_MAX, KINDS, U53_MAX, commitments
 from reader.rules import Audit
 from reader.signed import NOTE_BYTES_MAX
 
@@ -18,8 +17,6 @@ MEMBERS = (("manifest.json", 2 << 20), ("checkpoint", NOTE_BYTES_MAX), ("hashes"
 SESSIONS_MAX, HEADS_MAX = 1024, 65_536
 DESCRIBED_MAX = 1_000_000
 DISCLOSURE_BYTES_MAX = 4 << 20
-VALUES_MAX = 1 << 22
-ERASED_MAX = 1_000_000
 
 
 
@@ -91,50 +88,6 @@ class Archive:
                 raise Refused("a line is too long, or cut off")
             yield line[:-1]
         self.fill()
-
-
-class Values:
-    """Committed values: each has a line that hashes to its commitment, or an `erased` entry says why not."""
-
-    def __init__(self, find):
-        self.find = find
-        self.awaited, self.at = [], 0  # (index, field, commitment), and how many of them were dealt with
-        self.erased = set()
-
-    def entry(self, entry):
-        if entry["kind"] == "erased" and len(self.erased) < ERASED_MAX:
-            self.erased.add((entry["body"]["of"], entry["body"]["field"]))
-        for field, commitment in commitments(entry):
-            self.awaited.append((entry["i"], field, commitment))
-        if len(self.awaited) > VALUES_MAX:
-            raise Refused("too many committed values")
-
-    def line(self, data):
-        index, field, salt, text = decode_disclosure(data)
-        while self.at < len(self.awaited) and self.awaited[self.at][0] < index:
-            self.absent()
-        found = self.at
-        while found < len(self.awaited) and self.awaited[found][0] == index and self.awaited[found][1] != field:
-            found += 1
-        if found == len(self.awaited) or self.awaited[found][0] != index:
-            self.find("commitment_wrong", f"entry {index} committed no {field!r}", index)
-            return
-        while self.at < found:
-            self.absent()
-        self.at += 1
-        preimage = b"affiant/commitment/v1" + salt + len(field).to_bytes(4, "big") + field + text
-        if hashlib.sha256(preimage).digest() != self.awaited[found][2]:
-            self.find("commitment_wrong", f"entry {index} committed something else as {field!r}", index)
-
-    def absent(self):
-        index, field, _ = self.awaited[self.at]
-        self.at += 1
-        if (index, field) not in self.erased:
-            self.find("value_absent", f"entry {index}: the text of {field!r} is not there", index)
-
-    def finish(self):
-        while self.at < len(self.awaited):
-            self.absent()
 
 
 def parse_manifest(data):

@@ -78,7 +78,7 @@ FINDINGS = {
     "integrity": "checkpoint_missing checkpoint_malformed root_mismatch tile_missing tile_differs bundle_missing "
                  "bundle_malformed entry_malformed entry_altered index_wrong previous_mismatch control_number_wrong "
                  "reference_wrong segment_malformed evb_malformed "
-                 "evb_proof_wrong evb_entry_foreign commitment_wrong value_absent",
+                 "evb_proof_wrong evb_entry_foreign commitment_wrong sidecar_malformed value_absent",
     "authenticity": "checkpoint_unsigned checkpoint_forged epoch_missing epoch_forged origin_untrusted "
                     "log_key_untrusted tier_too_low",
     "continuity": "genesis_missing genesis_repeated genesis_wrong epoch_wrong genesis_untrusted first_epoch_untrusted "
@@ -160,6 +160,7 @@ class Audit:
         self.capture = None  # of the armed run
         self.handed_over = None  # of the last run, if it was disarmed for an upgrade
         self.runs = 0
+        self.values = None  # committed values, when somebody wants them followed
         self.newer = False  # whether an entry of a newer version was reported
         self.run = None  # the latest run
         self.windows = []  # kind, index of the first and of the last entry
@@ -178,6 +179,8 @@ class Audit:
             self.newer = self.newer or newer
             self.sighted = False
             return
+        if self.values is not None:
+            self.values.entry(entry)
         body, kind = entry["body"], entry["kind"]
         own = entry["i"]
         # Behind one removed or added entry, all others go on counting: that is one finding.

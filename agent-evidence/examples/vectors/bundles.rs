@@ -473,6 +473,11 @@ fn values(cases: &mut Cases) -> Result<(), BuildError> {
     let mut with = |name: &str, what, erase, change: &dyn Fn(&mut Builder), findings: &[&'static str]| {
         let mut log = with_values(erase)?;
         change(&mut log);
+        // The same texts stand in the sidecar of the log.
+        let own = name.replace("evb_", "sidecar_").replace("bundle_", "sidecar_");
+        let in_log: &[&'static str] =
+            if findings == ["evb_malformed"] { &["sidecar_malformed", "value_absent"] } else { findings };
+        cases.log(&own, what, &log, in_log)?;
         let bundle = log.bundle_of(&["s-1"], &[])?;
         cases.evb(name, what, bundle, Some(log.trust()?), findings)
     };

@@ -19,6 +19,7 @@ use super::finding::Finding;
 use super::part::Part;
 use super::report::{Findings, Note, Notes, iso};
 use super::sessions::Sessions;
+use super::values::Values;
 use super::windows::Alive;
 
 /// Smallest step back of the wall clock that is told, in nanoseconds: 100 ms is beyond what NTP slews between two entries
@@ -60,6 +61,8 @@ pub(super) struct Audit {
     workloads: Targets,
     unknowns: Targets,
     policies: Targets,
+    /// Committed values; nothing once they are too many to follow.
+    values: Option<Values>,
     log_key: Option<VerifierKey>,
     tier: KeyTier,
     first_epoch_key: Option<PublicKey>,
@@ -99,6 +102,7 @@ impl Audit {
             workloads: Targets::default(),
             unknowns: Targets::default(),
             policies: Targets::default(),
+            values: Some(Values::default()),
             log_key: None,
             tier: KeyTier::T0,
             first_epoch_key: None,
@@ -142,6 +146,11 @@ impl Audit {
         self.sight_lost.get_or_insert(index);
     }
 
+    /// The committed values of all entries, when these could be followed.
+    pub(super) fn take_values(&mut self) -> Option<Values> {
+        self.values.take()
+    }
+
     /// Applies every rule to the next entry.
     pub(super) fn entry(
         &mut self,
@@ -181,6 +190,14 @@ impl Audit {
         self.index_shift = shift;
         if previous.is_some_and(|previous| previous != record.placement.previous) {
             findings.push(Finding::PreviousMismatch { index });
+        }
+        if let Some(values) = &mut self.values
+            && !values.entry(record)
+        {
+            self.values = None;
+            let text =
+                format!("from entry {} on there are too many committed values to follow: none is judged", index.0);
+            self.notes.push(Note { name: "values_unjudged", index: Some(index), text });
         }
         self.cuts += u64::from(!record.cut.is_empty());
         self.clock(index, record);

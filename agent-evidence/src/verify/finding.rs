@@ -494,6 +494,14 @@ findings! {
         field: String,
     } = "commitment_wrong" breaks Integrity
         "entry {}: what is disclosed as {field} is not what the entry committed", index.0;
+    /// A line of a sidecar is not in the one permitted form.
+    SidecarMalformed {
+        /// The sidecar.
+        path: String,
+        /// What is wrong.
+        reason: String,
+    } = "sidecar_malformed" breaks Integrity
+        "{path}: {reason}";
     /// A committed value is not disclosed, and no entry says that it was erased.
     ValueAbsent {
         /// The entry.
@@ -561,6 +569,7 @@ impl Finding {
             | Self::RootMismatch { .. }
             | Self::TileMissing { .. }
             | Self::TileDiffers { .. }
+            | Self::SidecarMalformed { .. }
             | Self::GenesisMissing {}
             | Self::GenesisWrong { .. }
             | Self::EpochMissing {}

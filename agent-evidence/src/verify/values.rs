@@ -2,7 +2,9 @@
 
 use std::collections::{HashMap, HashSet};
 
-use crate::record::{Body, Commitment, Disclosure, EntryIndex, Record};
+use crate::record::{Body, Commitment, Disclosure, EntryIndex, Record, TreeSize};
+use crate::tiles;
+use crate::tree::TILE_WIDTH;
 
 use super::finding::Finding;
 use super::report::Findings;
@@ -12,6 +14,9 @@ pub(super) const VALUES_MAX: usize = 1 << 22;
 
 /// Most erasures remembered.
 const ERASED_MAX: usize = 1_000_000;
+
+/// Longest sidecar that is read: 256 entries with a quarter of a mebibyte of committed text each.
+pub(super) const SIDECAR_BYTES_MAX: usize = 64 << 20;
 
 /// The committed values of the entries so far, in their order.
 #[derive(Debug, Default)]
@@ -58,14 +63,42 @@ impl Values {
         let rest = self.rest();
         let mut here = rest.iter().take_while(|value| value.index == index);
         let Some(skipped) = here.position(|value| Some(value.field) == field) else {
-            findings.push(Finding::CommitmentWrong { index, field: line.field.clone() });
+            findings.push(Finding::CommitmentWrong { index, field: shortened(&line.field) });
             return;
         };
         let holds = rest.get(skipped).is_some_and(|value| value.commitment == line.commitment());
         self.absent(skipped, findings);
         self.next = self.next.saturating_add(1);
         if !holds {
-            findings.push(Finding::CommitmentWrong { index, field: line.field.clone() });
+            findings.push(Finding::CommitmentWrong { index, field: shortened(&line.field) });
+        }
+    }
+
+    /// The bundles whose entries committed values, in order.
+    pub(super) fn bundles(&self) -> Vec<u64> {
+        let mut bundles: Vec<u64> = self.awaited.iter().map(|value| value.index.0 / TILE_WIDTH as u64).collect();
+        bundles.dedup();
+        bundles
+    }
+
+    /// Takes the sidecar of a bundle, in the order of bundles; entries from `size` on are the writer's next ones, and so is
+    /// a line without its end.
+    pub(super) fn sidecar(&mut self, bundle: u64, size: TreeSize, bytes: &[u8], findings: &mut Findings) {
+        for line in bytes.split_inclusive(|byte| *byte == b'\n') {
+            let Some(line) = line.strip_suffix(b"\n") else { return };
+            match Disclosure::decode(line) {
+                Ok((index, _)) if index.0 >= size.0 => return,
+                Ok((index, disclosure)) if index.0 / TILE_WIDTH as u64 == bundle => {
+                    self.line(index, &disclosure, findings);
+                }
+                Ok((index, disclosure)) => {
+                    findings.push(Finding::CommitmentWrong { index, field: shortened(&disclosure.field) });
+                }
+                Err(error) => {
+                    let path = tiles::sidecar_path(bundle);
+                    findings.push(Finding::SidecarMalformed { path, reason: error.to_string() });
+                }
+            }
         }
     }
 
@@ -94,4 +127,9 @@ impl Values {
             }
         }
     }
+}
+
+/// A field as a finding names it: the longest real one is far shorter.
+fn shortened(field: &str) -> String {
+    field.chars().take(256).collect()
 }

@@ -19,6 +19,7 @@ use super::audit::Audit;
 use super::cold::Cold;
 use super::finding::Finding;
 use super::report::Findings;
+use super::values::SIDECAR_BYTES_MAX;
 use super::witnesses::Witnesses;
 use super::{Source, SourceError, VerifyError};
 
@@ -418,6 +419,18 @@ impl<'t> Walk<'t> {
         for tile in edge {
             self.compare_tile(source, tile)?;
         }
+        self.values(source)
+    }
+
+    /// The texts behind committed values, which are judged last: what was erased is told by later entries.
+    fn values<S: Source>(&mut self, source: &mut Cold<S>) -> Result<(), VerifyError> {
+        let Some(mut values) = self.audit.take_values() else { return Ok(()) };
+        for bundle in values.bundles() {
+            let path = tiles::sidecar_path(bundle);
+            let sidecar = source.read(&path, SIDECAR_BYTES_MAX)?.unwrap_or_default();
+            values.sidecar(bundle, self.size, &sidecar, &mut self.findings);
+        }
+        values.finish(&mut self.findings);
         Ok(())
     }
 
