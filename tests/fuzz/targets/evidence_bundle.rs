@@ -8,7 +8,7 @@ use agent_evidence::checkpoint::Checkpoint;
 use agent_evidence::note::{KeyName, NoteSigner, VerifierKey};
 use agent_evidence::record::{EntryIndex, KeyTier, LeafHash, PublicKey, Signature, TreeSize, decode};
 use agent_evidence::tree::{NodeHash, Peaks, Subtrees, TreeError, leaf_hash};
-use agent_evidence::trust::Trust;
+use agent_evidence::trust::{Limits, Trust};
 use agent_evidence::verify::{Options, Verdict, verify_bundle};
 use libfuzzer_sys::fuzz_target;
 
@@ -102,6 +102,8 @@ fuzz_target!(|input: &[u8]| {
         minimum_tier: KeyTier::T0,
         required: Vec::new(),
         heads: Vec::new(),
+        limits: Limits::default(),
+        witnesses: None,
     };
     let check = |bytes: &[u8]| {
         let report = verify_bundle(bytes, Some(&trust), Options::default());
