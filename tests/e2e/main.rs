@@ -8,6 +8,7 @@ mod crash;
 mod environment;
 mod exactness;
 mod export;
+mod privacy;
 mod run;
 mod storage;
 mod succession;
