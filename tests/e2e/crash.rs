@@ -110,6 +110,11 @@ fn what_happened_while_the_daemon_was_down_is_in_the_log() -> Result<()> {
     host.assert_verifies()
 }
 
+#[expect(clippy::disallowed_methods, reason = "no crash follows: nothing need be durable")]
+fn moved(from: &Path, to: &Path) -> std::io::Result<()> {
+    std::fs::rename(from, to)
+}
+
 /// The one directory below the pins: a set of the kernel side's objects.
 fn pinned_set(host: &Host) -> Result<PathBuf> {
     let sets: Vec<PathBuf> = std::fs::read_dir(host.pins())
@@ -162,7 +167,7 @@ fn unread_events_of_a_replaced_kernel_side_are_a_gap_with_their_numbers() -> Res
     let name = set.file_name().and_then(|name| name.to_str()).unwrap_or_default();
     let (version, _) = name.split_once('-').context("a version and a digest")?;
     let other = host.pins().join(format!("{version}-0123456789abcdef"));
-    std::fs::rename(&set, other).context("cannot rename the pinned set")?;
+    moved(&set, &other).context("cannot rename the pinned set")?;
 
     let daemon = host.start()?;
     let entries = until("the new capture is armed", || {
@@ -189,7 +194,7 @@ fn a_fresh_log_beside_a_running_capture_says_which_numbers_it_cannot_know() -> R
     host.entries_after_session(&session)?;
     daemon.kill()?;
     // The log is gone, the kernel side is not.
-    std::fs::rename(host.state(), host.path("state-before")).context("cannot move the state away")?;
+    moved(&host.state(), &host.path("state-before")).context("cannot move the state away")?;
 
     let daemon = host.start()?;
     host.trust()?;
