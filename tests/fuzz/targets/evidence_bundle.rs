@@ -101,8 +101,6 @@ fuzz_target!(|input: &[u8]| {
         first_epoch_key: PublicKey([3; 32]),
         minimum_tier: KeyTier::T0,
         required: Vec::new(),
-        witnesses: None,
-        limits: Limits::default(),
         heads: Vec::new(),
         limits: Limits::default(),
         witnesses: None,
