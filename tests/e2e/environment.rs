@@ -111,62 +111,6 @@ fn no_tpm_means_tier_t0_and_every_output_says_so() -> Result<()> {
 }
 
 #[test]
-fn a_full_disk_is_an_evidence_fault_and_what_was_durable_stays() -> Result<()> {
-    let host = Host::new()?;
-    let state = host.state();
-    fs::create_dir_all(&state).context("cannot create the state directory")?;
-    let mounted = Command::new("mount")
-        .args(["-t", "tmpfs", "-o", "size=96m,mode=0700", "none"])
-        .arg(&state)
-        .status()
-        .context("cannot start mount")?;
-    ensure!(mounted.success(), "cannot mount a small file system");
-    let outcome = fill_until_it_ends(&host);
-    // Unmounted whatever came of it: the directory could not be removed otherwise.
-    let unmounted = Command::new("umount").arg("-l").arg(&state).status().context("cannot start umount")?;
-    outcome?;
-    ensure!(unmounted.success(), "cannot unmount {}", state.display());
-    Ok(())
-}
-
-fn fill_until_it_ends(host: &Host) -> Result<()> {
-    let mut daemon = host.start()?;
-    host.trust()?;
-    let ballast = host.state().join("ballast");
-    // All the room but a little: the daemon must meet the end within the first seconds of a workload.
-    // Its status is not looked at: head reports the full disk, which is the point.
-    Command::new("sh")
-        .arg("-c")
-        .arg(format!("head -c 200m /dev/zero > '{0}'; truncate -s -262144 '{0}'", ballast.display()))
-        .stderr(Stdio::null())
-        .status()
-        .context("cannot fill the disk")?;
-    let directory = host.open_directory("files")?;
-    let mut workload = host
-        .affiant(&["run", "--"])
-        .arg(program("act-opens"))
-        .arg("20000")
-        .arg(&directory)
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .spawn()
-        .context("cannot start the workload")?;
-    let status = daemon.wait()?;
-    workload.wait().context("cannot wait for the workload")?;
-    ensure!(status.code() == Some(70), "{status}: {}", host.daemon_messages());
-    let messages = host.daemon_messages().to_lowercase();
-    ensure!(messages.contains("space"), "the message does not say that the disk is full: {messages}");
-    ensure!(!messages.contains("panicked"), "it panicked: {messages}");
-
-    // Room again: it goes on, and the log is whole.
-    fs::remove_file(&ballast).context("cannot remove the ballast")?;
-    let daemon = host.start()?;
-    until("the restart is in the log", || Ok(host.entries()?.into_iter().find(|entry| entry.kind() == "recovered")))?;
-    daemon.stop()?;
-    host.assert_verifies()
-}
-
-#[test]
 fn doctor_says_what_this_machine_allows() -> Result<()> {
     let host = Host::new()?;
     let output = host.affiant(&["doctor"]).output().context("cannot start affiant doctor")?;

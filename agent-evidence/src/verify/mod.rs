@@ -44,6 +44,7 @@ pub use finding::{Claim, FINDINGS, Finding};
 pub use report::{
     BundleReport, ClaimReport, Losses, Note, Observed, Outcome, Report, SessionReport, SessionWindow, Verdict,
 };
+pub use values::SIDECAR_BYTES_MAX;
 pub use windows::{Edge, NotObserved, Window, WindowKind, Windows};
 pub use witnesses::Witnessed;
 

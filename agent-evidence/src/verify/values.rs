@@ -16,7 +16,7 @@ pub(super) const VALUES_MAX: usize = 1 << 22;
 const ERASED_MAX: usize = 1_000_000;
 
 /// Longest sidecar that is read: 256 entries with a quarter of a mebibyte of committed text each.
-pub(super) const SIDECAR_BYTES_MAX: usize = 64 << 20;
+pub const SIDECAR_BYTES_MAX: usize = 64 << 20;
 
 /// The committed values of the entries so far, in their order.
 #[derive(Debug, Default)]

@@ -14,7 +14,7 @@ use agent_evidence::packed::{self, Segment};
 use agent_evidence::record::{LeafHash, TreeSize};
 use agent_evidence::tiles::{self, BUNDLE_BYTES_MAX, TileKind, TilePath, TilesError, width_in};
 use agent_evidence::tree::{NodeHash, TILE_WIDTH, TileView, Tree, TreeError, fold_tile, leaf_hash};
-use agent_evidence::verify::{Cold, Source, SourceError};
+use agent_evidence::verify::{Cold, SIDECAR_BYTES_MAX, Source, SourceError};
 use sha2::{Digest as _, Sha256};
 
 use super::disk::Disk;
@@ -167,6 +167,17 @@ pub fn copy<S: Source, D: Disk>(source: &mut S, disk: D, form: Form) -> Result<C
         writer.bundle(path, &unpacked.bundle, FULL, form == Form::Plain || path.width < FULL)?;
     }
     writer.edge()?;
+    // From the beginning each time: what was erased since must not stay in the copy.
+    for bundle in 0..size.0.div_ceil(WIDTH) {
+        let path = tiles::sidecar_path(bundle);
+        let Some(bytes) = source.read(&path, SIDECAR_BYTES_MAX)? else { continue };
+        match writer.disk.read(&path)? {
+            None => writer.place(path, &bytes)?,
+            // The checkpoint that the copy has needs this one: it must not be lost on the way to the next.
+            Some(held) if held != bytes => writer.disk.publish(&path, &bytes)?,
+            Some(_) => {}
+        }
+    }
     let Writer { tree, written, .. } = writer;
     if tree.root() != checkpoint.root {
         return Err(CopyError::Root { size: size.0 });

@@ -155,15 +155,17 @@ fn cut<D: Disk>(disk: &mut Durable<D>, path: &str, size: u64) -> Result<Option<u
     Ok(Some(kept as u64))
 }
 
-/// How many bytes to keep. What cannot be read, but is no torn end, is not the writer's doing and is left for a verifier.
+/// How many bytes to keep: up to the last line of an entry below `size`. Lines were durable before their entries, so what
+/// follows, whatever a power cut made of it, is of entries that were never acknowledged. What cannot be read before it is
+/// not the writer's doing and is left for a verifier.
 fn kept_bytes(bytes: &[u8], size: u64) -> usize {
-    let mut kept = 0;
+    let (mut kept, mut end) = (0, 0);
     for line in bytes.split_inclusive(|byte| *byte == b'\n') {
+        end += line.len();
         let Some(text) = line.strip_suffix(b"\n") else { break };
-        if Disclosure::decode(text).is_ok_and(|(index, _)| index.0 >= size) {
-            break;
+        if Disclosure::decode(text).is_ok_and(|(index, _)| index.0 < size) {
+            kept = end;
         }
-        kept += line.len();
     }
     kept
 }
@@ -187,5 +189,7 @@ mod tests {
         assert_eq!(kept_bytes(b"", 6), 0);
         let damaged = [b"not a line\n".to_vec(), line(5)].concat();
         assert_eq!(kept_bytes(&damaged, 6), damaged.len(), "damage is not repaired");
+        let zeros = [line(3), vec![0; 40], line(7), b"\n".to_vec()].concat();
+        assert_eq!(kept_bytes(&zeros, 6), line(3).len(), "blocks that a power cut left empty");
     }
 }

@@ -44,6 +44,15 @@ fn a_copy_is_whole_plain_or_packed_and_goes_on_where_it_stopped() {
         assert_eq!(findings_of(&late), [""; 0]);
         assert_eq!(late.files("packed/").len(), usize::from(form == copy::Form::AsStored));
         assert!(late.files("tmp").is_empty());
+        // What is erased afterwards does not stay in a copy that goes on.
+        let erased = all(&mut log)
+            .expect("readable")
+            .iter()
+            .position(|entry| record::decode(entry).is_ok_and(|record| record.committed > 0));
+        let erased = EntryIndex(erased.expect("a committed value") as u64);
+        assert!(log.erase(erased, "workload.labels.0.1").expect("erased"));
+        copy_to(&sim, &copy, form).expect("a later copy");
+        assert_eq!(copy.read("sidecar/000").ok(), sim.read("log/sidecar/000").ok());
     }
 }
 
