@@ -57,11 +57,15 @@ fn unit_tests(workspace: &Workspace) -> Result<Tally> {
     Ok(tally)
 }
 
-/// The independent reader, which must agree with the verifier on every vector.
+/// The independent reader, which must agree with the verifier on every vector and on what was written long ago.
 fn second_reader(workspace: &Workspace) -> Result<Tally> {
-    let mut reader = Command::new("python3");
-    reader.current_dir(&workspace.root).args(["tests/verify.py", "--vectors", "tests/vectors"]);
-    counted(&step(&workspace.logs(), "second reader", &mut reader)?)
+    let mut tally = Tally::default();
+    for (step_name, directory) in [("second reader", "tests/vectors"), ("second reader, corpus", "tests/corpus")] {
+        let mut reader = Command::new("python3");
+        reader.current_dir(&workspace.root).args(["tests/verify.py", "--vectors", directory]);
+        tally.add(counted(&step(&workspace.logs(), step_name, &mut reader)?)?);
+    }
+    Ok(tally)
 }
 
 /// The daemon as an operator runs it, with real kernel events.
