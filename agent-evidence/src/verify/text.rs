@@ -127,7 +127,8 @@ impl Report {
             (None, Some(observed)) => {
                 writeln!(out, "Signed by: not established; the log names {}", shown(&observed.log_key.to_string()))?;
             }
-            _ => writeln!(out, "Signed by: not established")?,
+            (Some(_), None) => writeln!(out, "Signed by: the key that the trust file names")?,
+            (None, None) => writeln!(out, "Signed by: not established")?,
         }
         match self.verdict {
             Verdict::Proved => writeln!(
