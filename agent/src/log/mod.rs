@@ -470,6 +470,14 @@ impl<D: Disk> Log<D> {
         Ok(Sealed { checkpoint, epoch: self.epoch.number(), wall_went_back, new: true })
     }
 
+    /// Whether the text behind a commitment is in its sidecar.
+    ///
+    /// # Errors
+    /// [`LogError::Full`], [`LogError::Disk`], as [`Log::commit`].
+    pub fn discloses(&mut self, of: EntryIndex, field: &str) -> Result<bool, LogError> {
+        Ok(self.sidecars.holds(&mut self.disk, of, field)?)
+    }
+
     /// Erases the text behind a commitment from its sidecar; whether it was there. The caller has appended, and sealed, an
     /// `erased` entry that says so.
     ///

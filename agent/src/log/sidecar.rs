@@ -109,17 +109,21 @@ impl<D: Disk> Sidecars<D> {
         Ok(())
     }
 
+    /// Whether the text of one value is there.
+    pub(super) fn holds(&mut self, disk: &mut Durable<D>, of: EntryIndex, field: &str) -> Result<bool, DurableError> {
+        self.write(disk)?;
+        let bytes = disk.read(&path_of(bundle_of(of)))?.unwrap_or_default();
+        Ok(bytes.split_inclusive(|byte| *byte == b'\n').any(|line| is_of(line, of, field)))
+    }
+
     /// Removes the line of one value, durably; whether there was one. The log has said so before.
     pub(super) fn erase(&mut self, disk: &mut Durable<D>, of: EntryIndex, field: &str) -> Result<bool, DurableError> {
         self.write(disk)?;
         let path = path_of(bundle_of(of));
         let Some(bytes) = disk.read(&path)? else { return Ok(false) };
         let mut kept = Vec::with_capacity(bytes.len());
-        for line in bytes.split_inclusive(|byte| *byte == b'\n') {
-            let read = Disclosure::decode(line.strip_suffix(b"\n").unwrap_or(line));
-            if !read.is_ok_and(|(index, disclosure)| index == of && disclosure.field == field) {
-                kept.extend_from_slice(line);
-            }
+        for line in bytes.split_inclusive(|byte| *byte == b'\n').filter(|line| !is_of(line, of, field)) {
+            kept.extend_from_slice(line);
         }
         if kept.len() == bytes.len() {
             return Ok(false);
@@ -129,6 +133,12 @@ impl<D: Disk> Sidecars<D> {
         disk.publish(&path, &kept)?;
         Ok(true)
     }
+}
+
+/// Whether a line discloses this value.
+fn is_of(line: &[u8], of: EntryIndex, field: &str) -> bool {
+    Disclosure::decode(line.strip_suffix(b"\n").unwrap_or(line))
+        .is_ok_and(|(index, disclosure)| index == of && disclosure.field == field)
 }
 
 /// Opens the sidecar of the bundle that is being filled, at its end, or begins it.

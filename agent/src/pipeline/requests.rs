@@ -220,14 +220,18 @@ impl Recorder {
             let why = format!("entry {} has no committed value {field:?}; it has {has}", of.0);
             return Ok(Err(SessionError::BadRequest { why }));
         }
+        if !self.log.discloses(of, field)? {
+            // A record now would explain away a text that somebody took.
+            let why = format!("the text of {field:?} of entry {} is not there: it was erased before, or taken", of.0);
+            return Ok(Err(SessionError::BadRequest { why }));
+        }
         let by = Requester { process: self.process(peer.pid), tgid: peer.pid, uid: peer.uid, gid: peer.gid };
         let (field_text, reason) = (Text::new(field.as_bytes()), Text::new(reason.as_bytes()));
         self.append_now(None, None, Body::Erased(Erased { of, field: field_text, reason, by }))?;
         // The record first: a text that is gone without one would look stolen.
         self.log.seal(Now { wall: self.clock.wall(), boot: self.clock.boot() })?;
-        if !self.log.erase(of, field)? {
-            tracing::warn!(entry = of.0, field, "there was no text to erase");
-        }
+        let erased = self.log.erase(of, field)?;
+        tracing::info!(entry = of.0, field, erased, "a committed value was erased");
         Ok(Ok(()))
     }
 
