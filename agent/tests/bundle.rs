@@ -127,6 +127,7 @@ fn a_session_is_handed_over_and_verified() {
     let said = ends_with(&affiant(place, "verify first.evb --trust trust.toml"), 0);
     assert!(said.contains("1002 entries from 3 to"), "{said}");
     assert!(said.contains("0 losses, 0 unattributed acts"), "{said}");
+    assert!(said.contains("requires of a part of a log is proved"), "coverage is not: {said}");
     assert!(said.contains("Signed by: the key that the trust file names"), "{said}");
     let said = ends_with(&affiant(place, "verify first.evb"), 2);
     assert!(said.contains("Signed by: not established"), "{said}");

@@ -131,9 +131,11 @@ impl Report {
             (None, None) => writeln!(out, "Signed by: not established")?,
         }
         match self.verdict {
+            // Coverage is asked of whole logs only: a part cannot show that no number is missing.
             Verdict::Proved => writeln!(
                 out,
-                "\nVerdict: every claim that the trust file requires is proved, at tier {}.",
+                "\nVerdict: every claim that the trust file requires{} is proved, at tier {}.",
+                if self.bundle.is_some() { " of a part of a log" } else { "" },
                 self.tier.as_str()
             ),
             Verdict::Findings => writeln!(
