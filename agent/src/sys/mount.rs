@@ -70,7 +70,15 @@ impl KernelFs {
         let done = unsafe {
             libc::mount(self.type_name().as_ptr(), target.as_ptr(), self.type_name().as_ptr(), flags, std::ptr::null())
         };
-        if done == 0 { Ok(true) } else { Err(io::Error::last_os_error()) }
+        if done == 0 {
+            return Ok(true);
+        }
+        let error = io::Error::last_os_error();
+        // Another process may have mounted it since it was looked for: then the kernel says that the place is taken.
+        if error.raw_os_error() == Some(libc::EBUSY) && self.is_at(path)? {
+            return Ok(false);
+        }
+        Err(error)
     }
 }
 
