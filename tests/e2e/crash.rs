@@ -6,7 +6,7 @@ use std::process::{Child, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail, ensure};
-use tests::{DEADLINE, Entry, Host, Random, program, until};
+use tests::{DEADLINE, Entry, Gate, Host, Random, program, until};
 
 /// Kills in one test. Each restart takes about a second.
 const ROUNDS: u64 = 5;
@@ -76,20 +76,16 @@ fn what_happened_while_the_daemon_was_down_is_in_the_log() -> Result<()> {
     let daemon = host.start()?;
     host.trust()?;
     let directory = host.open_directory("files")?;
-    let go = directory.join("go");
-    // Waits for a file, then acts: after the daemon is gone.
-    let script = format!(
-        "while [ ! -e {go} ]; do /bin/true; done; {opens} 500 {directory}",
-        go = go.display(),
-        opens = program("act-opens").display(),
-        directory = directory.display(),
-    );
+    // Waits without an act of its own, then acts: after the daemon is gone.
+    let gate = Gate::new(&host)?;
+    let opens = program("act-opens");
+    let script = format!("{}; {} 500 {}", gate.pass(), opens.display(), directory.display());
     let mut workload = begin(&host, Path::new("/bin/sh"), &["-c", &script])?;
     until("the workload runs in its session", || {
         Ok(host.entries()?.iter().any(|entry| entry.kind() == "exec" && entry.session().is_some()).then_some(()))
     })?;
     daemon.kill()?;
-    std::fs::write(&go, "").context("cannot write the file that starts the workload")?;
+    gate.open()?;
     workload.wait().context("cannot wait for the workload")?;
 
     let daemon = host.start()?;
@@ -149,18 +145,14 @@ fn unread_events_of_a_replaced_kernel_side_are_a_gap_with_their_numbers() -> Res
     let host = Host::new()?;
     let daemon = host.start()?;
     host.trust()?;
-    let go = host.open_directory("files")?.join("go");
-    let script = format!(
-        "while [ ! -e {go} ]; do /bin/true; done; {} 50 /bin/true",
-        program("act-execs").display(),
-        go = go.display()
-    );
+    let gate = Gate::new(&host)?;
+    let script = format!("{}; {} 50 /bin/true", gate.pass(), program("act-execs").display());
     let mut workload = begin(&host, Path::new("/bin/sh"), &["-c", &script])?;
     until("the workload runs in its session", || {
         Ok(host.entries()?.iter().any(|entry| entry.kind() == "exec" && entry.session().is_some()).then_some(()))
     })?;
     daemon.kill()?;
-    std::fs::write(&go, "").context("cannot write the file that starts the workload")?;
+    gate.open()?;
     workload.wait().context("cannot wait for the workload")?;
     // What an upgrade finds: a set that another object made. Only the digest in its name says which object that was.
     let set = pinned_set(&host)?;

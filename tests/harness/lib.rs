@@ -14,6 +14,7 @@
 mod bundles;
 mod daemon;
 mod entry;
+mod gate;
 mod host;
 mod random;
 mod stopwatch;
@@ -22,6 +23,7 @@ mod wait;
 pub use bundles::{TreeDirectory, copy_directory};
 pub use daemon::Daemon;
 pub use entry::{Entry, Gap, entries_from_lines};
+pub use gate::Gate;
 pub use host::{Host, NOBODY, Session, Verdict, output_text, program, python, repository, use_programs_in};
 pub use random::Random;
 pub use stopwatch::{nanoseconds_per_act, timed};
