@@ -1,6 +1,6 @@
 //! Affiant's build, test and demonstration commands: `cargo xtask <command>`.
 //!
-//! One file per command (`setup`, `build`, `check`, `test`, `demo`, `bench`); beside them `workspace` (where things are),
+//! One file per command (`setup`, `build`, `check`, `test`, `demo`, `fuzz`, `bench`); beside them `workspace` (where things are),
 //! `process` (running other programs with progress and a log each), `dependencies` and `tidy` (two parts of `check`).
 //! Continuous integration calls nothing but `cargo xtask test`, so whatever a contributor needs is done here, said before it
 //! is done, and done again in seconds.
@@ -19,6 +19,7 @@ mod build;
 mod check;
 mod demo;
 mod dependencies;
+mod fuzz;
 mod process;
 mod setup;
 mod test;
@@ -38,6 +39,8 @@ usage: cargo xtask <command>
   check             formatting, lints on host and BPF code, documentation, dependency rules, file rules
   test              build, check and every test; the last line is `N passed, N failed`
   demo              a real notebook under the agent: its timeline, the verdict, one flipped byte, the finding
+  fuzz [--minutes M] [--jobs N] [TARGET...]
+                    every decoder against inputs that nobody thought of; needs a nightly compiler
   bench             costs as ratios to the same work without the agent, in one run
 
 Every command that needs setup does it first. Logs of each step: target/xtask-logs/.
@@ -57,6 +60,7 @@ fn main() -> ExitCode {
         ["check"] => check::run(&workspace),
         ["test"] => test::run(&workspace),
         ["demo"] => demo::run(&workspace),
+        ["fuzz", rest @ ..] => fuzz::run(&workspace, rest),
         ["bench", rest @ ..] => bench::run(&workspace, rest),
         ["help" | "--help" | "-h"] => {
             print!("{USAGE}");

@@ -51,6 +51,13 @@ const APT_LOCK_TIMEOUT_OPTION: &str = "DPkg::Lock::Timeout=120";
 #[derive(Debug)]
 pub(crate) struct Missing(Vec<String>);
 
+impl Missing {
+    /// One thing, and how to get it.
+    pub(crate) fn new(what: &str) -> Self {
+        Self(vec![what.to_owned()])
+    }
+}
+
 impl fmt::Display for Missing {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(formatter, "this machine lacks:")?;
