@@ -8,6 +8,7 @@
 //! | [`record`] | one entry as Rust values, and the one encoding of it |
 //! | [`chain`] | running hashes of sessions and of the control chain |
 //! | [`tree`], [`tiles`], [`packed`] | RFC 6962 tree and proofs; C2SP tiles and bundles; many bundles in one compressed file |
+//! | [`kept`] | what is left of pruned bundles |
 //! | [`note`], [`checkpoint`], [`epoch`] | C2SP signed notes and checkpoints; the statement that begins an epoch |
 //! | [`cosignature`], [`policy`], [`proof`] | C2SP cosignatures of witnesses, policies of quorums, and proofs of single entries |
 //! | [`mod@prove`] | proofs made from a log's tiles |
@@ -33,6 +34,7 @@ pub mod epoch;
 pub mod fixture;
 #[cfg(feature = "http")]
 pub mod http;
+pub mod kept;
 pub mod note;
 pub mod packed;
 pub mod policy;

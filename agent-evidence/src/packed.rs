@@ -204,7 +204,7 @@ pub fn unpack(bytes: &[u8], block: usize) -> Result<Unpacked, PackedError> {
     let stream = || PackedError::Stream { block };
     match bytes.split_first() {
         Some((&FORM_WHOLE, stream_bytes)) => {
-            let bundle = inflate(stream_bytes).ok_or_else(stream)?;
+            let bundle = inflate(stream_bytes, BUNDLE_BYTES_MAX).ok_or_else(stream)?;
             let entries = tiles::entries(&bundle, WIDTH).map_err(|source| PackedError::Bundle { block, source })?;
             let leaves = entries.into_iter().map(|entry| leaf_hash(entry).0).collect();
             Ok(Unpacked { bundle, leaves })
@@ -212,7 +212,7 @@ pub fn unpack(bytes: &[u8], block: usize) -> Result<Unpacked, PackedError> {
         Some((&FORM_LINES, rest)) => {
             let (fixed, stream_bytes) = rest.split_at_checked(LINES_AT).ok_or_else(stream)?;
             let (previous, random) = fixed.split_first_chunk::<32>().ok_or_else(stream)?;
-            let lines = inflate(stream_bytes).ok_or_else(stream)?;
+            let lines = inflate(stream_bytes, BUNDLE_BYTES_MAX).ok_or_else(stream)?;
             restore(*previous, random.as_chunks::<16>().0, &lines, block)
         }
         _ => Err(form),
@@ -320,12 +320,12 @@ pub fn join(blocks: &[Vec<u8>]) -> Result<Vec<u8>, PackedError> {
     Ok(segment)
 }
 
-/// What a zlib stream gives, if it is one, whole, and gives no more than the largest bundle.
-fn inflate(stream: &[u8]) -> Option<Vec<u8>> {
+/// What a zlib stream gives, if it is one, whole, with nothing after it, and gives no more than `bytes_max`.
+pub(crate) fn inflate(stream: &[u8], bytes_max: usize) -> Option<Vec<u8>> {
     const FLAGS: u32 = TINFL_FLAG_PARSE_ZLIB_HEADER | TINFL_FLAG_USING_NON_WRAPPING_OUTPUT_BUF;
     let mut state = Box::<DecompressorOxide>::default();
     // Lines of entries come out about ten times as long as they go in; the buffer grows as needed.
-    let mut out = vec![0; stream.len().saturating_mul(12).clamp(1 << 12, BUNDLE_BYTES_MAX)];
+    let mut out = vec![0; stream.len().saturating_mul(12).clamp(1 << 12, bytes_max)];
     let (mut read, mut written) = (0, 0);
     loop {
         let (status, more_read, more_written) = decompress(&mut state, stream.get(read..)?, &mut out, written, FLAGS);
@@ -336,8 +336,8 @@ fn inflate(stream: &[u8]) -> Option<Vec<u8>> {
                 out.truncate(written);
                 return Some(out);
             }
-            TINFLStatus::HasMoreOutput if out.len() < BUNDLE_BYTES_MAX => {
-                out.resize(out.len().saturating_mul(2).min(BUNDLE_BYTES_MAX), 0);
+            TINFLStatus::HasMoreOutput if out.len() < bytes_max => {
+                out.resize(out.len().saturating_mul(2).min(bytes_max), 0);
             }
             _ => return None,
         }
