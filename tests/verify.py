@@ -23,6 +23,7 @@ import tomllib
 
 from reader.basics import CannotCheck, Refused, decode_base64
 from reader.bundle import Archive, BundleAudit, parse_manifest, subtrees
+from reader.kept import KEPT_BYTES_MAX, bundles_of
 from reader.packed import SEGMENT_BYTES_MAX, blocks_of, unpack
 from reader.profile import ENTRY_BYTES_MAX, U53_MAX, decode, decode_disclosure
 from reader.rules import BREAKS, CLAIMS, Audit, Outcome, newer_version
@@ -116,15 +117,23 @@ class Tree:
     """RFC 6962 over a stream of leaf hashes: the root so far, and per level the tile that is being filled."""
 
     def __init__(self):
-        self.size = 0
+        self.size = self.size_before = 0
         self.peaks = []  # (height, hash) of complete subtrees, largest first
         self.tiles = []  # per tile level: the hashes of the tile being filled
 
     def append(self, leaf):
         """Adds a leaf; yields (level, number, hashes) of each tile that this fills."""
-        self.size += 1
-        height, top = 0, leaf
         self.edge(0, leaf)
+        yield from self.append_subtree(0, leaf)
+
+    def append_subtree(self, height, top):
+        """Adds a complete subtree of up to 256 leaves. A tile of leaf hashes that are not all known is not whole."""
+        self.size_before = self.size
+        self.size += 1 << height
+        if not self.tiles:
+            self.tiles.append([])
+        if height == 8:
+            self.edge(1, top)
         while self.peaks and self.peaks[-1][0] == height:
             height, top = height + 1, node_hash(self.peaks.pop()[1], top)
             if height % 8 == 0:
@@ -239,6 +248,8 @@ class Log:
         self.segment = (None, [])  # number and blocks of the packed segment that was looked into last
         self.cosigned = []  # (size, root, place of the witness in the policy), each with a cosignature that holds
         self.contained = []  # those of them that the log contains: (size, witness)
+        self.kept_file = (None, [])  # number and bundles of the file of kept entries that was looked into last
+        self.heads_alone = 0  # heads within withheld entries after which no other was compared and is equal
         self.unpacked = (None, None)  # number of the bundle that was unpacked last, its bytes and leaf hashes
 
     def read(self, name, limit):
@@ -317,7 +328,7 @@ class Log:
     def has_genesis(self):
         # What is wrong with a segment is not reported of a log without a checkpoint.
         out, self.out = self.out, Outcome()
-        packed = self.cold(0)
+        packed, kept = self.cold(0), self.kept(0)
         self.out = out
         for width in range(TILE_WIDTH, 0, -1):
             data = self.read(tile_path("entries", 0, width), BUNDLE_BYTES_MAX)
@@ -330,7 +341,23 @@ class Log:
                     return True
             except Refused:
                 continue
-        return False
+        try:
+            return bool(kept) and isinstance(kept[0], bytes) and decode(kept[0])["kind"] == "genesis"
+        except Refused:
+            return False
+
+    def kept(self, tile):
+        """The items that a file of kept entries has for this bundle, or None."""
+        number, place = divmod(tile, TILE_WIDTH)
+        if self.kept_file[0] != number:
+            self.kept_file = (number, [])
+            path = "kept/" + number_path(number)
+            data = self.read(path, KEPT_BYTES_MAX)
+            try:
+                self.kept_file = (number, bundles_of(data) if data is not None else [])
+            except Refused as why:
+                self.out.find("kept_malformed", f"{path}: {why}", number * TILE_WIDTH * TILE_WIDTH)
+        return self.kept_file[1][place] if place < len(self.kept_file[1]) else None
 
     def stored(self, level, tile, width, limit):
         """A file of the directory and how many items it should hold: the full one where the partial is gone, and
@@ -366,8 +393,8 @@ class Log:
     def malformed(self, segment, tile, why):
         self.out.find("segment_malformed", f"packed/{number_path(segment)}: {why}", tile * TILE_WIDTH)
 
-    def tile(self, level, tile, width):
-        data, stored_width = self.stored(level, tile, width, TILE_WIDTH * 32)
+    def tile(self, level, tile, width, stored=None):
+        data, stored_width = stored or self.stored(level, tile, width, TILE_WIDTH * 32)
         path = tile_path(level, tile, width)
         if data is None:
             self.out.find("tile_missing", f"{path} is missing")
@@ -378,23 +405,32 @@ class Log:
         return None
 
     def bundle(self, number, width):
+        """The entries, or None; and the items that are kept of them, if they were pruned."""
         data, stored_width = self.stored("entries", number, width, BUNDLE_BYTES_MAX)
+        kept = self.kept(number) if data is None and width == TILE_WIDTH else None
+        if kept is not None:
+            return None, kept
         path = tile_path("entries", number, width)
         try:
             if data is not None:
-                return split_bundle(data, stored_width)[:width]
+                return split_bundle(data, stored_width)[:width], None
             self.out.find("bundle_missing", f"{path} is missing", number * TILE_WIDTH)
         except Refused as why:
             self.out.find("bundle_malformed", f"{path}: {why}", number * TILE_WIDTH)
-        return None
+        return None, None
 
     def walk(self, size):
         previous = bytes(32)
         for number in range((size + TILE_WIDTH - 1) // TILE_WIDTH):
             first = number * TILE_WIDTH
             width = min(TILE_WIDTH, size - first)
-            hashes = self.tile(0, number, width)
-            entries = self.bundle(number, width)
+            # The tile is read first: a writer that prunes removes the bundle before it. Of a pruned bundle it is not needed.
+            stored = self.stored(0, number, width, TILE_WIDTH * 32)
+            entries, kept = self.bundle(number, width)
+            if kept is not None:
+                previous = self.pruned_bundle(first, kept, previous)
+                continue
+            hashes = self.tile(0, number, width, stored)
             if entries is None:
                 self.audit.sighted = False
                 previous = None
@@ -412,6 +448,35 @@ class Log:
             for level, tile, hashes in self.tree.partial_tiles():
                 self.compare_tile(level, tile, hashes)
             self.sidecars(size)
+
+    def pruned_bundle(self, index, items, previous):
+        for item in items:
+            if isinstance(item, bytes):
+                previous = self.entry(index, item, None, previous)
+                index += 1
+                continue
+            height, value = item
+            self.compare_head(None)
+            self.audit.withheld(index, 1 << height)
+            previous = value if height == 0 else None
+            if index == 0:
+                self.genesis = previous
+            for level, tile, hashes in self.tree.append_subtree(height, value):
+                self.compare_tile(level, tile, hashes)
+            index += 1 << height
+            self.hidden_heads(index)
+        return previous
+
+    def hidden_heads(self, past):
+        """Heads that the subtree just added passed over."""
+        before = self.tree.size_before
+        hidden = [size for size in (self.trust.heads if self.trust else ()) if before < size < past]
+        self.heads_alone += len(hidden)
+        if hidden:
+            self.out.note("head_pruned", f"{len(hidden)} heads of the trust file are within what is pruned")
+        for size, _, _ in self.cosigned:
+            if before < size < past:
+                self.out.note("cosignature_pruned", f"a cosigned size, {size}, is within what is pruned")
 
     def sidecars(self, size):
         """The texts behind committed values, judged last: what was erased is told by later entries."""
@@ -462,7 +527,9 @@ class Log:
                     name = self.trust.policy.witnesses[at].name
                     self.out.find("split_view", f"{name} cosigned another history of {size} entries")
         root = self.trust.heads.get(self.tree.size) if self.trust and self.complete else None
-        if root is not None and root != self.tree.root():
+        if root is not None and root == self.tree.root():
+            self.heads_alone = 0
+        elif root is not None:
             name = "equivocation" if self.tree.size == end else "head_mismatch"
             self.out.find(name, f"the trust file remembers another root hash at size {self.tree.size}")
 
@@ -514,6 +581,8 @@ class Log:
             unproved.add("non_equivocation")
         if self.trust is None:
             unproved |= {"authenticity", "continuity"}
+        if self.heads_alone:
+            unproved.add("continuity")
         if not self.audit.sighted:
             unproved |= {"coverage", "sessions"}
         if self.audit.overflowed or self.audit.runs == 0:

@@ -47,6 +47,20 @@ pub enum ProveError {
         /// Its path.
         path: String,
     },
+    /// The entry is not kept any more.
+    #[error("entry {index} is pruned: the log has its place and no longer its content")]
+    Pruned {
+        /// The entry.
+        index: u64,
+    },
+    /// A hash within pruned entries is needed.
+    #[error("the hash of {count} entries from {first} on lies within what is pruned")]
+    PrunedHash {
+        /// First entry of the subtree.
+        first: u64,
+        /// How many it has.
+        count: u64,
+    },
     /// A tile or bundle is not what its name says.
     #[error("{path} cannot be used")]
     Malformed {
@@ -131,19 +145,25 @@ pub fn root(source: &mut impl Source, at: TreeSize, size: TreeSize) -> Result<Ro
     tiles.finish(tree::root_of(&tiles, at))
 }
 
-fn entry(source: &mut impl Source, index: EntryIndex, size: TreeSize) -> Result<Vec<u8>, ProveError> {
+fn entry<S: Source>(source: &mut Cold<S>, index: EntryIndex, size: TreeSize) -> Result<Vec<u8>, ProveError> {
     let width = TILE_WIDTH as u64;
     let path =
         TilePath { kind: TileKind::Entries, number: index.0 / width, width: tiles::width_in(size, 0, index.0 / width) };
-    let (bundle, stored, path) = read(source, path, tiles::BUNDLE_BYTES_MAX)?;
+    let place = usize::try_from(index.0 % width).unwrap_or(usize::MAX);
+    let (bundle, stored, path) = match read(source, path, tiles::BUNDLE_BYTES_MAX) {
+        Err(ProveError::Missing { path }) => {
+            let kept = source.kept(index.0 / width)?.ok_or(ProveError::Missing { path })?;
+            return kept.entry(place).map(<[u8]>::to_vec).ok_or(ProveError::Pruned { index: index.0 });
+        }
+        read => read?,
+    };
     let malformed = |source| ProveError::Malformed { path: path.path(), source };
     let entries = tiles::entries(&bundle, stored).map_err(malformed)?;
-    let position = usize::try_from(index.0 % width).unwrap_or(usize::MAX);
     let seen = entries.len();
-    let entry = entries.get(position).copied().map(<[u8]>::to_vec);
+    let entry = entries.get(place).copied().map(<[u8]>::to_vec);
     entry.ok_or(ProveError::Malformed {
         path: path.path(),
-        source: TilesError::BundleCount { expected: position + 1, seen },
+        source: TilesError::BundleCount { expected: place + 1, seen },
     })
 }
 
@@ -162,6 +182,9 @@ pub(crate) fn read(
     Err(ProveError::Missing { path: path.path() })
 }
 
+/// Width of a full tile.
+const FULL: u16 = 256;
+
 /// Most tiles kept: 512 KiB. A proof needs a few at each level; who needs more goes from left to right.
 const TILES_MAX: usize = 64;
 
@@ -172,14 +195,14 @@ pub(crate) struct Tiles<'s, S> {
 }
 
 struct Reading<'s, S> {
-    source: &'s mut S,
+    source: &'s mut Cold<S>,
     /// Tiles by level and number: a proof needs the one at the right edge several times.
     read: HashMap<(u32, u64), Vec<NodeHash>>,
     failed: Option<ProveError>,
 }
 
 impl<'s, S: Source> Tiles<'s, S> {
-    pub(crate) fn new(source: &'s mut S, size: TreeSize) -> Self {
+    pub(crate) fn new(source: &'s mut Cold<S>, size: TreeSize) -> Self {
         Self { size, inner: RefCell::new(Reading { source, read: HashMap::new(), failed: None }) }
     }
 
@@ -190,6 +213,18 @@ impl<'s, S: Source> Tiles<'s, S> {
             (outcome, None) => outcome.map_err(ProveError::Tree),
         }
     }
+}
+
+/// The hash of the subtree of this height that begins at entry `first`, when its bundle is pruned; else the error with which its
+/// tile was not found.
+fn pruned_subtree<S: Source>(
+    source: &mut Cold<S>,
+    (height, first): (u32, u64),
+    missing: ProveError,
+) -> Result<NodeHash, ProveError> {
+    let kept = source.kept(first / TILE_WIDTH as u64)?.ok_or(missing)?;
+    let number = usize::try_from((first % TILE_WIDTH as u64) >> height).unwrap_or(usize::MAX);
+    kept.subtree(height, number).ok_or(ProveError::PrunedHash { first, count: 1 << height })
 }
 
 impl<S: Source> Subtrees for Tiles<'_, S> {
@@ -212,6 +247,15 @@ impl<S: Source> Subtrees for Tiles<'_, S> {
             let hashes = read(*source, path, tiles::TILE_BYTES).and_then(|(bytes, width, path)| {
                 tiles::hashes(&bytes, width).map_err(|source| ProveError::Malformed { path: path.path(), source })
             });
+            let hashes = match hashes {
+                Err(error @ ProveError::Missing { .. }) if level == 0 && path.width == FULL => {
+                    match pruned_subtree(*source, (height, first), error) {
+                        Ok(hash) => return Ok(hash),
+                        Err(error) => Err(error),
+                    }
+                }
+                hashes => hashes,
+            };
             match hashes {
                 Ok(hashes) => _ = place.insert(hashes),
                 Err(error) => {

@@ -133,7 +133,13 @@ impl EdgeTile {
     /// Adds a hash; when this fills the tile, gives the tile's own root.
     fn push(&mut self, hash: NodeHash) -> Option<NodeHash> {
         self.hashes.push(hash);
-        let mut top = (0_u32, hash);
+        self.join(0, hash)
+    }
+
+    /// Adds a complete subtree of hashes that are not known, which must begin where one of this height does; when this fills
+    /// the tile, gives the tile's own root.
+    fn join(&mut self, height: u32, hash: NodeHash) -> Option<NodeHash> {
+        let mut top = (height, hash);
         while let Some((height, left)) = self.peaks.last().copied() {
             if height != top.0 {
                 break;
@@ -146,6 +152,19 @@ impl EdgeTile {
         }
         self.peaks.push(top);
         None
+    }
+}
+
+impl EdgeTile {
+    /// The tile is full, and the next begins.
+    fn complete(&mut self, level: usize, full: &mut impl FnMut(TileView<'_>)) {
+        if self.hashes.len() == TILE_WIDTH {
+            let level = u32::try_from(level).unwrap_or(u32::MAX);
+            full(TileView { level, number: self.number, hashes: &self.hashes });
+        }
+        self.hashes.clear();
+        self.peaks.clear();
+        self.number += 1;
     }
 }
 
@@ -223,17 +242,38 @@ impl Tree {
             let Some(tile) = self.levels.get_mut(level) else { break };
             carry = tile.push(hash);
             if carry.is_some() {
-                full(TileView {
-                    level: u32::try_from(level).unwrap_or(u32::MAX),
-                    number: tile.number,
-                    hashes: &tile.hashes,
-                });
-                tile.hashes.clear();
-                tile.peaks.clear();
-                tile.number += 1;
+                tile.complete(level, &mut full);
             }
             level += 1;
         }
+    }
+
+    /// Appends a complete subtree of `2^height` leaves, at most those of one level-0 tile, of which only the hash is known, and
+    /// hands every tile that this completes to `full`, lowest level first; not a level-0 tile of which not every hash is known.
+    ///
+    /// # Errors
+    /// [`TreeError::Unaligned`] when no such subtree begins here, or none that is within one tile.
+    pub fn append_subtree(
+        &mut self,
+        height: u32,
+        hash: NodeHash,
+        mut full: impl FnMut(TileView<'_>),
+    ) -> Result<(), TreeError> {
+        let unaligned = TreeError::Unaligned { size: self.size, height };
+        if height > TILE_HEIGHT || !self.size.is_multiple_of(1 << height) {
+            return Err(unaligned);
+        }
+        self.size = self.size.checked_add(1 << height).ok_or(unaligned)?;
+        if self.levels.is_empty() {
+            self.levels.push(EdgeTile::default());
+        }
+        let Some(lowest) = self.levels.first_mut() else { return Err(unaligned) };
+        let root = if height == TILE_HEIGHT { Some(hash) } else { lowest.join(height, hash) };
+        if let Some(root) = root {
+            lowest.complete(0, &mut full);
+            self.carry(1, root, full);
+        }
+        Ok(())
     }
 
     /// Appends the leaves of a whole level-0 tile, whose root was computed elsewhere, and hands every tile that this
@@ -582,6 +622,48 @@ mod tests {
         fn subtree(&self, height: u32, number: u64) -> Result<NodeHash, TreeError> {
             let first = usize::try_from(number << height).expect("small");
             Ok(reference(&self.0[first..first + (1 << height)]))
+        }
+    }
+
+    #[test]
+    fn subtrees_of_which_only_the_hash_is_known_give_the_same_root_and_upper_tiles() {
+        const SIZE: u64 = 256 * 259 + 77;
+        let leaves = Leaves(leaves(SIZE));
+        let upper = |into: &mut Vec<(u32, u64, Vec<NodeHash>)>, tile: TileView<'_>| {
+            if tile.level > 0 {
+                into.push((tile.level, tile.number, tile.hashes.to_vec()));
+            }
+        };
+        let (mut whole, mut expected) = (Tree::new(), Vec::new());
+        for leaf in &leaves.0 {
+            whole.append(LeafHash(*leaf), |tile| upper(&mut expected, tile));
+        }
+        // Heights in turn, as far as each fits.
+        let (mut tree, mut seen) = (Tree::new(), Vec::new());
+        let mut turn = 0_u32;
+        while tree.size().0 < SIZE {
+            let size = tree.size().0;
+            let fits = size.trailing_zeros().min((SIZE - size).ilog2()).min(TILE_HEIGHT);
+            let height = fits.min(turn % 11);
+            turn += 1;
+            let hash = leaves.subtree(height, size >> height).expect("within");
+            if height == 0 {
+                tree.append(LeafHash(hash), |tile| upper(&mut seen, tile));
+            } else {
+                let whole_tile = |tile: TileView<'_>| {
+                    assert_eq!(tile.hashes.len(), TILE_WIDTH, "level {}", tile.level);
+                    upper(&mut seen, tile);
+                };
+                tree.append_subtree(height, hash, whole_tile).expect("aligned");
+            }
+        }
+        assert_eq!((tree.root(), seen), (whole.root(), expected));
+        for (height, size) in [(1, 1), (9, 0), (8, 128)] {
+            let mut tree = Tree::new();
+            (0..size).for_each(|_| _ = tree.append(LeafHash([1; 32]), |_| {}));
+            let unaligned = TreeError::Unaligned { size, height };
+            assert_eq!(tree.append_subtree(height, [0; 32], |_| {}), Err(unaligned));
+            assert_eq!(tree.size().0, size);
         }
     }
 

@@ -243,7 +243,7 @@ fn no_entry_can_be_left_out_and_none_added() {
     let log = &town.log;
     let trust = log.trust().unwrap();
     for id in &town.ids {
-        let Selected { sessions, disclosed, open, closed } = log.selected(&[id]).unwrap();
+        let Selected { sessions, disclosed, open, closed, pruned: _ } = log.selected(&[id]).unwrap();
         assert_eq!((open, closed), (vec![], true));
         let manifest = Manifest { sessions, heads: Vec::new() };
         assert!(passes(&log.bundle(&manifest, &disclosed).unwrap(), &trust));

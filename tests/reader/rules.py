@@ -5,6 +5,7 @@ import hashlib
 import re
 
 from reader.basics import CannotCheck, Refused
+from reader.kept import Pruning
 from reader.profile import KINDS, U32_MAX, U64_MAX, decode
 from reader.signed import ed25519_verifies, parse_vkey
 
@@ -23,6 +24,8 @@ class Counter:
     def __init__(self):
         self.settled = 0
         self.next = 0
+        self.edge = 0  # missing numbers below it may be those of withheld entries
+        self.withheld = 0  # entries withheld when the row before was stated, or the capture first armed
         self.firsts = []  # sorted first numbers of the runs above `settled`
         self.lasts = []  # their last numbers
 
@@ -78,7 +81,7 @@ FINDINGS = {
     "integrity": "checkpoint_missing checkpoint_malformed root_mismatch tile_missing tile_differs bundle_missing "
                  "bundle_malformed entry_malformed entry_altered index_wrong previous_mismatch control_number_wrong "
                  "reference_wrong segment_malformed evb_malformed "
-                 "evb_proof_wrong evb_entry_foreign commitment_wrong sidecar_malformed value_absent",
+                 "kept_malformed kept_omitted pruned_unrecorded evb_proof_wrong evb_entry_foreign commitment_wrong sidecar_malformed value_absent",
     "authenticity": "checkpoint_unsigned checkpoint_forged epoch_missing epoch_forged origin_untrusted "
                     "log_key_untrusted tier_too_low",
     "continuity": "genesis_missing genesis_repeated genesis_wrong epoch_wrong genesis_untrusted first_epoch_untrusted "
@@ -139,10 +142,40 @@ def alive_at(index, entry):
 
 
 class Session:
-    def __init__(self, ident, leaf):
+    def __init__(self, ident, leaf, index, withheld):
         self.ident, self.next, self.ended = ident, 1, False
+        self.missing = 0  # entries that are withheld
+        self.known = (index, withheld)  # where its chain was known last, and how many entries were withheld until then
+        self.missing_after = index  # the latest such place before the last missing entry
+        self.held, self.released, self.permitted = False, 0, 0
         self.hash = hashlib.sha256(b"affiant/session/v1" + leaf).digest()
         self.counts = {}  # entries made from kernel events, by kind
+
+    def skip(self, number, withheld):
+        """The chain goes on with this number: those before may be of withheld entries, as far as there are any."""
+        missing = number - self.next
+        if 0 < missing <= withheld - self.known[1]:
+            self.missing += missing
+            self.missing_after = self.known[0]
+            self.next, self.hash = number, None
+
+    def may_have_had(self, acts):
+        if not self.missing:
+            return acts == self.counts
+        more = sum(max(0, count - self.counts.get(kind, 0)) for kind, count in acts.items())
+        return (all(kind in CLASS_OF and count >= max(1, self.counts.get(kind, 0)) for kind, count in acts.items())
+                and set(self.counts) <= set(acts) and more <= self.missing)
+
+    def permitted_up_to(self, permitted):
+        count, first = permitted
+        return first if not self.held and count > self.released else self.permitted
+
+    def hold(self, on, permitted):
+        if on and not self.held:
+            self.permitted = self.permitted_up_to(permitted)
+        elif self.held and not on:
+            self.released = permitted[0]
+        self.held = on
 
 
 class Audit:
@@ -166,7 +199,18 @@ class Audit:
         self.windows = []  # kind, index of the first and of the last entry
         self.largest = None  # length of the longest window between two entries (None if not known) and its last entry
         self.lost = 0  # events declared lost
+        self.pruning = Pruning()
+        self.spans = {}  # by capture: entries withheld when it was first armed, and when another was (None as long as not)
+        self.at_edge = 0  # missing numbers that may be those of withheld entries
         self.uncovered = {}  # what runs say they do not capture, with the first entry that says so
+
+    def withheld(self, index, count):
+        """So many entries from this index on are withheld."""
+        if index == 0:
+            self.find("genesis_missing", "entry 0 is withheld")
+        if self.values is not None:
+            self.values.withheld = index + count
+        self.pruning.withheld(index, count)
 
     def entry(self, index, data, leaf, previous):
         try:
@@ -196,6 +240,7 @@ class Audit:
         elif kind == "epoch":
             self.epoch_entry(index, own, body)
         if self.sighted:
+            self.pruning.entry(index, entry)
             self.control_chain(index, entry)
             self.session_chain(index, entry, leaf)
             self.kernel_number(index, entry)
@@ -273,7 +318,7 @@ class Audit:
             if seen != 0:
                 self.find("session_number_wrong", f"entry {index} issues a session and has number {seen}", index)
             self.parent_of(index, body)
-            self.sessions[entry["i"]] = Session(body["id"], leaf)
+            self.sessions[entry["i"]] = Session(body["id"], leaf, index, self.pruning.count)
             if len(self.sessions) > SESSIONS_MAX:
                 raise CannotCheck(f"more than {SESSIONS_MAX} sessions")
             return
@@ -289,12 +334,15 @@ class Audit:
             return
         if session.ended:
             self.find("session_ended", f"entry {index} is of session {named}, which had ended", index)
+        if seen is not None:
+            session.skip(seen, self.pruning.count)
         if seen != session.next:
             self.number_differs(index, named, seen, session.next)
         if kind == "revoked":
             self.revoked(index, named, session, body)
         session.next = (session.next if seen is None else seen) + 1
-        session.hash = hashlib.sha256(session.hash + leaf).digest()
+        session.hash = None if session.hash is None else hashlib.sha256(session.hash + leaf).digest()
+        session.known = (index, self.pruning.count)
         if kind in CLASS_OF:
             session.counts[kind] = session.counts.get(kind, 0) + 1
 
@@ -310,9 +358,10 @@ class Audit:
             self.find("revoked_wrong", f"entry {index} ends session {named} under another id", index)
         if body["entries"] != session.next:
             self.find("revoked_wrong", f"entry {index} counts {body['entries']} entries, not {session.next}", index)
-        if dict(body["acts"]) != session.counts or len(body["acts"]) != len(session.counts):
+        acts = dict(body["acts"])
+        if len(acts) != len(body["acts"]) or not session.may_have_had(acts):
             self.find("revoked_wrong", f"entry {index} counts the kinds of its session wrongly", index)
-        if body["hash"] != session.hash:
+        if session.hash not in (None, body["hash"]):
             self.find("session_hash_wrong", f"entry {index} ends session {named} with another running hash", index)
         session.ended = True
 
@@ -333,6 +382,10 @@ class Audit:
                 self.overflowed = True
                 return None
             self.counters[key] = Counter()
+            if key[0] in self.spans:
+                self.counters[key].withheld = self.spans[key[0]][0]
+            else:
+                self.counters[key].withheld = U64_MAX
         return self.counters[key]
 
     def account(self, index, key, first, last):
@@ -350,6 +403,7 @@ class Audit:
 
     def holes(self, index, key, counter, limit):
         kept = len(counter.firsts)
+        self.at_edge += sum(last - first + 1 for first, last in counter.take_holes(min(counter.edge, limit)))
         for first, last in counter.take_holes(limit):
             self.find("number_hole", f"entry {index}: {first} to {last} of {CLASS_NAMES[key[2]]} on processor "
                                          f"{key[1]} are neither in the log nor declared lost", index)
@@ -376,9 +430,12 @@ class Audit:
             self.policies.add(entry["i"])
 
     def on_hold(self, index, entry):
-        if entry["body"]["session"] not in self.sessions:
+        session = self.sessions.get(entry["body"]["session"])
+        if session is None:
             self.find("session_unknown", f"entry {index} names session {entry['body']['session']}, which was not issued",
                       index)
+        else:
+            session.hold(entry["body"]["on"], self.pruning.permitted())
 
     def on_file_folded(self, index, entry):
         body = entry["body"]
@@ -400,6 +457,9 @@ class Audit:
         if self.capture is not None:
             self.cut_off.add(self.capture)
         self.cut_off.discard(body["capture_id"])
+        if self.run is not None and self.run["capture"] in self.spans:
+            self.spans[self.run["capture"]][1] = self.pruning.count
+        self.spans.setdefault(body["capture_id"], [self.pruning.count, None])[1] = None
         now = alive_at(index, entry)
         self.window_before(body, now)
         for item in body["not_covered"]:
@@ -469,6 +529,13 @@ class Audit:
                     self.find("counter_wrong", f"entry {index} states a counter that is not possible", index)
                     continue
                 counter.next = following
+                if self.pruning.count > counter.withheld:
+                    kept = len(counter.firsts)
+                    # Numbers below were settled by entries that may be withheld; those from there on may still be theirs.
+                    for _ in counter.take_holes(settled):
+                        pass
+                    self.runs_kept += len(counter.firsts) - kept
+                    counter.edge, counter.withheld = max(counter.edge, following), self.pruning.count
                 self.holes(index, key, counter, settled)
         for named, last, running in body["sessions"]:
             self.stated_session(index, named, last, running)
@@ -477,7 +544,12 @@ class Audit:
         session = self.sessions.get(named)
         if session is None:
             self.find("session_unknown", f"entry {index} states session {named}, which was not issued", index)
-        elif session.ended or session.next != last + 1 or session.hash != running:
+            return
+        if not session.ended:
+            session.skip(last + 1, self.pruning.count)
+        if not session.ended and session.next == last + 1 and session.hash in (None, running):
+            session.hash, session.known = running, (index, self.pruning.count)
+        else:
             self.find("session_hash_wrong", f"entry {index} states session {named} wrongly", index)
 
     def on_gap(self, index, entry):
@@ -518,6 +590,11 @@ class Audit:
         in_flight = cut_off = 0
         for key, counter in sorted(self.counters.items()):
             end = max(counter.next, counter.top())
+            if key[0] in self.spans:
+                until = self.spans[key[0]][1]
+                if (self.pruning.count if until is None else until) > counter.withheld:
+                    counter.edge = end
+            self.at_edge += sum(last - first + 1 for first, last in counter.take_holes(min(counter.edge, end)))
             if key[0] in (self.capture, self.handed_over):
                 in_flight += counter.missing_below(end)
             elif key[0] in self.cut_off:
@@ -527,6 +604,13 @@ class Audit:
         if in_flight + cut_off:
             self.out.note("in_flight", f"{in_flight + cut_off} events were numbered and not written before a run's end")
         self.lost += cut_off
+        if self.pruning.finish(self.out):
+            for issued, session in sorted(self.sessions.items()):
+                judged = session.held or self.pruning.permits <= session.released
+                if judged and session.missing and session.missing_after >= session.permitted:
+                    self.find("kept_omitted", f"session {issued} was on hold, and entries of it are not kept", issued)
+        if self.at_edge:
+            self.out.note("pruned_numbers", f"{self.at_edge} numbers may be those of entries that are pruned")
 
     def compare_limits(self, limits):
         """What is missing, with what a trust file allows; only if sight was not lost."""

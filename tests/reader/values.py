@@ -16,17 +16,22 @@ class Values:
         self.find = find
         self.awaited, self.at = [], 0  # (index, field, commitment), and how many of them were dealt with
         self.erased = set()
+        self.withheld = 0  # the index after the last withheld entry
+        self.indexes = set()  # of entries with committed values
 
     def entry(self, entry):
         if entry["kind"] == "erased" and len(self.erased) < ERASED_MAX:
             self.erased.add((entry["body"]["of"], entry["body"]["field"]))
         for field, commitment in commitments(entry):
             self.awaited.append((entry["i"], field, commitment))
+            self.indexes.add(entry["i"])
         if len(self.awaited) > VALUES_MAX:
             raise Refused("too many committed values")
 
     def line(self, data):
         index, field, salt, text = decode_disclosure(data)
+        if index < self.withheld and index not in self.indexes:
+            return
         while self.at < len(self.awaited) and self.awaited[self.at][0] < index:
             self.absent()
         found = self.at

@@ -16,6 +16,8 @@ use agent_evidence::verify::{Claim, Options, Report, VerifyError, verify, verify
 
 #[path = "bundles.rs"]
 mod bundles;
+#[path = "pruned.rs"]
+mod pruned;
 #[path = "segments.rs"]
 mod segments;
 
@@ -386,6 +388,7 @@ pub(crate) fn cases() -> Result<Vec<Case>, BuildError> {
     let mut cases = Cases(Vec::new());
     in_order(&mut cases)?;
     segments::packed_segments(&mut cases)?;
+    pruned::pruned_logs(&mut cases)?;
     not_checkable(&mut cases)?;
     checkpoints(&mut cases)?;
     files_changed(&mut cases)?;

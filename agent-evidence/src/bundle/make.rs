@@ -4,12 +4,14 @@
 
 #![forbid(unsafe_code)]
 
+use std::collections::{BTreeSet, HashMap};
 use std::io::{self, Write};
 
 use crate::checkpoint::Checkpoint;
+use crate::kept::Item;
 use crate::note::NOTE_BYTES_MAX;
 use crate::prove::{ProveError, Tiles, read};
-use crate::record::{DecodeError, Disclosure, DisclosureError, EntryIndex, TreeSize, decode_with};
+use crate::record::{Body, DecodeError, Disclosure, DisclosureError, EntryIndex, TreeSize, decode_with};
 use crate::tiles::{self, TileKind, TilePath};
 use crate::tree::{TILE_WIDTH, TreeError};
 use crate::verify::{Cold, Source};
@@ -51,6 +53,12 @@ pub enum MakeError {
         id: String,
         /// Entries covered.
         size: u64,
+    },
+    /// Entries of a session are not kept any more.
+    #[error("entries of session {id:?} are not in the log any more: a bundle of it would not be complete")]
+    Pruned {
+        /// The session's id.
+        id: String,
     },
     /// The bundle could not be written.
     #[error("cannot write the bundle")]
@@ -104,22 +112,40 @@ pub fn make_under(
     let mut source = Cold::new(source);
     let (checkpoint, _) = Checkpoint::parse(note).map_err(ProveError::Checkpoint)?;
     let size = checkpoint.size;
-    let mut selection = Selection::new(ids);
+    let wanted: BTreeSet<Vec<u8>> = ids.into_iter().collect();
+    let mut selection = Selection::new(wanted.iter().cloned());
     let mut scratch = Vec::new();
     let mut bundle = Bundle::default();
+    let mut ids_of = HashMap::new();
     for number in 0..size.0.div_ceil(TILE_WIDTH as u64) {
         bundle.read(&mut source, number, size)?;
         for (index, entry) in bundle.entries(size)? {
             let record = decode_with(entry, &mut scratch).map_err(|source| MakeError::Entry { index, source })?;
             selection.entry(&record, entry.len());
+            if let Body::Issued(issued) = record.body()
+                && wanted.contains(issued.id.as_bytes())
+            {
+                ids_of.insert(EntryIndex(index), issued.id.display());
+            }
         }
     }
     let selected = selection
         .finish()
         .map_err(|id| MakeError::NoSession { id: String::from_utf8_lossy(&id).into_owned(), size: size.0 })?;
+    if let Some(session) = selected.pruned.first() {
+        return Err(MakeError::Pruned { id: ids_of.remove(session).unwrap_or_default() });
+    }
     let mut heads: Vec<_> = heads.into_iter().filter(|head| head.0 > 0 && *head < size).collect();
     heads.sort_unstable();
     heads.dedup();
+    // Of a head within withheld entries nobody can show the root any more.
+    let mut shown = Vec::with_capacity(heads.len());
+    for head in heads {
+        if can_show(&mut source, head, size)? {
+            shown.push(head);
+        }
+    }
+    let heads = shown;
     let manifest = Manifest { sessions: selected.sessions.clone(), heads };
     let tiles = Tiles::new(&mut source, size);
     let written = write_proof::<MakeError>(out, &manifest, (note, size), &selected.disclosed, &tiles);
@@ -138,6 +164,20 @@ pub fn make_under(
     write_sidecar(out, bytes, |write| each_disclosure(&mut source, disclosed, write))?;
     write_end(out)?;
     Ok(Made { selected, checkpoint, heads: manifest.heads })
+}
+
+/// Whether the tree can be cut at this size: not within entries that are pruned.
+fn can_show<S: Source>(source: &mut Cold<S>, head: TreeSize, size: TreeSize) -> Result<bool, ProveError> {
+    let width = TILE_WIDTH as u64;
+    let place = usize::try_from(head.0 % width).unwrap_or(0);
+    if place == 0 || tiles::width_in(size, 0, head.0 / width) < Bundle::FULL {
+        return Ok(true);
+    }
+    let path = TilePath { kind: TileKind::Hashes { level: 0 }, number: head.0 / width, width: Bundle::FULL };
+    if source.read(&path.path(), tiles::TILE_BYTES)?.is_some() {
+        return Ok(true);
+    }
+    Ok(source.kept(head.0 / width)?.is_none_or(|kept| kept.divides_at(place)))
 }
 
 /// Hands each line that discloses a value of these entries to `visit`, its line feed included.
@@ -172,14 +212,34 @@ struct Bundle {
     /// How many entries it was stored with.
     width: u16,
     path: String,
+    /// The places of its entries, where not all are kept.
+    places: Option<Vec<u64>>,
 }
 
 impl Bundle {
-    fn read(&mut self, source: &mut impl Source, number: u64, size: TreeSize) -> Result<(), ProveError> {
+    const FULL: u16 = 256;
+
+    fn read<S: Source>(&mut self, source: &mut Cold<S>, number: u64, size: TreeSize) -> Result<(), ProveError> {
         let width = tiles::width_in(size, 0, number);
         let path = TilePath { kind: TileKind::Entries, number, width };
-        let (bytes, width, path) = read(source, path, tiles::BUNDLE_BYTES_MAX)?;
-        *self = Self { number: Some(number), bytes, width, path: path.path() };
+        *self = match read(source, path, tiles::BUNDLE_BYTES_MAX) {
+            Err(ProveError::Missing { path }) if width == Self::FULL => {
+                let kept = source.kept(number)?.ok_or_else(|| ProveError::Missing { path: path.clone() })?;
+                let (mut bytes, mut places) = (Vec::new(), Vec::new());
+                for (place, item) in kept.items() {
+                    if let Item::Entry(entry) = item {
+                        tiles::push_entry(&mut bytes, entry);
+                        places.push(place as u64);
+                    }
+                }
+                let width = u16::try_from(places.len()).unwrap_or(Self::FULL);
+                Self { number: Some(number), bytes, width, path, places: Some(places) }
+            }
+            read => {
+                let (bytes, width, path) = read?;
+                Self { number: Some(number), bytes, width, path: path.path(), places: None }
+            }
+        };
         Ok(())
     }
 
@@ -188,12 +248,17 @@ impl Bundle {
         let malformed = |source| ProveError::Malformed { path: self.path.clone(), source };
         let entries = tiles::entries(&self.bytes, self.width).map_err(malformed)?;
         let first = self.number.unwrap_or(0).saturating_mul(TILE_WIDTH as u64);
-        Ok((first..size.0).zip(entries))
+        let place = |at: usize| match &self.places {
+            Some(places) => places.get(at).copied().unwrap_or(u64::MAX),
+            None => at as u64,
+        };
+        let indexed = entries.into_iter().enumerate().map(move |(at, entry)| (first.saturating_add(place(at)), entry));
+        Ok(indexed.take_while(move |(index, _)| *index < size.0))
     }
 
-    fn entry(
+    fn entry<S: Source>(
         &mut self,
-        source: &mut impl Source,
+        source: &mut Cold<S>,
         index: EntryIndex,
         size: TreeSize,
         line: &mut Vec<u8>,

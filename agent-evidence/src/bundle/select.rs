@@ -2,9 +2,9 @@
 
 #![forbid(unsafe_code)]
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use crate::record::{Body, Class, Counter, DisarmCause, EntryIndex, Id128, ProcessCookie, Record};
+use crate::record::{Body, Class, Counter, DisarmCause, Disarmed, EntryIndex, Heartbeat, Id128, ProcessCookie, Record};
 
 use super::Disclosed;
 
@@ -54,6 +54,10 @@ pub struct Selection {
     wanted: BTreeMap<Vec<u8>, Option<EntryIndex>>,
     /// The sessions by their `issued` entry, and whether each has ended.
     sessions: BTreeMap<EntryIndex, bool>,
+    /// The next number in the chain of each.
+    next: HashMap<EntryIndex, u64>,
+    /// Those of which entries were not there.
+    pruned: BTreeSet<EntryIndex>,
     chosen: Vec<Disclosed>,
     /// The control chain since the latest `armed`, as long as no session was issued.
     before: Vec<Disclosed>,
@@ -73,6 +77,8 @@ pub struct Selected {
     pub sessions: Vec<EntryIndex>,
     /// The entries, ascending.
     pub disclosed: Vec<Disclosed>,
+    /// Sessions of which entries are not in the log any more: a bundle of them is not complete.
+    pub pruned: Vec<EntryIndex>,
     /// Sessions that have not ended.
     pub open: Vec<EntryIndex>,
     /// Whether the log goes far enough to show that nothing was lost late.
@@ -85,6 +91,8 @@ impl Selection {
         Self {
             wanted: ids.into_iter().map(|id| (id, None)).collect(),
             sessions: BTreeMap::new(),
+            next: HashMap::new(),
+            pruned: BTreeSet::new(),
             chosen: Vec::new(),
             before: Vec::new(),
             closing: Closing::default(),
@@ -110,8 +118,11 @@ impl Selection {
         }
         let session = if matches!(body, Body::Issued(_)) { Some(index) } else { record.draft.session };
         let of_session = session.is_some_and(|session| self.sessions.contains_key(&session));
-        if of_session {
+        if let Some(session) = session.filter(|_| of_session) {
             self.chosen.push(own);
+            if let Some(number) = record.placement.session_number {
+                self.follow(session, number.0);
+            }
             self.refer_to_process(record.draft.process);
             self.refer(record.draft.workload);
             self.refer(record.draft.verdict.as_ref().map(|verdict| verdict.set));
@@ -126,6 +137,13 @@ impl Selection {
                 _ => {}
             }
         }
+        if let Body::Heartbeat(Heartbeat { sessions: rows, .. }) | Body::Disarmed(Disarmed { sessions: rows, .. }) =
+            body
+        {
+            for row in rows.iter().filter(|row| self.next.get(&row.session).is_some_and(|next| row.number.0 >= *next)) {
+                self.pruned.insert(row.session);
+            }
+        }
         if let Body::Erased(erased) = body {
             self.erased.entry(erased.of).or_default().push(own);
         }
@@ -135,6 +153,15 @@ impl Selection {
         if let (Body::Revoked(_), Some(ended)) = (body, session.and_then(|session| self.sessions.get_mut(&session))) {
             *ended = true;
         }
+    }
+
+    /// The chain of a session goes on with this number.
+    fn follow(&mut self, session: EntryIndex, number: u64) {
+        let next = self.next.entry(session).or_default();
+        if number > *next {
+            self.pruned.insert(session);
+        }
+        *next = number.saturating_add(1);
     }
 
     fn control(&mut self, record: &Record<'_>, own: Disclosed, chosen: bool) {
@@ -189,6 +216,7 @@ impl Selection {
         Ok(Selected {
             sessions: self.sessions.keys().copied().collect(),
             disclosed: self.chosen,
+            pruned: self.pruned.into_iter().collect(),
             open: self.sessions.iter().filter(|(_, ended)| !**ended).map(|(session, _)| *session).collect(),
             closed: self.closed,
         })

@@ -59,7 +59,7 @@ object! {
     Pruned<'a> as "pruned" {
         /// The first entry that is still kept in full.
         first: TreeSize = "first",
-        /// How many of those before are kept aside.
+        /// How many of those before are kept aside for their kind: section 18.1.
         kept: u64 = "kept",
         /// By which rule.
         rule: Text<'a> = "rule",

@@ -17,6 +17,7 @@ use super::Options;
 use super::coverage::Coverage;
 use super::finding::Finding;
 use super::part::Part;
+use super::pruned::Pruning;
 use super::report::{Findings, Note, Notes, iso};
 use super::sessions::Sessions;
 use super::values::Values;
@@ -76,6 +77,8 @@ pub(super) struct Audit {
     unknown_acts: u64,
     /// What of the log is seen, when it is a bundle.
     pub(super) part: Option<Part>,
+    /// What was pruned.
+    pub(super) pruning: Pruning,
 }
 
 impl Audit {
@@ -113,6 +116,7 @@ impl Audit {
             wall_regressions: 0,
             cuts: 0,
             unknown_acts: 0,
+            pruning: Pruning::default(),
         }
     }
 
@@ -149,6 +153,19 @@ impl Audit {
     /// The committed values of all entries, when these could be followed.
     pub(super) fn take_values(&mut self) -> Option<Values> {
         self.values.take()
+    }
+
+    /// Entries from `first` on are withheld, so many.
+    pub(super) fn withheld(&mut self, first: EntryIndex, count: u64, findings: &mut Findings) {
+        if first.0 == 0 {
+            findings.push(Finding::GenesisMissing {});
+        }
+        if let Some(values) = &mut self.values {
+            values.withheld(first.0.saturating_add(count));
+        }
+        self.pruning.withheld(first, count);
+        self.sessions.withheld(count);
+        self.coverage.withheld(count);
     }
 
     /// Applies every rule to the next entry.
@@ -210,6 +227,7 @@ impl Audit {
             _ => {}
         }
         if self.is_sighted() {
+            self.pruning.entry(index, record);
             self.control_chain(index, record, findings);
             self.sessions.entry(index, record, leaf, findings);
             self.coverage.kernel_number(index, record, findings);
@@ -381,7 +399,7 @@ impl Audit {
         self.statements(index, record, findings);
         match record.body() {
             Body::Policy(_) => self.policies.insert(record.index()),
-            Body::Hold(hold) => self.sessions.named(index, hold.session, findings),
+            Body::Hold(hold) => self.sessions.hold(index, hold, self.pruning.permitted(), findings),
             Body::Workload(_) => self.workloads.insert(record.index()),
             Body::Unknown(_) => self.unknowns.insert(record.index()),
             Body::Identified(identified) => {
@@ -460,5 +478,17 @@ impl Audit {
             return;
         }
         self.coverage.finish(last, findings);
+        if self.part.is_none() {
+            if self.pruning.finish(&mut self.notes, findings) {
+                self.sessions.finish(self.pruning.permitted().0, findings);
+            }
+            if self.coverage.at_edge > 0 {
+                let text = format!(
+                    "{} kernel numbers at the edge of the pruned part cannot be followed: their entries may be pruned",
+                    self.coverage.at_edge
+                );
+                self.notes.push(Note { name: "pruned_numbers", index: None, text });
+            }
+        }
     }
 }

@@ -18,6 +18,7 @@ use super::audit::Audit;
 use super::finding::Finding;
 use super::report::{BundleReport, Findings, Report};
 use super::values::{VALUES_MAX, Values};
+use super::walk::Hidden;
 use super::witnesses::Witnesses;
 use super::{Options, SourceError, VerifyError, judge};
 
@@ -211,5 +212,7 @@ fn conclude(
     audit.notes.extend(witnesses.notes);
     let window = audit.part.as_ref().and_then(super::part::Part::window);
     let bundle = Some(BundleReport { entries, window, heads_left });
-    judge(super::Read { checkpoint, note, root_holds, audit, findings, genesis, witnessed, bundle }, trust)
+    // Heads that it does not show are in what it says of itself.
+    let hidden = Hidden::default();
+    judge(super::Read { checkpoint, note, root_holds, audit, findings, genesis, witnessed, bundle, hidden }, trust)
 }

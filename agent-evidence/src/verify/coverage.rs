@@ -1,6 +1,6 @@
 //! Coverage: the runs of the agent, the kernel numbers they account for, and the time nobody observed.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
 use sha2::{Digest as _, Sha256};
 
@@ -42,6 +42,12 @@ pub(super) struct Coverage {
     run: Option<Run>,
     /// Captures whose last run ended without `disarmed`.
     cut_off: HashSet<Id128>,
+    /// Entries withheld so far.
+    withheld: u64,
+    /// How many entries were withheld when a capture began, and when the next one did.
+    spans: HashMap<Id128, (u64, Option<u64>)>,
+    /// Numbers that are missing and may be those of withheld entries.
+    pub(super) at_edge: u64,
     /// How many runs of the agent.
     pub(super) runs: u64,
     /// The times between runs, and between signs of life.
@@ -72,6 +78,9 @@ impl Coverage {
             runs_kept: 0,
             run: None,
             cut_off: HashSet::new(),
+            withheld: 0,
+            spans: HashMap::new(),
+            at_edge: 0,
             runs: 0,
             windows: Windows::default(),
             losses: Losses::default(),
@@ -79,6 +88,16 @@ impl Coverage {
             uncovered: Vec::new(),
             uncovered_more: None,
         }
+    }
+
+    /// So many entries are withheld.
+    pub(super) fn withheld(&mut self, count: u64) {
+        self.withheld = self.withheld.saturating_add(count);
+    }
+
+    /// How many entries were withheld when this capture began. One that never was armed has nothing withheld.
+    fn withheld_before(&self, capture: Id128) -> u64 {
+        self.spans.get(&capture).map_or(u64::MAX, |(before, _)| *before)
     }
 
     /// An entry's kernel number, or that it has none.
@@ -119,7 +138,8 @@ impl Coverage {
         if self.partial {
             return;
         }
-        let Some(numbers) = self.counters.of((capture, cpu, class)) else {
+        let withheld = self.withheld_before(capture);
+        let Some(numbers) = self.counters.of((capture, cpu, class), withheld) else {
             self.overflowed = true;
             return;
         };
@@ -130,7 +150,9 @@ impl Coverage {
         self.runs_kept = (self.runs_kept + numbers.runs()).saturating_sub(runs);
         if numbers.runs() > numbers::RUNS_MAX || (self.runs_kept > numbers::RUNS_TOTAL_MAX && numbers.runs() > 0) {
             self.runs_kept = self.runs_kept.saturating_sub(numbers.runs());
-            for (first, last) in numbers.take_holes(numbers.top()) {
+            let (holes, at_edge) = numbers.take_holes_beyond_edge(numbers.top());
+            self.at_edge = self.at_edge.saturating_add(at_edge);
+            for (first, last) in holes {
                 findings.push(Finding::NumberHole { index, cpu, class, first, last });
             }
         }
@@ -149,6 +171,10 @@ impl Coverage {
             self.cut_off.insert(before.capture);
         }
         self.cut_off.remove(&armed.capture_id);
+        if let Some(span) = before.and_then(|before| self.spans.get_mut(&before.capture)) {
+            span.1 = Some(self.withheld);
+        }
+        self.spans.entry(armed.capture_id).or_insert((self.withheld, None)).1 = None;
         self.not_covered(now.index, armed);
         let seal_ms = armed.cadence.seal_ms;
         self.run = Some(Run {
@@ -244,7 +270,8 @@ impl Coverage {
             return;
         }
         for row in rows {
-            let Some(numbers) = self.counters.of((capture, row.cpu, row.class)) else {
+            let withheld = self.withheld_before(capture);
+            let Some(numbers) = self.counters.of((capture, row.cpu, row.class), withheld) else {
                 self.overflowed = true;
                 continue;
             };
@@ -257,7 +284,15 @@ impl Coverage {
                 continue;
             }
             let runs = numbers.runs();
-            for (first, last) in numbers.take_holes(row.settled) {
+            if self.withheld > numbers.withheld {
+                // Numbers below were settled by entries that may be withheld; those from there on may still be theirs.
+                numbers.take_holes(row.settled);
+                numbers.edge = numbers.edge.max(row.next);
+                numbers.withheld = self.withheld;
+            }
+            let (holes, at_edge) = numbers.take_holes_beyond_edge(row.settled);
+            self.at_edge = self.at_edge.saturating_add(at_edge);
+            for (first, last) in holes {
                 findings.push(Finding::NumberHole { index, cpu: row.cpu, class: row.class, first, last });
             }
             self.runs_kept = (self.runs_kept + numbers.runs()).saturating_sub(runs);
@@ -323,6 +358,13 @@ impl Coverage {
         self.windows.end(self.run.map(|run| run.last).as_ref());
         for ((capture, cpu, class), numbers) in self.counters.sorted() {
             let end = numbers.generated.max(numbers.top());
+            let withheld = self.spans.get(&capture).map_or(0, |(_, until)| until.unwrap_or(self.withheld));
+            if withheld > numbers.withheld {
+                numbers.edge = end;
+            }
+            let at_edge = numbers.missing_below(numbers.edge.min(end));
+            self.at_edge = self.at_edge.saturating_add(at_edge);
+            numbers.take_holes(numbers.edge.min(end));
             if Some(capture) == current {
                 // The rings still held these when the log was sealed.
                 self.losses.in_flight = self.losses.in_flight.saturating_add(numbers.missing_below(end));

@@ -162,6 +162,30 @@ findings! {
         reason: String,
     } = "segment_malformed" breaks Integrity
         "{path} cannot be unpacked from entry {} on: {reason}", first.0;
+    /// A file of kept entries is not one: what it should hold is not there.
+    KeptMalformed {
+        /// Its name.
+        path: String,
+        /// First entry of what it should hold.
+        first: EntryIndex,
+        /// What is wrong with it.
+        reason: String,
+    } = "kept_malformed" breaks Integrity
+        "{path}, for entries from {} on, is not a file of kept entries: {reason}", first.0;
+    /// Entries are not kept, and no entry before the end of the log says that they are not.
+    PrunedUnrecorded {
+        /// The first of them, or from where on no entry says it.
+        index: EntryIndex,
+    } = "pruned_unrecorded" breaks Integrity
+        "from entry {} on there are entries that are not kept, and no `pruned` entry says so", index.0;
+    /// Of what was pruned an entry is not there that must be kept.
+    KeptOmitted {
+        /// The `pruned` entry, or the `issued` entry of the session.
+        index: EntryIndex,
+        /// What is not there.
+        what: &'static str,
+    } = "kept_omitted" breaks Integrity
+        "by entry {} it must be kept, and is not there: {what}", index.0;
     /// An entry is not in the one permitted form.
     EntryMalformed {
         /// Which.
@@ -532,6 +556,9 @@ impl Finding {
             Self::BundleMissing { first: index, .. }
             | Self::BundleMalformed { first: index, .. }
             | Self::SegmentMalformed { first: index, .. }
+            | Self::KeptMalformed { first: index, .. }
+            | Self::PrunedUnrecorded { index }
+            | Self::KeptOmitted { index, .. }
             | Self::EntryMalformed { index, .. }
             | Self::EntryAltered { index }
             | Self::IndexWrong { index, .. }

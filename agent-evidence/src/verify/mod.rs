@@ -6,11 +6,12 @@
 //! | file | what |
 //! |---|---|
 //! | `walk.rs` | the pass over bundles and tiles, in one thread or several |
-//! | `cold.rs` | bundles and tiles out of packed segments |
+//! | `cold.rs` | bundles and tiles out of packed segments, and what is kept of pruned ones |
 //! | `audit.rs` | the rules over entries, one after the other |
 //! | `sessions.rs` | the chains of sessions |
 //! | `coverage.rs`, `numbers.rs` | runs of the agent; which kernel numbers are accounted for |
 //! | `bundle.rs`, `part.rs` | evidence bundles: the walk over one, and what must not be left out of it |
+//! | `pruned.rs` | what a pruned log leaves out, and whether it may |
 //! | `witnesses.rs` | what trusted witnesses cosigned |
 //! | `entry.rs` | one entry by its proof |
 //! | `windows.rs` | the times between runs |
@@ -26,6 +27,7 @@ mod entry;
 mod finding;
 mod numbers;
 mod part;
+mod pruned;
 mod report;
 mod sessions;
 mod text;
@@ -42,7 +44,8 @@ pub use cold::Cold;
 pub use entry::{EntryFault, ProvedEntry, verify_entry};
 pub use finding::{Claim, FINDINGS, Finding};
 pub use report::{
-    BundleReport, ClaimReport, Losses, Note, Observed, Outcome, Report, SessionReport, SessionWindow, Verdict,
+    BundleReport, ClaimReport, Losses, Note, Observed, Outcome, PrunedReport, Report, SessionReport, SessionWindow,
+    Verdict,
 };
 pub use values::SIDECAR_BYTES_MAX;
 pub use windows::{Edge, NotObserved, Window, WindowKind, Windows};
@@ -59,7 +62,7 @@ use crate::trust::{Head, Trust, WitnessPolicy};
 
 use audit::Audit;
 use report::{Besides, Findings};
-use walk::{Known, Walk};
+use walk::{Hidden, Known, Walk};
 use witnesses::Witnesses;
 
 /// A log as named byte strings: a directory, an archive, a web server. Untrusted.
@@ -188,8 +191,8 @@ fn over<'t, S: Source>(
 }
 
 /// The checkpoint and its signatures, not verified; nothing when it is missing or damaged in what is a log.
-fn read_checkpoint(
-    source: &mut impl Source,
+fn read_checkpoint<S: Source>(
+    source: &mut Cold<S>,
     findings: &mut Findings,
 ) -> Result<Option<(Checkpoint, SignedNote)>, VerifyError> {
     let bytes = source.read("checkpoint", crate::note::NOTE_BYTES_MAX)?;
@@ -218,7 +221,7 @@ fn reason(error: &dyn std::error::Error) -> String {
 }
 
 /// Whether the directory holds the first entries of a log, whatever its size.
-fn has_genesis(source: &mut impl Source) -> Result<bool, VerifyError> {
+fn has_genesis<S: Source>(source: &mut Cold<S>) -> Result<bool, VerifyError> {
     let full = u16::try_from(TILE_WIDTH).unwrap_or(u16::MAX);
     for width in (1..=full).rev() {
         let path = TilePath { kind: TileKind::Entries, number: 0, width }.path();
@@ -228,7 +231,8 @@ fn has_genesis(source: &mut impl Source) -> Result<bool, VerifyError> {
             return Ok(true);
         }
     }
-    Ok(false)
+    let kept = source.kept(0)?;
+    Ok(kept.and_then(|bundle| bundle.entry(0)).and_then(decode_genesis).is_some())
 }
 
 fn decode_genesis(entry: &[u8]) -> Option<()> {
@@ -237,16 +241,23 @@ fn decode_genesis(entry: &[u8]) -> Option<()> {
 
 /// The judgment over the whole: root, signatures, trust.
 fn conclude(walk: Walk<'_>, checkpoint: Checkpoint, note: &SignedNote, trust: Option<&Trust>) -> Report {
-    let Walk { tree, tree_complete, mut audit, mut findings, genesis, known, .. } = walk;
+    let Walk { tree, tree_complete, mut audit, mut findings, genesis, known, hidden, .. } = walk;
     let Known { policy, mut witnesses, .. } = known;
     audit.notes.extend(std::mem::take(&mut witnesses.notes));
+    if hidden.heads > 0 {
+        let text = format!(
+            "{} heads that the trust file remembers fall within what is pruned, and were not compared",
+            hidden.heads
+        );
+        audit.notes.push(Note { name: "head_pruned", index: None, text });
+    }
     let witnessed = policy.and_then(|policy| witnesses.quorum(policy));
     audit.finish(checkpoint.size, &mut findings);
     let root_holds = tree_complete && tree.root() == checkpoint.root;
     if tree_complete && !root_holds {
         findings.push(Finding::RootMismatch { size: checkpoint.size });
     }
-    judge(Read { checkpoint, note, root_holds, audit, findings, genesis, witnessed, bundle: None }, trust)
+    judge(Read { checkpoint, note, root_holds, audit, findings, genesis, witnessed, bundle: None, hidden }, trust)
 }
 
 /// What was read of a log or bundle, all but signatures and trust judged.
@@ -262,10 +273,11 @@ struct Read<'n> {
     /// How far a quorum of trusted witnesses vouches for it.
     witnessed: Option<Witnessed>,
     bundle: Option<BundleReport>,
+    hidden: Hidden,
 }
 
 fn judge(read: Read<'_>, trust: Option<&Trust>) -> Report {
-    let Read { checkpoint, note, root_holds, audit, mut findings, genesis, witnessed, bundle } = read;
+    let Read { checkpoint, note, root_holds, audit, mut findings, genesis, witnessed, bundle, hidden } = read;
     let own_key = audit.log_key().cloned();
     let log_key = trust.map(|trust| trust.log_key.clone()).or_else(|| own_key.clone());
     let log_signed = log_key.as_ref().is_some_and(|key| signed(note, key, &mut findings));
@@ -293,7 +305,7 @@ fn judge(read: Read<'_>, trust: Option<&Trust>) -> Report {
     };
     let holds = root_holds && log_signed && epoch_signed && trust.is_some();
     let verified = holds.then(|| Verified(checkpoint.clone()));
-    Report::new(checkpoint, verified, observed, audit, findings, trust, Besides { witnessed, bundle })
+    Report::new(checkpoint, verified, observed, audit, findings, trust, Besides { witnessed, bundle, hidden })
 }
 
 fn epoch_name(checkpoint: &Checkpoint) -> Option<KeyName> {

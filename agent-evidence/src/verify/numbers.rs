@@ -23,6 +23,10 @@ pub(super) struct Numbers {
     ahead: BTreeMap<u64, u64>,
     /// How many numbers the kernel side had given when it last said so.
     pub(super) generated: u64,
+    /// Missing numbers below it may be those of withheld entries.
+    pub(super) edge: u64,
+    /// How many entries were withheld when the kernel side last said so.
+    pub(super) withheld: u64,
 }
 
 impl Numbers {
@@ -89,6 +93,14 @@ impl Numbers {
         holes
     }
 
+    /// Takes the holes below `limit`: first and last of those that are none of withheld entries, and how many numbers may be.
+    pub(super) fn take_holes_beyond_edge(&mut self, limit: u64) -> (Vec<(u64, u64)>, u64) {
+        let edge = self.edge.min(limit);
+        let at_edge = self.missing_below(edge);
+        self.take_holes(edge);
+        (self.take_holes(limit), at_edge)
+    }
+
     /// How many numbers below `limit` are not accounted for.
     pub(super) fn missing_below(&self, limit: u64) -> u64 {
         let covered: u64 = self
@@ -111,12 +123,13 @@ pub(super) struct Counters {
 }
 
 impl Counters {
-    /// The numbers of one counter; none when there are too many counters.
-    pub(super) fn of(&mut self, counter: Counter) -> Option<&mut Numbers> {
+    /// The numbers of one counter; none when there are too many counters. `withheld`: how many entries were when its capture
+    /// began, if this is the first that is told of it.
+    pub(super) fn of(&mut self, counter: Counter, withheld: u64) -> Option<&mut Numbers> {
         if self.counters.len() >= COUNTERS_MAX && !self.counters.contains_key(&counter) {
             return None;
         }
-        Some(self.counters.entry(counter).or_default())
+        Some(self.counters.entry(counter).or_insert_with(|| Numbers { withheld, ..Numbers::default() }))
     }
 
     /// Every counter, in a fixed order.

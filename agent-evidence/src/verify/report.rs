@@ -10,6 +10,7 @@ use crate::trust::{Head, Trust, WitnessPolicy};
 use super::Verified;
 use super::audit::Audit;
 use super::finding::{Claim, Finding};
+use super::walk::Hidden;
 use super::windows::Windows;
 use super::witnesses::Witnessed;
 
@@ -134,6 +135,8 @@ pub struct SessionReport {
     pub entries: u64,
     /// Whether a finding is about it.
     pub wrong: bool,
+    /// How many of them are not there any more.
+    pub missing: u64,
     /// What a bundle shows of the time it lasted; none in a whole log.
     pub window: Option<SessionWindow>,
 }
@@ -177,6 +180,10 @@ impl SessionReport {
         };
         match (self.revoked, self.window) {
             _ if self.wrong => Outcome::Failed("see the findings".to_owned()),
+            _ if self.missing > 0 => Outcome::NotProved(format!(
+                "{} of its {} entries are pruned: what they said is not known, nor that the others are all that is left of it",
+                self.missing, self.entries
+            )),
             (_, Some(window)) if !window.whole => Outcome::Failed("see the findings".to_owned()),
             (None, None) => Outcome::NotProved("still open at the end of the log".to_owned()),
             (None, Some(window)) => Outcome::NotProved(match window.stated {
@@ -201,6 +208,25 @@ impl SessionReport {
             )),
         }
     }
+}
+
+/// What is not kept any more of a log.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PrunedReport {
+    /// How many entries.
+    pub withheld: u64,
+    /// The first of them.
+    pub first: EntryIndex,
+    /// The last of them.
+    pub last: EntryIndex,
+    /// The latest entry that permits it, up to which entry it does, and its rule; none when nothing permits it.
+    pub permit: Option<(EntryIndex, EntryIndex, String)>,
+    /// Whether it could be judged that what must be kept is there.
+    pub judged: bool,
+    /// Kernel numbers that are missing and may be those of withheld entries, beyond what was declared settled.
+    pub numbers: u64,
+    /// Sessions of which entries are missing.
+    pub sessions: u64,
 }
 
 /// Which events were captured and are not in the log.
@@ -238,6 +264,8 @@ pub(super) struct Besides {
     pub(super) witnessed: Option<Witnessed>,
     /// What there is to say of a bundle, if it was one.
     pub(super) bundle: Option<BundleReport>,
+    /// Heads of the trust file within what is pruned.
+    pub(super) hidden: Hidden,
 }
 
 /// The verdict in one word.
@@ -308,6 +336,8 @@ pub struct Report {
     pub not_covered: Vec<String>,
     /// What part of the log was seen, when it was a bundle.
     pub bundle: Option<BundleReport>,
+    /// What of the log is not kept any more.
+    pub pruned: Option<PrunedReport>,
     /// The times between runs of the agent.
     pub windows: Windows,
     /// Which events were captured and are not in the log.
@@ -353,6 +383,7 @@ impl Report {
             times: None,
             not_covered: Vec::new(),
             bundle: None,
+            pruned: None,
             windows: Windows::default(),
             losses: Losses::default(),
             sight_lost: Some(EntryIndex(0)),
@@ -366,14 +397,17 @@ impl Report {
         audit: Audit,
         mut findings: Findings,
         trust: Option<&Trust>,
-        Besides { witnessed, bundle }: Besides,
+        Besides { witnessed, bundle, hidden }: Besides,
     ) -> Self {
         let (mut sessions, sessions_total) = audit.sessions.reports();
         for session in &mut sessions {
             session.window = audit.part.as_ref().and_then(|part| part.session(session.issued));
         }
+        let pruned = audit.pruning.report(audit.coverage.at_edge, audit.sessions.pruned());
         let facts = Facts {
             bundle,
+            pruned: pruned.as_ref(),
+            hidden,
             checkpoint: &checkpoint,
             audit: &audit,
             witnessed: witnessed.as_ref(),
@@ -424,6 +458,7 @@ impl Report {
             notes: audit.notes.kept,
             not_covered: audit.coverage.not_covered,
             bundle,
+            pruned,
             sight_lost: audit.sight_lost,
             windows: audit.coverage.windows,
             losses: audit.coverage.losses,
@@ -441,6 +476,8 @@ struct Facts<'f> {
     sessions: &'f [SessionReport],
     sessions_total: u64,
     bundle: Option<BundleReport>,
+    pruned: Option<&'f PrunedReport>,
+    hidden: Hidden,
 }
 
 impl Facts<'_> {
@@ -495,9 +532,20 @@ impl Facts<'_> {
         let size = self.checkpoint.size.0;
         let no_trust = "no trust file says whose log this is";
         match claim {
-            Claim::Integrity => Outcome::Proved(format!(
-                "all {size} entries are in the one permitted form, follow each other, and have the root hash of the checkpoint"
-            )),
+            Claim::Integrity => Outcome::Proved(match self.pruned {
+                None => format!(
+                    "all {size} entries are in the one permitted form, follow each other, and have the root hash of the checkpoint"
+                ),
+                Some(pruned) => format!(
+                    "{} of {size} entries are here and in the one permitted form; with the hashes of the others, which are pruned, they have the root hash of the checkpoint; the control chain is whole, and {}",
+                    size.saturating_sub(pruned.withheld),
+                    if pruned.judged {
+                        "so is what else must be kept"
+                    } else {
+                        "whether what else must be kept is there was not judged"
+                    }
+                ),
+            }),
             Claim::Authenticity => match self.trust {
                 None => Outcome::NotProved(format!("{no_trust}: the signer is not established")),
                 Some(trust) => Outcome::Proved(format!(
@@ -509,7 +557,14 @@ impl Facts<'_> {
             },
             Claim::Continuity => match self.trust {
                 None => Outcome::NotProved(no_trust.to_owned()),
-                Some(trust) => Outcome::Proved(continuity(trust, size, self.audit.coverage.windows.may_miss)),
+                Some(_) if self.hidden.alone > 0 => Outcome::NotProved(format!(
+                    "{} heads that the trust file remembers fall within what is pruned, and no later one of it shows that this is the same history",
+                    self.hidden.alone
+                )),
+                Some(trust) => {
+                    let may_miss = self.audit.coverage.windows.may_miss;
+                    Outcome::Proved(continuity(trust, size, self.hidden.heads, may_miss))
+                }
             },
             Claim::NonEquivocation => self.non_equivocation(size),
             Claim::HostState => {
@@ -563,8 +618,16 @@ impl Facts<'_> {
         if coverage.runs == 0 {
             return Outcome::NotProved("no run of the agent is in the log".to_owned());
         }
+        let from = match self.pruned {
+            None => String::new(),
+            Some(pruned) => format!(
+                "before entry {} {} entries are pruned, and that they account for what was declared settled is not shown; from there on, ",
+                pruned.last.0.saturating_add(1),
+                pruned.withheld
+            ),
+        };
         let mut text = format!(
-            "while the agent ran, every event that its hooks numbered is in the log or counted as lost; {} counted as lost",
+            "{from}while the agent ran, every event that its hooks numbered is in the log or counted as lost; {} counted as lost",
             coverage.losses.events
         );
         if coverage.losses.in_flight > 0 {
@@ -579,6 +642,9 @@ impl Facts<'_> {
                 coverage.losses.cut_off
             ));
         }
+        if coverage.at_edge > 0 {
+            text.push_str(&format!(", {} that may be among the pruned entries", coverage.at_edge));
+        }
         text.push_str(&format!("; nothing was observed for {} in all", seconds(coverage.windows.not_observed.total())));
         Outcome::Proved(text)
     }
@@ -589,22 +655,29 @@ impl Facts<'_> {
         }
         let open = self.sessions.iter().filter(|session| session.revoked.is_none()).count();
         let total = self.sessions_total;
-        Outcome::Proved(format!(
-            "{total} sessions, {open} of them still open at the end; the others complete as attributed"
-        ))
+        Outcome::Proved(match self.pruned.map_or(0, |pruned| pruned.sessions) {
+            0 => format!("{total} sessions, {open} of them still open at the end; the others complete as attributed"),
+            pruned => format!(
+                "{total} sessions, {open} of them still open at the end; entries of {pruned} are pruned, and these are not shown to be complete; the others complete as attributed"
+            ),
+        })
     }
 }
 
-fn continuity(trust: &Trust, size: u64, may_miss: u64) -> String {
+fn continuity(trust: &Trust, size: u64, hidden: usize, may_miss: u64) -> String {
     let last = trust.heads.last().map_or(0, |head| head.size.0);
+    let pruned = match hidden {
+        0 => String::new(),
+        _ => format!(" ({hidden} more fall within what is pruned, and rest on the later ones)"),
+    };
     let windows = match may_miss {
         0 => "no run ended without a word".to_owned(),
         1 => "in 1 window, listed below, entries could be missing".to_owned(),
         several => format!("in {several} windows, listed below, entries could be missing"),
     };
     format!(
-        "one history from the genesis entry that the trust file names, through {} remembered heads; entries from {last} to {size} rest on the log key alone; {windows}",
-        trust.heads.len()
+        "one history from the genesis entry that the trust file names, through {} remembered heads{pruned}; entries from {last} to {size} rest on the log key alone; {windows}",
+        trust.heads.len().saturating_sub(hidden)
     )
 }
 

@@ -1,4 +1,7 @@
 //! The chains of sessions: numbered without holes, begun once, ended once, with the running hashes that are stated.
+//!
+//! In a pruned log entries of a session may be missing where entries are withheld, not more of them than those. Its numbers go
+//! on from what is there, its running hash from what is stated next; it is then never complete, and a finding if it was on hold.
 
 use std::collections::HashMap;
 
@@ -6,7 +9,7 @@ use sha2::{Digest as _, Sha256};
 
 use crate::chain;
 use crate::record::{
-    Body, ChainHash, EntryIndex, Issued, Kind, LeafHash, Record, Revoked, SessionNumber, SessionState,
+    Body, ChainHash, EntryIndex, Hold, Issued, Kind, LeafHash, Record, Revoked, SessionNumber, SessionState,
 };
 
 use super::finding::Finding;
@@ -17,6 +20,9 @@ const SESSIONS_MAX: usize = 200_000;
 
 /// What a hole in a session's numbers says of a bundle.
 const OMITTED: &str = "entries of a session that stand before it";
+
+/// What is left out of a session that was on hold.
+const HELD: &str = "entries of a session that was on hold";
 
 /// Most characters of an id or identity that are kept for the report.
 const SHOWN_MAX: usize = 256;
@@ -29,12 +35,24 @@ struct Session {
     id_digest: [u8; 32],
     identity: String,
     next: u64,
-    hash: ChainHash,
+    /// Not known after missing entries, until it is stated.
+    hash: Option<ChainHash>,
     counts: HashMap<Kind, u64>,
     ended: Option<EntryIndex>,
     wrong: bool,
     /// Whether entries of it were left out of a bundle, so that counts and hashes over it say nothing.
     omitted: bool,
+    /// Entries of it that are withheld.
+    missing: u64,
+    /// The latest place before the last of them where its chain was known.
+    missing_after: EntryIndex,
+    /// Where its chain was known last, and how many entries were withheld until then.
+    known: (EntryIndex, u64),
+    held: bool,
+    /// How many `pruned` entries there were when it was last released.
+    released: u64,
+    /// Up to where a `pruned` entry that was written while it was not on hold permits to leave entries out.
+    permitted: u64,
 }
 
 /// Every session so far.
@@ -46,12 +64,21 @@ pub(super) struct Sessions {
     ended: u64,
     /// Whether these are the sessions of a bundle, which may leave entries out.
     partial: bool,
+    /// Entries withheld so far.
+    withheld: u64,
+    /// Sessions with missing entries that are not remembered any more.
+    pruned_before: u64,
 }
 
 impl Sessions {
     /// The sessions of a bundle.
     pub(super) fn of_bundle() -> Self {
         Self { partial: true, ..Self::default() }
+    }
+
+    /// So many entries are withheld.
+    pub(super) fn withheld(&mut self, count: u64) {
+        self.withheld = self.withheld.saturating_add(count);
     }
 
     /// Applies the rules to the next entry, in a session or not.
@@ -75,6 +102,9 @@ impl Sessions {
             session.wrong = true;
             findings.push(Finding::SessionEnded { index, session: named });
         }
+        if let Some(seen) = seen {
+            session.skip(seen.0, self.withheld);
+        }
         let expected = Some(SessionNumber(session.next));
         if seen != expected {
             session.wrong = true;
@@ -91,7 +121,8 @@ impl Sessions {
             session.ended = Some(index);
         }
         session.next = seen.map_or(session.next, |number| number.0).saturating_add(1);
-        session.hash = chain::step(session.hash, leaf);
+        session.hash = session.hash.map(|hash| chain::step(hash, leaf));
+        session.known = (index, self.withheld);
         session.count(record.body().kind());
     }
 
@@ -121,7 +152,7 @@ impl Sessions {
             if self.ended == 0 {
                 return;
             }
-            self.by_issued.retain(|_, session| session.ended.is_none());
+            self.forget_ended(findings);
             self.ended = 0;
         }
         let shortened = |text: String| text.chars().take(SHOWN_MAX).collect();
@@ -130,13 +161,65 @@ impl Sessions {
             id_digest: Sha256::digest(issued.id.as_bytes()).into(),
             identity: shortened(issued.identity.display()),
             next: 1,
-            hash: chain::session_start(leaf),
+            hash: Some(chain::session_start(leaf)),
             counts: HashMap::new(),
             ended: None,
             wrong: false,
             omitted: false,
+            missing: 0,
+            missing_after: index,
+            known: (index, self.withheld),
+            held: false,
+            released: 0,
+            permitted: 0,
         };
         self.by_issued.insert(record.index(), session);
+    }
+
+    /// Makes room. What later entries permit does not concern a session that is on hold; one that is not may have been pruned.
+    fn forget_ended(&mut self, findings: &mut Findings) {
+        let ended = self.by_issued.iter().filter(|(_, session)| session.ended.is_some());
+        let mut omitted: Vec<_> = ended.clone().filter(|(_, session)| session.held && session.omits()).collect();
+        omitted.sort_by_key(|(index, _)| **index);
+        for (index, _) in omitted {
+            findings.push(Finding::KeptOmitted { index: *index, what: HELD });
+        }
+        self.pruned_before += ended.filter(|(_, session)| session.missing > 0).count() as u64;
+        self.by_issued.retain(|_, session| session.ended.is_none());
+    }
+
+    /// A session is exempt from pruning from here on, or no longer. `permitted`: how many `pruned` entries there were before, and
+    /// up to where the latest of them permits to leave entries out.
+    pub(super) fn hold(&mut self, index: EntryIndex, hold: &Hold<'_>, permitted: (u64, u64), findings: &mut Findings) {
+        self.named(index, hold.session, findings);
+        let Some(session) = self.by_issued.get_mut(&hold.session) else { return };
+        if hold.on == session.held {
+            return;
+        }
+        if hold.on {
+            session.permitted = session.permitted_up_to(permitted);
+        } else {
+            session.released = permitted.0;
+        }
+        session.held = hold.on;
+    }
+
+    /// Judges at the end of the log which entries of sessions may be missing. `permits`: how many `pruned` entries there were.
+    pub(super) fn finish(&mut self, permits: u64, findings: &mut Findings) {
+        // Of one that was not on hold when the latest permission came, what is gone is judged with the rest.
+        let omit = |session: &Session| (session.held || permits <= session.released) && session.omits();
+        let mut omitted: Vec<_> = self.by_issued.iter_mut().filter(|(_, session)| omit(session)).collect();
+        omitted.sort_by_key(|(index, _)| **index);
+        for (index, session) in omitted {
+            session.wrong = true;
+            findings.push(Finding::KeptOmitted { index: *index, what: HELD });
+        }
+    }
+
+    /// How many sessions have missing entries.
+    pub(super) fn pruned(&self) -> u64 {
+        let here = self.by_issued.values().filter(|session| session.missing > 0).count() as u64;
+        self.pruned_before.saturating_add(here)
     }
 
     /// An entry names a session that is not its own.
@@ -162,10 +245,17 @@ impl Sessions {
                         findings.push(Finding::EvbEntryOmitted { index, what: OMITTED });
                         continue;
                     }
-                    if number != Some(session.next) || row.hash != session.hash || session.ended.is_some() {
+                    if let Some(number) = number.filter(|_| session.ended.is_none()) {
+                        session.skip(number, self.withheld);
+                    }
+                    let hash = session.hash.unwrap_or(row.hash);
+                    if number != Some(session.next) || row.hash != hash || session.ended.is_some() {
                         session.wrong = true;
                         findings.push(Finding::SessionHashWrong { index, session: row.session });
+                        continue;
                     }
+                    session.hash = Some(hash);
+                    session.known = (index, self.withheld);
                 }
             }
         }
@@ -182,6 +272,7 @@ impl Sessions {
             revoked: session.ended,
             entries: session.next,
             wrong: session.wrong,
+            missing: session.missing,
             window: None,
         });
         (sessions.collect(), self.total)
@@ -189,10 +280,44 @@ impl Sessions {
 }
 
 impl Session {
+    /// The next number of the chain is this one: those before may be of withheld entries, as far as there are any.
+    fn skip(&mut self, number: u64, withheld: u64) {
+        let missing = number.saturating_sub(self.next);
+        if missing == 0 || missing > withheld.saturating_sub(self.known.1) {
+            return;
+        }
+        self.missing = self.missing.saturating_add(missing);
+        self.missing_after = self.known.0;
+        self.next = number;
+        self.hash = None;
+    }
+
+    /// Up to where entries of it may be left out.
+    fn permitted_up_to(&self, (count, up_to): (u64, u64)) -> u64 {
+        if !self.held && count > self.released { up_to } else { self.permitted }
+    }
+
+    /// Whether entries of it are missing from where they may not be, but for what was permitted after its last release.
+    fn omits(&self) -> bool {
+        self.missing > 0 && self.missing_after.0 >= self.permitted
+    }
+
     fn count(&mut self, kind: Kind) {
         if kind.is_kernel_event() {
             *self.counts.entry(kind).or_default() += 1;
         }
+    }
+
+    /// Whether its acts may have been so many of each kind: those that were seen, and as many more as entries are missing.
+    fn may_have_had(&self, stated: &HashMap<Kind, u64>) -> bool {
+        if self.missing == 0 {
+            return *stated == self.counts;
+        }
+        let seen = |kind: &Kind| self.counts.get(kind).copied().unwrap_or(0);
+        let more: u128 = stated.iter().map(|(kind, count)| u128::from(count.saturating_sub(seen(kind)))).sum();
+        stated.iter().all(|(kind, count)| kind.is_kernel_event() && *count > 0 && *count >= seen(kind))
+            && self.counts.keys().all(|kind| stated.contains_key(kind))
+            && more <= u128::from(self.missing)
     }
 
     fn check_revoked(&mut self, index: EntryIndex, named: EntryIndex, revoked: &Revoked<'_>, findings: &mut Findings) {
@@ -212,11 +337,11 @@ impl Session {
             wrong("number of entries");
         }
         let stated: HashMap<Kind, u64> = revoked.acts.iter().map(|act| (act.kind, act.count)).collect();
-        if stated != self.counts || stated.len() != revoked.acts.len() {
+        if stated.len() != revoked.acts.len() || !self.may_have_had(&stated) {
             bad = true;
             wrong("count of acts by kind");
         }
-        if revoked.hash != self.hash {
+        if self.hash.is_some_and(|hash| revoked.hash != hash) {
             bad = true;
             findings.push(Finding::SessionHashWrong { index, session: named });
         }

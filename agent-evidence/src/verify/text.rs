@@ -113,6 +113,23 @@ impl Report {
             };
             writeln!(out, "Evidence bundle: {} of these entries{window}; the others are withheld", bundle.entries)?;
         }
+        if let Some(pruned) = &self.pruned {
+            let by = match &pruned.permit {
+                Some((index, first, rule)) => format!(
+                    "entry {} says that those before entry {} are not kept any more, by rule {:?}",
+                    index.0, first.0, rule
+                ),
+                None => "nothing says that they may be".to_owned(),
+            };
+            writeln!(
+                out,
+                "Pruned: {} entries from entry {} to {} are not here, only their hashes; {}",
+                pruned.withheld,
+                pruned.first.0,
+                pruned.last.0,
+                shown(&by)
+            )?;
+        }
         if let Some((first, last)) = self.times {
             writeln!(out, "Time, by the host's own clock: {} to {}", iso(first), iso(last))?;
         }
@@ -232,6 +249,7 @@ impl Report {
                 json!({
                     "id": session.id, "identity": session.identity, "issued": session.issued.0,
                     "revoked": session.revoked.map(|index| index.0), "entries": session.entries,
+                    "entries_pruned": session.missing,
                     "outcome": word, "reason": reason,
                     "window": session.window.map(|window| json!({
                         "whole": window.whole, "closed": window.closed, "lost": window.lost, "lost_own": window.own,
@@ -258,10 +276,20 @@ impl Report {
                 "heads_not_shown": bundle.heads_left,
             })
         });
+        let pruned = self.pruned.as_ref().map(|pruned| {
+            json!({
+                "entries": pruned.withheld, "first": pruned.first.0, "last": pruned.last.0,
+                "by": pruned.permit.as_ref().map(|(index, first, rule)| json!({
+                    "index": index.0, "first": first.0, "rule": rule,
+                })),
+                "kept_judged": pruned.judged, "numbers_at_edge": pruned.numbers, "sessions": pruned.sessions,
+            })
+        });
         let sums = &self.windows.not_observed;
         let report = json!({
             "report": REPORT_VERSION,
             "bundle": bundle,
+            "pruned": pruned,
             "verdict": self.verdict.name(),
             "exit": self.verdict.exit_code(),
             "tier": self.tier.as_str(),

@@ -25,6 +25,8 @@ pub(super) struct Values {
     /// The first that no line has passed.
     next: usize,
     fields: HashMap<String, u32>,
+    /// The index after the last withheld entry: what is disclosed of those cannot be judged.
+    withheld: u64,
     erased: HashSet<(EntryIndex, Vec<u8>)>,
 }
 
@@ -54,8 +56,17 @@ impl Values {
         self.awaited.len() <= VALUES_MAX
     }
 
+    /// Entries before this index are withheld.
+    pub(super) fn withheld(&mut self, past: u64) {
+        self.withheld = past;
+    }
+
     /// Takes the next line of a sidecar, after all entries.
     pub(super) fn line(&mut self, index: EntryIndex, line: &Disclosure<'_>, findings: &mut Findings) {
+        // Of an entry that is withheld, or has no committed value: which, nobody can tell.
+        if index.0 < self.withheld && self.awaited.binary_search_by_key(&index, |value| value.index).is_err() {
+            return;
+        }
         let field = self.fields.get(&line.field).copied();
         // Lines ascend, so that each value is looked at once, and again only within its entry.
         let before = |value: &&Awaited| value.index < index;

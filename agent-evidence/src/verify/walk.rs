@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 
+use crate::kept::Item;
 use crate::policy::Policy;
 use crate::record::{DecodeError, EntryIndex, LeafHash, RECORD_VERSION, Record, TreeSize, decode_with};
 use crate::tiles::{self, TileKind, TilePath};
@@ -32,9 +33,19 @@ pub(super) struct Walk<'t> {
     pub(super) audit: Audit,
     pub(super) known: Known<'t>,
     pub(super) findings: Findings,
+    pub(super) hidden: Hidden,
     /// Leaf hash of the entry before, when known.
     previous: Option<LeafHash>,
     pub(super) genesis: Option<LeafHash>,
+}
+
+/// Heads of the trust file that fall within withheld entries, and cannot be compared.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Hidden {
+    /// How many.
+    pub(super) heads: usize,
+    /// Those of them after which no other was compared and is equal.
+    pub(super) alone: usize,
 }
 
 /// What is known of the log from elsewhere.
@@ -62,8 +73,25 @@ struct Fetched {
     bytes: Option<(Vec<u8>, u16)>,
     /// What is wrong with the tile.
     findings: Vec<Finding>,
-    /// What is wrong with packed segments that were looked into for it.
+    /// What is wrong with packed segments and kept entries that were looked into for it.
     malformed: Vec<Finding>,
+    /// What is kept of it, if it was pruned.
+    kept: Option<Vec<Piece>>,
+}
+
+/// An item of kept entries.
+enum Piece {
+    Entry(Vec<u8>),
+    Withheld { height: u32, hash: NodeHash },
+}
+
+impl From<Item<'_>> for Piece {
+    fn from(item: Item<'_>) -> Self {
+        match item {
+            Item::Entry(bytes) => Self::Entry(bytes.to_vec()),
+            Item::Withheld { height, hash } => Self::Withheld { height, hash },
+        }
+    }
 }
 
 /// What can be said of an entry alone.
@@ -240,11 +268,23 @@ impl Fetched {
     fn read<S: Source>(source: &mut Cold<S>, size: TreeSize, number: u64) -> Result<Self, SourceError> {
         let width = tiles::width_in(size, 0, number);
         let mut findings = Vec::new();
-        let hashes = tile(source, TilePath { kind: TileKind::Hashes { level: 0 }, number, width }, &mut findings)?;
-        let path = TilePath { kind: TileKind::Entries, number, width };
-        let bytes = read_with_full(source, path, tiles::BUNDLE_BYTES_MAX)?;
         let first = EntryIndex(number * TILE_WIDTH as u64);
-        Ok(Self { first, width, hashes, path, bytes, findings, malformed: source.malformed() })
+        let path = TilePath { kind: TileKind::Entries, number, width };
+        // The tile first: a writer that prunes removes the bundle before it.
+        let mut hashes = tile(source, TilePath { kind: TileKind::Hashes { level: 0 }, number, width }, &mut findings)?;
+        let bytes = read_with_full(source, path, tiles::BUNDLE_BYTES_MAX)?;
+        let kept: Option<Vec<Piece>> = match &bytes {
+            None if usize::from(width) == TILE_WIDTH => {
+                source.kept(number)?.map(|bundle| bundle.items().map(|(_, item)| item.into()).collect())
+            }
+            _ => None,
+        };
+        if kept.is_some() {
+            // Of a pruned bundle it is not needed.
+            hashes = None;
+            findings.clear();
+        }
+        Ok(Self { first, width, hashes, path, bytes, findings, malformed: source.malformed(), kept })
     }
 }
 
@@ -276,6 +316,7 @@ impl<'t> Walk<'t> {
             audit,
             known,
             findings,
+            hidden: Hidden::default(),
             previous: Some(LeafHash([0; 32])),
             genesis: None,
         }
@@ -289,9 +330,14 @@ impl<'t> Walk<'t> {
         ahead: Option<Ahead<'b>>,
         scratch: &mut Vec<u8>,
     ) -> Result<(), VerifyError> {
-        let Fetched { first, width, hashes, path, findings, malformed, .. } = fetched;
+        let Fetched { first, width, hashes, path, findings, malformed, kept, bytes: _ } = fetched;
         for finding in findings {
             self.findings.push(finding);
+        }
+        if let Some(pieces) = kept {
+            self.kept(shared, first, pieces, scratch)?;
+            malformed.into_iter().for_each(|finding| self.findings.push(finding));
+            return Ok(());
         }
         let entries = match entries {
             None => {
@@ -352,6 +398,44 @@ impl<'t> Walk<'t> {
         Ok(())
     }
 
+    /// Goes over what is kept of a pruned bundle.
+    fn kept<S: Source>(
+        &mut self,
+        shared: &Shared<'_, S>,
+        first: EntryIndex,
+        pieces: Vec<Piece>,
+        scratch: &mut Vec<u8>,
+    ) -> Result<(), VerifyError> {
+        let mut index = first;
+        for piece in pieces {
+            self.compare_head();
+            let mut full = Vec::new();
+            match piece {
+                Piece::Entry(bytes) => {
+                    let leaf = self.entry(index, Some(alone(&bytes, scratch)), None)?;
+                    if let Some(leaf) = leaf {
+                        self.tree.append(leaf, |tile| keep_upper(tile, &mut full));
+                    }
+                    index = EntryIndex(index.0.saturating_add(1));
+                }
+                Piece::Withheld { height, hash } => {
+                    let count = 1_u64 << height;
+                    self.audit.withheld(index, count, &mut self.findings);
+                    self.previous = (height == 0).then_some(LeafHash(hash));
+                    if index.0 == 0 {
+                        self.genesis = self.previous;
+                    }
+                    // The decoder has seen that it begins where it may.
+                    let appended = self.tree.append_subtree(height, hash, |tile| keep_upper(tile, &mut full));
+                    self.tree_complete &= appended.is_ok();
+                    index = EntryIndex(index.0.saturating_add(count));
+                }
+            }
+            self.compare_tiles(shared, full)?;
+        }
+        Ok(())
+    }
+
     /// Judges one entry, of which its own hash or a stored one is known, or neither, and gives the leaf to go on with.
     fn entry(
         &mut self,
@@ -393,7 +477,13 @@ impl<'t> Walk<'t> {
             && head.size <= self.tree.size()
         {
             self.known.heads = rest;
-            if self.tree_complete && head.size == self.tree.size() && head.root != self.tree.root() {
+            if self.tree_complete && head.size < self.tree.size() {
+                // Within withheld entries.
+                self.hidden.heads += 1;
+                self.hidden.alone += 1;
+            } else if self.tree_complete && head.root == self.tree.root() {
+                self.hidden.alone = 0;
+            } else if self.tree_complete {
                 let same_size = head.size == self.size;
                 self.findings.push(if same_size {
                     Finding::Equivocation { size: head.size }

@@ -167,6 +167,13 @@ impl Witnesses {
             && cosigned.head.size <= size
         {
             self.compared += 1;
+            if tree.is_some() && cosigned.head.size < size {
+                let text = format!(
+                    "a witness cosigned {} entries, a size within entries that are pruned: it cannot be compared and counts for nothing",
+                    cosigned.head.size.0
+                );
+                self.notes.push(Note { name: "cosignature_pruned", index: None, text });
+            }
             let Some(tree) = tree.filter(|_| cosigned.head.size == size) else { continue };
             cosigned.contained = tree.root() == cosigned.head.root;
             if !cosigned.contained {
