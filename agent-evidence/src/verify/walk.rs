@@ -207,6 +207,10 @@ impl<'t, S: Source> Shared<'t, S> {
             let done = outcome.is_err() || !turn.walk.tree_complete;
             turn.error = outcome.err();
             turn.next += 1;
+            if done {
+                // While it is this thread's turn, or the next would take its own before it hears of it.
+                self.ended.store(true, Ordering::Release);
+            }
             drop(turn);
             if done {
                 return self.end();
