@@ -93,6 +93,8 @@ class Maker:
             "kind_count": lambda: b"[" + self.value("kind") + b"," + self.value("u64") + b"]",
             "kernel_number": lambda: b"[%s,%s,%s]" % tuple(self.value(form) for form in ("u32", "class", "u64")),
             "text": self.text,
+            "value": self.text,
+            "base64": lambda: b'"' + base64.b64encode(self.rng.randbytes(self.rng.randrange(9))) + b'"',
             "address": self.address,
         }
         if base in simple:

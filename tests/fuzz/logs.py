@@ -17,10 +17,11 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import zlib
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), ".."))
 import verify  # noqa: E402  (the path is set on the line above)
-from reader import profile, rules, signed  # noqa: E402
+from reader import kept, profile, rules, signed  # noqa: E402
 from differential import Maker, Mutator  # noqa: E402
 
 ORIGIN = "affiant.example/host"
@@ -64,6 +65,8 @@ class Writer:
         self.faults = list(faults)
         self.shift = 0  # what is added to the index that entries state
         self.entries, self.leaves = [], []
+        self.told = []  # kind and session of each
+        self.held = set()
         self.control = 0
         self.sessions = {}  # index of `issued`: [next, hash, counts, id]
         self.ended = []
@@ -139,6 +142,7 @@ class Writer:
         leaf = verify.leaf_hash(entry)
         self.entries.append(entry)
         self.leaves.append(leaf)
+        self.told.append((kind, session))
         self.control = self.control + 1 if control is None and profile.KINDS[kind][0] else \
             self.control if control is None else control + 1
         if kind == "issued":
@@ -177,7 +181,8 @@ class Writer:
             first_size += (way == 1) * self.rng.choice([-1, 1])
             if way == 2:
                 named = self.rng.choice(["first", "continued", "orphan"])
-        fields = (ORIGIN.encode(), number.to_bytes(8, "big"), key.public, first_size.to_bytes(8, "big"), named.encode())
+        fields = (ORIGIN.encode(), number.to_bytes(8, "big"), key.public, first_size.to_bytes(8, "big"), named.encode(),
+                  b"")
         joined = b"".join(len(field).to_bytes(4, "big") + field for field in fields)
         statement = hashlib.sha256(b"affiant/epoch/v1" + joined).digest()
         log_signature = self.log_key.sign(statement)
@@ -189,7 +194,8 @@ class Writer:
                 log_signature = self.rng.choice([KEYS[3].sign(statement), self.rng.randbytes(64)])
         self.append("epoch", self.body("epoch", number=b"%d" % number, public_key=b64(key.public),
                                        first_size=b"%d" % first_size, how=b'"%s"' % named.encode(),
-                                       sig_log=b64(log_signature), sig_previous=previous and b64(previous)))
+                                       sig_log=b64(log_signature), sig_previous=previous and b64(previous),
+                                       counter=None, attest=None, sig_attest=None))
         self.epochs, self.epoch_key = number + 1, key
 
     def arm(self):
@@ -290,7 +296,7 @@ class Writer:
 
     def issue(self):
         ident = self.maker.text()
-        index = self.append("issued", self.body("issued", id=ident))
+        index = self.append("issued", self.body("issued", id=ident, parent=None))
         self.sessions[index][3] = ident
 
     def revoke(self):
@@ -331,8 +337,9 @@ class Writer:
         for _ in range(steps):
             ways = [self.act] * 12 + [self.heartbeat, self.issue, self.unknown, self.workload, self.other]
             ways += [self.revoke] * bool(self.sessions) + [self.identify] * bool(self.unknowns and self.workloads)
+            ways += [self.hold] * bool(self.sessions or self.ended)
             if self.rng.random() < 0.05:
-                ways = [self.epoch, self.arm]
+                ways = [self.epoch, self.arm] + [self.prune] * (len(self.entries) > 256)
             self.rng.choice(ways)()
         if self.breaks("genesis_repeated", 1):
             self.genesis()
@@ -346,9 +353,26 @@ class Writer:
     def workload(self):
         self.workloads.append(self.append("workload", self.body("workload")))
 
+    def hold(self):
+        session = self.rng.choice([*self.sessions, *self.ended])
+        on = self.rng.random() < 0.7
+        (self.held.add if on else self.held.discard)(session)
+        self.append("hold", self.body("hold", session=b"%d" % session, on=b"true" if on else b"false"))
+
+    def prune(self):
+        """Says that entries before some bundle are not kept any more, mostly rightly."""
+        first = len(self.entries) // 256 * 256
+        first = first if self.rng.random() < 0.9 else self.rng.choice([0, 255, first + 256, len(self.entries)])
+        count = sum(by_kind(kind) for kind, _ in self.told[:first]) + (self.rng.random() < 0.1)
+        self.append("pruned", self.body("pruned", first=b"%d" % first, kept=b'"%d"' % count))
+
     def other(self):
         kind = self.rng.choice(["scope", "process", "recovered"])
         self.append(kind, self.body(kind), session=self.rng.choice([None] + list(self.sessions)))
+
+
+def by_kind(kind):
+    return profile.KINDS[kind][0] or kind in kept.KEPT_KINDS
 
 
 KEYS = [Key(bytes([number]) * 32) for number in range(4)]
@@ -399,6 +423,43 @@ class Disk:
     def line(text, name, key, signature=None):
         blob = signed.key_id(name, key.public) + (signature or key.sign(text.encode()))
         return f"\u2014 {name} {base64.b64encode(blob).decode()}\n"
+
+    def prune(self):
+        """Keeps of the first bundles what must be kept, perhaps more or less."""
+        writer, rng = self.writer, self.rng
+        bundles = rng.randrange(len(writer.entries) // 256 + 1)
+        if not bundles:
+            return
+        statements = [index for index in range(bundles * 256) if writer.told[index][0] in ("heartbeat", "disarmed")]
+        less, more = rng.choice([0, 0, 0, 0.01, 0.3]), rng.choice([0, 0, 0.05, 0.5])
+        held = writer.held if rng.random() < 0.8 else set()
+
+        def keeps(index):
+            kind, session = writer.told[index]
+            must = by_kind(kind) or session in held or not statements or index >= statements[-1]
+            return rng.random() >= less if must else rng.random() < more
+
+        chosen = [keeps(index) for index in range(bundles * 256)]
+
+        def items(first, height):
+            if not any(chosen[first:first + (1 << height)]):
+                level = writer.leaves[first:first + (1 << height)]
+                while len(level) > 1:
+                    level = [verify.node_hash(*level[at:at + 2]) for at in range(0, len(level), 2)]
+                return bytes([0, 0, height]) + level[0]
+            if height == 0:
+                return len(writer.entries[first]).to_bytes(2, "big") + writer.entries[first]
+            return items(first, height - 1) + items(first + (1 << height - 1), height - 1)
+
+        data = b"".join(items(256 * bundle, 8) for bundle in range(bundles))
+        if rng.random() < 0.1:
+            data = self.edited(data)
+        self.put("kept/000", kept.MAGIC + bundles.to_bytes(2, "big") + zlib.compress(data))
+        for bundle in range(bundles):
+            if rng.random() < 0.9:
+                os.remove(os.path.join(self.log, verify.tile_path("entries", bundle, 256)))
+                if rng.random() < 0.9:
+                    os.remove(os.path.join(self.log, verify.tile_path(0, bundle, 256)))
 
     def files(self):
         return sorted(os.path.relpath(os.path.join(folder, name), self.log)
@@ -529,9 +590,11 @@ def main():
         rng = random.Random(seed * 1_000_003 + number)
         with tempfile.TemporaryDirectory() as place:
             writer = Writer(rng, rng.sample(FAULTS, rng.choice([0, 1, 1, 1, 2, 3])))
-            writer.write(rng.choice([0, 5, 30, 30, 100, 400]))
+            writer.write(rng.choice([0, 5, 30, 30, 100, 400, 800]))
             disk = Disk(rng, writer, place)
             trust = disk.trust()
+            if rng.random() < 0.7:
+                disk.prune()
             for _ in range(rng.choice([0, 0, 1, 1, 2])):
                 disk.damage()
             strict = rng.random() < 0.2
