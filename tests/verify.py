@@ -22,6 +22,7 @@ import sys
 import tomllib
 
 from reader.basics import CannotCheck, Refused, decode_base64
+from reader.blobs import BLOB_BYTES_MAX, blob_path
 from reader.bundle import Archive, BundleAudit, parse_manifest, subtrees
 from reader.kept import KEPT_BYTES_MAX, bundles_of
 from reader.packed import SEGMENT_BYTES_MAX, blocks_of, unpack
@@ -448,6 +449,10 @@ class Log:
             for level, tile, hashes in self.tree.partial_tiles():
                 self.compare_tile(level, tile, hashes)
             self.sidecars(size)
+            blobs = self.audit.blobs
+            for digest in sorted(blobs.awaited):
+                blobs.judge(digest, self.read(blob_path(digest), BLOB_BYTES_MAX))
+            blobs.finish()
 
     def pruned_bundle(self, index, items, previous):
         for item in items:
@@ -695,6 +700,7 @@ class Bundle(Log):
         for line in self.archive.entries():
             entry = decode(line)
             values.entry(entry)
+            self.audit.blobs.entry(entry)
             index = entry["i"]
             if not at <= index < size:
                 raise Refused(f"entry {index} stands where it cannot")
@@ -713,6 +719,13 @@ class Bundle(Log):
         for line in self.archive.disclosures():
             values.line(line)
         values.finish()
+        blobs = self.audit.blobs
+        for digest, content in self.archive.blobs():
+            if digest not in blobs.awaited and blobs.beyond is None:
+                raise Refused(f"no entry refers to {blob_path(digest)}")
+            if digest in blobs.awaited:
+                blobs.judge(digest, content)
+        blobs.finish()
         if count == 0:
             self.out.find("genesis_missing", "the bundle holds no entry")
         return roots

@@ -1,7 +1,7 @@
 //! Small logs made from fixed seeds, for tests, vectors and benchmarks. Real keys and real hashes; only the
 //! randomness is missing, so that the same calls give the same bytes.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io;
 
 use base64::Engine as _;
@@ -9,6 +9,7 @@ use base64::engine::general_purpose::STANDARD;
 use ed25519_dalek::{Signer as _, SigningKey};
 use sha2::{Digest as _, Sha256};
 
+use crate::blob;
 use crate::bundle::{self, Disclosed, Manifest, Selected, Selection};
 use crate::chain;
 use crate::checkpoint::{Checkpoint, EPOCH_SUFFIX};
@@ -16,10 +17,10 @@ use crate::cosignature::{self, WitnessKey};
 use crate::epoch::EpochStatement;
 use crate::note::{KeyName, NoteError, NoteSigner, VerifierKey};
 use crate::record::{
-    self, Armed, Body, BootTime, Cadence, CgroupId, ChainHash, Class, ControlNumber, Counter, Digest, DisarmCause,
-    Disarmed, Draft, EntryIndex, Epoch, EpochNumber, Genesis, Heartbeat, Id128, KernelNumber, KeyTier, Kind, LeafHash,
-    List, NotCovered, Placement, ProcessCookie, PublicKey, SecureBoot, SessionNumber, SessionState, Signature,
-    Succession, Text, TreeSize, WallTime, Workload, WorkloadKind,
+    self, Armed, Blob, Body, BootTime, Cadence, CgroupId, ChainHash, Class, ControlNumber, Counter, Digest,
+    DisarmCause, Disarmed, Draft, EntryIndex, Epoch, EpochNumber, Genesis, Heartbeat, Id128, KernelNumber, KeyTier,
+    Kind, LeafHash, List, NotCovered, Placement, ProcessCookie, PublicKey, SecureBoot, SessionNumber, SessionState,
+    Signature, Succession, Text, TreeSize, WallTime, Workload, WorkloadKind,
 };
 use crate::tiles::{self, TileKind, TilePath};
 use crate::tree::{NodeHash, Subtrees, TILE_WIDTH, TileView, Tree, TreeError, fold_tile, leaf_hash};
@@ -108,6 +109,8 @@ pub struct Builder {
     pub seqs: HashMap<(u32, Class), u64>,
     /// Lines that disclose committed values, with the entries they are of.
     pub values: Vec<(EntryIndex, Vec<u8>)>,
+    /// Contents that entries refer to.
+    pub blobs: BTreeMap<Digest, Vec<u8>>,
     /// The capture that counters are stated of.
     pub capture: Id128,
     time: u64,
@@ -143,6 +146,7 @@ impl Builder {
             sessions: HashMap::new(),
             seqs: HashMap::new(),
             values: Vec::new(),
+            blobs: BTreeMap::new(),
             capture: CAPTURE,
             time: 0,
         })
@@ -308,6 +312,13 @@ impl Builder {
         }
     }
 
+    /// Keeps a content beside the log, for an entry to refer to.
+    pub fn blob(&mut self, content: &[u8]) -> Blob {
+        let blob = blob::reference(content);
+        self.blobs.insert(blob.sha256, content.to_vec());
+        blob
+    }
+
     /// Appends a body outside sessions.
     pub fn append(&mut self, body: Body<'_>) -> EntryIndex {
         let draft = self.draft(body);
@@ -405,6 +416,9 @@ impl Builder {
         for (index, line) in &self.values {
             files.entry(tiles::sidecar_path(index.0 / TILE_WIDTH as u64)).or_default().extend_from_slice(line);
         }
+        for (digest, content) in &self.blobs {
+            files.insert(blob::path(digest), content.clone());
+        }
         let note = self.checkpoint()?.sign(&[&self.log_key, &self.epoch_key]);
         files.insert("checkpoint".to_owned(), note.into_bytes());
         Ok(Files(files))
@@ -443,6 +457,14 @@ impl Builder {
         let lines: Vec<u8> =
             self.values.iter().filter(|(index, _)| holds(index)).flat_map(|(_, line)| line).copied().collect();
         bundle::write_sidecar(&mut out, lines.len() as u64, |write| write(&lines))?;
+        let mut referred = BTreeSet::new();
+        for entry in self.entries.iter().enumerate().filter(|(at, _)| holds(&EntryIndex(*at as u64))).map(|at| at.1) {
+            let record = record::decode(entry).map_err(|error| failed(&error))?;
+            referred.extend(record.blobs().map(|blob| blob.sha256));
+        }
+        for (digest, content) in self.blobs.iter().filter(|(digest, _)| referred.contains(digest)) {
+            bundle::write_blob(&mut out, digest, content)?;
+        }
         bundle::write_end(&mut out)?;
         Ok(out)
     }

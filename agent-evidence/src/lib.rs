@@ -23,6 +23,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod blob;
 pub mod bundle;
 pub mod chain;
 pub mod checkpoint;

@@ -4,9 +4,10 @@
 #![forbid(unsafe_code)]
 
 use std::fs;
-use std::io::Write as _;
+use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 
+use agent_evidence::blob::BLOB_BYTES_MAX;
 use agent_evidence::command::{COULD_NOT_CHECK, verify_path};
 use agent_evidence::note::NOTE_BYTES_MAX;
 use agent_evidence::tiles::{BUNDLE_BYTES_MAX, TILE_BYTES};
@@ -39,6 +40,9 @@ const ATTACKS: &[(&str, &str, Outcome)] = &[
     ("insert an entry, with the keys", "attack_entry_inserted", Finding("previous_mismatch")),
     ("reorder entries, with the keys", "entries_reordered", Finding("index_wrong")),
     ("duplicate an entry, with the keys", "entry_repeated", Finding("number_repeated")),
+    ("edit the text of the policies that an entry names", "blob_altered", Finding("blob_altered")),
+    ("remove the text of the policies that an entry names", "blob_removed", Note("blob_absent")),
+    ("edit a content in an evidence bundle", "evb_blob_altered", Finding("blob_altered")),
     ("remove a bundle", "bundle_missing", Finding("bundle_missing")),
     ("truncate, with the keys", "log_truncated", Finding("log_truncated")),
     ("truncate, by the checkpoint alone", "checkpoint_forged", Finding("checkpoint_forged")),
@@ -137,6 +141,20 @@ fn the_threat_model_names_each_attack_and_its_vector() {
     }
 }
 
+fn copy_all(from: &Path, to: &Path) -> io::Result<()> {
+    fs::create_dir_all(to)?;
+    for entry in fs::read_dir(from)? {
+        let entry = entry?;
+        let into = to.join(entry.file_name());
+        if entry.file_type()?.is_dir() {
+            copy_all(&entry.path(), &into)?;
+        } else {
+            fs::copy(entry.path(), into)?;
+        }
+    }
+    Ok(())
+}
+
 #[test]
 fn a_file_that_is_too_large_ends_the_verification_wherever_it_is() {
     let own = tree().join("tests/vectors/in_order");
@@ -154,6 +172,15 @@ fn a_file_that_is_too_large_ends_the_verification_wherever_it_is() {
         let error = verify_path(copy.path(), Some(&trust), Options::default(), None).unwrap_err().in_full();
         assert!(error.contains(name) && error.contains("longer than"), "{error}");
     }
+    // A blob as the rest, with any of the contents that entries refer to.
+    let own = tree().join("tests/vectors/blobs");
+    let copy = tempfile::tempdir().unwrap();
+    copy_all(&own.join("log"), copy.path()).unwrap();
+    let blob = fs::read_dir(copy.path().join("blob")).unwrap().next().unwrap().unwrap().path();
+    fs::OpenOptions::new().write(true).open(&blob).unwrap().set_len(BLOB_BYTES_MAX as u64 + 1).unwrap();
+    let error = verify_path(copy.path(), Some(&trust), Options::default(), None).unwrap_err().in_full();
+    assert!(error.contains("blob/") && error.contains("longer than"), "{error}");
+    let own = tree().join("tests/vectors/in_order");
     let large = tempfile::NamedTempFile::new().unwrap();
     large.as_file().set_len(TRUST_BYTES_MAX as u64 + 1).unwrap();
     let error = verify_path(&own.join("log"), Some(large.path()), Options::default(), None).unwrap_err().in_full();

@@ -7,6 +7,7 @@ anything is read.
 import json
 
 from reader.basics import Refused
+from reader.blobs import BLOB_BYTES_MAX, blob_digest, blob_path
 from reader.profile import ENTRY_BYTES_MAX, KINDS, U53_MAX, commitments
 from reader.rules import Audit
 from reader.signed import NOTE_BYTES_MAX
@@ -34,6 +35,7 @@ class Archive:
     def __init__(self, stream):
         self.stream = stream
         self.left = self.size = 0
+        self.next = None  # the block behind the last line
 
     def exactly(self, count):
         data = self.stream.read(count)
@@ -46,7 +48,9 @@ class Archive:
         self.stated(number, self.exactly(BLOCK))
 
     def stated(self, number, block):
-        name, limit = MEMBERS[number]
+        self.measured(block, *MEMBERS[number])
+
+    def measured(self, block, name, limit):
         digits = block[124:135]
         if not all(0x30 <= digit <= 0x37 for digit in digits) or header(name, int(digits, 8)) != block:
             raise Refused(f"the header of {name} is not the one permitted")
@@ -69,15 +73,28 @@ class Archive:
         yield from self.lines(ENTRY_BYTES_MAX)
 
     def disclosures(self):
-        """The lines of the member that may be absent, and the end."""
-        block = self.exactly(BLOCK)
-        if any(block):
-            self.stated(4, block)
+        """The lines of the member that may be absent."""
+        self.next = self.exactly(BLOCK)
+        if self.next.startswith(b"sidecar\0"):
+            self.stated(4, self.next)
             if not self.size:
                 raise Refused("an empty sidecar must not be there")
             yield from self.lines(DISCLOSURE_BYTES_MAX)
-            block = self.exactly(BLOCK)
-        if any(block) or any(self.exactly(BLOCK)) or self.stream.read(1):
+            self.next = self.exactly(BLOCK)
+
+    def blobs(self):
+        """Digest and content of the members that may be absent, and the end."""
+        before = ""
+        while any(self.next):
+            digest = blob_digest(self.next[:100].split(b"\0")[0])
+            if digest is None or digest <= before:
+                raise Refused("neither the end nor a blob behind the one before")
+            self.measured(self.next, blob_path(digest), BLOB_BYTES_MAX)
+            content = self.exactly(self.size)
+            self.fill()
+            yield digest, content
+            before, self.next = digest, self.exactly(BLOCK)
+        if any(self.exactly(BLOCK)) or self.stream.read(1):
             raise Refused("the end is not two blocks of zeros and the end of the file")
 
     def lines(self, limit):

@@ -5,6 +5,7 @@ import hashlib
 import re
 
 from reader.basics import CannotCheck, Refused
+from reader.blobs import Blobs
 from reader.kept import Pruning
 from reader.profile import KINDS, U32_MAX, U64_MAX, decode
 from reader.signed import ed25519_verifies, parse_vkey
@@ -81,7 +82,8 @@ FINDINGS = {
     "integrity": "checkpoint_missing checkpoint_malformed root_mismatch tile_missing tile_differs bundle_missing "
                  "bundle_malformed entry_malformed entry_altered index_wrong previous_mismatch control_number_wrong "
                  "reference_wrong segment_malformed evb_malformed "
-                 "kept_malformed kept_omitted pruned_unrecorded evb_proof_wrong evb_entry_foreign commitment_wrong sidecar_malformed value_absent",
+                 "kept_malformed kept_omitted pruned_unrecorded evb_proof_wrong evb_entry_foreign commitment_wrong "
+                 "sidecar_malformed value_absent blob_altered blob_absent",
     "authenticity": "checkpoint_unsigned checkpoint_forged epoch_missing epoch_forged origin_untrusted "
                     "log_key_untrusted tier_too_low",
     "continuity": "genesis_missing genesis_repeated genesis_wrong epoch_wrong genesis_untrusted first_epoch_untrusted "
@@ -194,6 +196,7 @@ class Audit:
         self.handed_over = None  # of the last run, if it was disarmed for an upgrade
         self.runs = 0
         self.values = None  # committed values, when somebody wants them followed
+        self.blobs = Blobs(out, strict)
         self.newer = False  # whether an entry of a newer version was reported
         self.run = None  # the latest run
         self.windows = []  # kind, index of the first and of the last entry
@@ -225,6 +228,7 @@ class Audit:
             return
         if self.values is not None:
             self.values.entry(entry)
+        self.blobs.entry(entry)
         body, kind = entry["body"], entry["kind"]
         own = entry["i"]
         # Behind one removed or added entry, all others go on counting: that is one finding.

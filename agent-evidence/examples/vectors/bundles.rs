@@ -9,13 +9,13 @@ use super::*;
 
 /// A log of two runs and two sessions: 0 genesis, 1 epoch, 2 recovered, 3 armed, 4 disarmed, 5 armed, 6 scope,
 /// 7 workload, 8 process, 9 process, 10 workload, 11 issued s-2, 12 issued s-1, then what both did.
-struct Two {
+pub(super) struct Two {
     story: Story,
     other: EntryIndex,
 }
 
 impl Two {
-    fn begin() -> Result<Self, NoteError> {
+    pub(super) fn begin() -> Result<Self, NoteError> {
         let mut log = Builder::new()?;
         let size = TreeSize(log.entries.len() as u64);
         log.append(Body::Recovered(Recovered { cause: RecoveryCause::Clean, size, replayed: 0, torn_bytes: 0 }));
@@ -52,7 +52,7 @@ impl Two {
         Ok(Self { story: Story { log, workload, session }, other })
     }
 
-    fn log(&mut self) -> &mut Builder {
+    pub(super) fn log(&mut self) -> &mut Builder {
         &mut self.story.log
     }
 
@@ -69,7 +69,7 @@ impl Two {
     }
 
     /// 13 exec, 14 (other), 15 open, 16 gap, 17 unknown, 18 heartbeat, 19 epoch, 20 (other), 21 connect, 22 exit.
-    fn acts(&mut self) -> Result<(), NoteError> {
+    pub(super) fn acts(&mut self) -> Result<(), NoteError> {
         self.story.act(exec("/usr/bin/python3.11"), Class::Process);
         self.other_act();
         self.story.act(open(b"/home/ada/data.csv"), Class::File);
@@ -97,7 +97,7 @@ impl Two {
 
     /// 23 revoked s-1, 24 (other), 25 heartbeat that has not settled what it counts, 26 (other), 27 heartbeat that has,
     /// 28 heartbeat, 29 revoked s-2, 30 heartbeat, 31 disarmed.
-    fn end(&mut self) {
+    pub(super) fn end(&mut self) {
         self.story.revoke(|_| {});
         self.other_act();
         let other = [self.other];
@@ -127,6 +127,10 @@ impl Two {
         self.log().append_draft(&draft, |_| {});
         self.heartbeat(&[], |_| {});
         self.story.disarm();
+    }
+
+    pub(super) fn into_log(self) -> Builder {
+        self.story.log
     }
 
     fn whole() -> Result<Builder, NoteError> {
@@ -159,7 +163,7 @@ const TEN: &[TreeSize] = &[TreeSize(10)];
 
 impl Cases {
     /// A bundle, whatever is wrong with it.
-    fn evb(
+    pub(super) fn evb(
         &mut self,
         name: &str,
         what: &'static str,

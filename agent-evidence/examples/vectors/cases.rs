@@ -14,6 +14,8 @@ use agent_evidence::record::{
 use agent_evidence::trust::{Head, Limits, Trust};
 use agent_evidence::verify::{Claim, Options, Report, VerifyError, verify, verify_bundle};
 
+#[path = "blobs.rs"]
+mod blobs;
 #[path = "bundles.rs"]
 mod bundles;
 #[path = "pruned.rs"]
@@ -401,6 +403,7 @@ pub(crate) fn cases() -> Result<Vec<Case>, BuildError> {
     trust(&mut cases)?;
     bundles::bundles(&mut cases)?;
     attacks::attacks(&mut cases)?;
+    blobs::blobs(&mut cases)?;
     Ok(cases.0)
 }
 

@@ -7,16 +7,19 @@
 use std::collections::{BTreeSet, HashMap};
 use std::io::{self, Write};
 
+use crate::blob::{self, BLOB_BYTES_MAX};
 use crate::checkpoint::Checkpoint;
 use crate::kept::Item;
 use crate::note::NOTE_BYTES_MAX;
 use crate::prove::{ProveError, Tiles, read};
-use crate::record::{Body, DecodeError, Disclosure, DisclosureError, EntryIndex, TreeSize, decode_with};
+use crate::record::{Body, DecodeError, Digest, Disclosure, DisclosureError, EntryIndex, TreeSize, decode_with};
 use crate::tiles::{self, TileKind, TilePath};
 use crate::tree::{TILE_WIDTH, TreeError};
 use crate::verify::{Cold, Source};
 
-use super::{Disclosed, Manifest, Selected, Selection, write_end, write_entries, write_proof, write_sidecar};
+use super::{
+    Disclosed, Manifest, Selected, Selection, write_blob, write_end, write_entries, write_proof, write_sidecar,
+};
 
 /// Longest sidecar that is read, in bytes.
 const SIDECAR_BYTES_MAX: usize = 256 << 20;
@@ -154,7 +157,13 @@ pub fn make_under(
         Err(MakeError::Log(ProveError::Tree(error))) => tiles.finish(Err(error))?,
         written => written?,
     }
-    write_entries(out, &selected.disclosed, |index, line| bundle.entry(&mut source, index, size, line))?;
+    let mut blobs = BTreeSet::new();
+    write_entries::<MakeError>(out, &selected.disclosed, |index, line| {
+        bundle.entry(&mut source, index, size, line)?;
+        let of = |source| MakeError::Entry { index: index.0, source };
+        blobs.extend(decode_with(line, &mut scratch).map_err(of)?.blobs().map(|blob| blob.sha256));
+        Ok(())
+    })?;
     let disclosed = &selected.disclosed;
     let mut bytes = 0_u64;
     each_disclosure(&mut source, disclosed, |line| {
@@ -162,6 +171,7 @@ pub fn make_under(
         Ok(())
     })?;
     write_sidecar(out, bytes, |write| each_disclosure(&mut source, disclosed, write))?;
+    each_blob(&mut source, blobs, out)?;
     write_end(out)?;
     Ok(Made { selected, checkpoint, heads: manifest.heads })
 }
@@ -199,6 +209,17 @@ fn each_disclosure(
             if entries.binary_search_by_key(&index, |entry| entry.index).is_ok() {
                 visit(line)?;
             }
+        }
+    }
+    Ok(())
+}
+
+/// Copies each blob that is there.
+fn each_blob(source: &mut impl Source, blobs: BTreeSet<Digest>, out: &mut impl Write) -> Result<(), MakeError> {
+    for digest in blobs {
+        let content = source.read(&blob::path(&digest), BLOB_BYTES_MAX).map_err(ProveError::Source)?;
+        if let Some(content) = content {
+            write_blob(out, &digest, &content)?;
         }
     }
     Ok(())

@@ -24,7 +24,8 @@ use std::io::{self, BufRead, BufReader, Read, Write};
 
 use serde::Deserialize;
 
-use crate::record::{DISCLOSURE_BYTES_MAX, ENTRY_BYTES_MAX, EntryIndex, TreeSize};
+use crate::blob::{self, BLOB_BYTES_MAX};
+use crate::record::{DISCLOSURE_BYTES_MAX, Digest, ENTRY_BYTES_MAX, EntryIndex, TreeSize};
 use crate::tree::{NodeHash, Subtrees, TreeError, complete_subtrees};
 
 /// Bytes of an archive's block.
@@ -47,6 +48,8 @@ const HASHES: &str = "hashes";
 const ENTRIES: &str = "entries";
 /// Only there when a value is disclosed.
 const SIDECAR: &str = "sidecar";
+/// In messages: each blob is a member under its own name.
+const BLOB: &str = "blob";
 
 /// Why bytes are not a bundle.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -275,6 +278,17 @@ pub fn write_sidecar<E: From<io::Error>>(
     Ok(fill(out, bytes)?)
 }
 
+/// Writes a blob that disclosed entries refer to: after the sidecar, in ascending order of digest.
+///
+/// # Errors
+/// What `out` answers; [`io::ErrorKind::InvalidData`] when the content is longer than a blob may be.
+pub fn write_blob(out: &mut impl Write, digest: &Digest, content: &[u8]) -> io::Result<()> {
+    if content.len() > BLOB_BYTES_MAX {
+        return Err(invalid(format!("{} bytes of a blob, it has at most {BLOB_BYTES_MAX}", content.len())));
+    }
+    member(out, &blob::path(digest), content)
+}
+
 /// Ends a bundle.
 ///
 /// # Errors
@@ -307,6 +321,10 @@ pub struct BundleReader<R> {
     bytes: u64,
     left: u64,
     lines: u64,
+    /// The block behind the last line.
+    next: Option<[u8; BLOCK]>,
+    /// The blob that was read last.
+    blob: Option<Digest>,
 }
 
 impl<R: Read> BundleReader<R> {
@@ -316,7 +334,7 @@ impl<R: Read> BundleReader<R> {
     /// [`BundleError`].
     pub fn open(input: R) -> Result<(Self, Manifest), BundleError> {
         let input = BufReader::with_capacity(1 << 16, input);
-        let mut reader = Self { input, member: ENTRIES, bytes: 0, left: 0, lines: 0 };
+        let mut reader = Self { input, member: ENTRIES, bytes: 0, left: 0, lines: 0, next: None, blob: None };
         let size = reader.header(MANIFEST, MANIFEST_BYTES_MAX).map_err(|error| match error {
             BundleError::Malformed { .. } => BundleError::NotABundle,
             other => other,
@@ -359,22 +377,22 @@ impl<R: Read> BundleReader<R> {
         self.line(line, ENTRY_BYTES_MAX)
     }
 
-    /// The next line that discloses a value, after the entries, into `line`; `false` after the last one, when the end of
-    /// the bundle was found to be in order.
+    /// The next line that discloses a value, after the entries, into `line`; `false` after the last one.
     ///
     /// # Errors
     /// [`BundleError`].
     pub fn disclosure(&mut self, line: &mut Vec<u8>) -> Result<bool, BundleError> {
+        line.clear();
+        if self.next.is_some() {
+            return Ok(false);
+        }
         if self.member == ENTRIES {
-            self.zeros(ENTRIES, padding(self.bytes))?;
-            let mut block = [0_u8; BLOCK];
-            self.exactly("the end", &mut block)?;
-            if block == [0; BLOCK] {
-                self.end(BLOCK)?;
-                line.clear();
+            let block = self.behind(ENTRIES)?;
+            if name_of(&block) != SIDECAR.as_bytes() {
+                self.next = Some(block);
                 return Ok(false);
             }
-            self.bytes = stated(&block, SIDECAR, ENTRIES_BYTES_MAX)?;
+            self.bytes = stated(&block, SIDECAR, SIDECAR, ENTRIES_BYTES_MAX)?;
             if self.bytes == 0 {
                 return Err(malformed(SIDECAR, "it is empty: then it must not be there"));
             }
@@ -382,10 +400,44 @@ impl<R: Read> BundleReader<R> {
         }
         let read = self.line(line, DISCLOSURE_BYTES_MAX)?;
         if !read {
-            self.zeros(SIDECAR, padding(self.bytes))?;
-            self.end(2 * BLOCK)?;
+            self.next = Some(self.behind(SIDECAR)?);
         }
         Ok(read)
+    }
+
+    /// The next blob, after the lines that disclose values, by the digest in its name, which is above the one before; nothing
+    /// after the last one, when the end of the bundle was found to be in order. Whether the content has this digest is not
+    /// judged.
+    ///
+    /// # Errors
+    /// [`BundleError`].
+    pub fn blob(&mut self) -> Result<Option<(Digest, Vec<u8>)>, BundleError> {
+        let mut block = [0; BLOCK];
+        match self.next.take() {
+            Some(next) => block = next,
+            None => self.exactly("the end", &mut block)?,
+        }
+        if block == [0; BLOCK] {
+            self.end(BLOCK)?;
+            return Ok(None);
+        }
+        let Some(digest) = blob::parse(name_of(&block)) else {
+            return Err(malformed("the end", "neither two blocks of zeros nor a member that may stand here"));
+        };
+        if self.blob.is_some_and(|before| before >= digest) {
+            return Err(malformed(BLOB, format!("{} does not ascend", blob::path(&digest))));
+        }
+        self.blob = Some(digest);
+        let size = stated(&block, BLOB, &blob::path(&digest), BLOB_BYTES_MAX as u64)?;
+        Ok(Some((digest, self.contents(BLOB, size)?)))
+    }
+
+    /// The block behind a member of lines.
+    fn behind(&mut self, member: &'static str) -> Result<[u8; BLOCK], BundleError> {
+        self.zeros(member, padding(self.bytes))?;
+        let mut block = [0; BLOCK];
+        self.exactly("the end", &mut block)?;
+        Ok(block)
     }
 
     fn line(&mut self, line: &mut Vec<u8>, bytes_max: usize) -> Result<bool, BundleError> {
@@ -418,7 +470,7 @@ impl<R: Read> BundleReader<R> {
     fn header(&mut self, name: &'static str, bytes_max: u64) -> Result<u64, BundleError> {
         let mut block = [0_u8; BLOCK];
         self.exactly(name, &mut block)?;
-        stated(&block, name, bytes_max)
+        stated(&block, name, name, bytes_max)
     }
 
     /// The bytes of a member, whose size is within its limit.
@@ -450,15 +502,21 @@ impl<R: Read> BundleReader<R> {
     }
 }
 
-/// The size that a member's header states.
-fn stated(block: &[u8; BLOCK], name: &'static str, bytes_max: u64) -> Result<u64, BundleError> {
+/// The name in a header, whatever else is wrong with it.
+fn name_of(block: &[u8; BLOCK]) -> &[u8] {
+    let field = block.get(..100).unwrap_or_default();
+    field.split(|byte| *byte == 0).next().unwrap_or_default()
+}
+
+/// The size that the header of the member of this name states.
+fn stated(block: &[u8; BLOCK], member: &'static str, name: &str, bytes_max: u64) -> Result<u64, BundleError> {
     let digits = block.get(124..135).and_then(|digits| std::str::from_utf8(digits).ok());
     let size = digits.and_then(|digits| u64::from_str_radix(digits, 8).ok());
     let Some(size) = size.filter(|size| header(name, *size) == *block) else {
-        return Err(malformed(name, "its header is not the one permitted, or another member's"));
+        return Err(malformed(member, "its header is not the one permitted, or another member's"));
     };
     if size > bytes_max {
-        return Err(malformed(name, format!("{size} bytes, at most {bytes_max} are read")));
+        return Err(malformed(member, format!("{size} bytes, at most {bytes_max} are read")));
     }
     Ok(size)
 }

@@ -425,6 +425,17 @@ impl Record<'_> {
         write_entry(&self.draft, &self.placement, &self.cut, Limits::NONE, Some(&mut found), &mut Vec::new());
         found.0
     }
+
+    /// What it refers to in blobs, in the order in which it stands in the entry.
+    pub fn blobs(&self) -> impl Iterator<Item = &Blob> {
+        let (one, first, second): (_, &[Blob], &[Blob]) = match self.body() {
+            Body::Policy(policy) => (Some(&policy.set), &[], &[]),
+            Body::Measured(measured) => (Some(&measured.content), &[], &[]),
+            Body::AttestationKey(key) => (None, &key.certificates, &key.ek_certificates),
+            _ => (None, &[], &[]),
+        };
+        one.into_iter().chain(first).chain(second)
+    }
 }
 
 /// Writes one entry and says whether it fits.

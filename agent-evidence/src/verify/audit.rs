@@ -14,6 +14,7 @@ use crate::record::{
 };
 
 use super::Options;
+use super::blobs::Blobs;
 use super::coverage::Coverage;
 use super::finding::Finding;
 use super::part::Part;
@@ -64,6 +65,7 @@ pub(super) struct Audit {
     policies: Targets,
     /// Committed values; nothing once they are too many to follow.
     values: Option<Values>,
+    blobs: Blobs,
     log_key: Option<VerifierKey>,
     tier: KeyTier,
     first_epoch_key: Option<PublicKey>,
@@ -106,6 +108,7 @@ impl Audit {
             unknowns: Targets::default(),
             policies: Targets::default(),
             values: Some(Values::default()),
+            blobs: Blobs::new(options.strict),
             log_key: None,
             tier: KeyTier::T0,
             first_epoch_key: None,
@@ -168,6 +171,11 @@ impl Audit {
         self.coverage.withheld(count);
     }
 
+    /// The blobs that all entries refer to.
+    pub(super) fn take_blobs(&mut self) -> Blobs {
+        std::mem::replace(&mut self.blobs, Blobs::new(false))
+    }
+
     /// Applies every rule to the next entry.
     pub(super) fn entry(
         &mut self,
@@ -216,6 +224,7 @@ impl Audit {
                 format!("from entry {} on there are too many committed values to follow: none is judged", index.0);
             self.notes.push(Note { name: "values_unjudged", index: Some(index), text });
         }
+        self.blobs.entry(record);
         self.cuts += u64::from(!record.cut.is_empty());
         self.clock(index, record);
         if index.0 == 0 && record.body().kind() != Kind::Genesis {
@@ -252,6 +261,7 @@ impl Audit {
             Body::Epoch(epoch) => self.epoch(index, index, epoch, findings),
             _ => {}
         }
+        self.blobs.entry(record);
         let Some(part) = &mut self.part else { return };
         if !part.entry(record, findings) {
             return;

@@ -7,6 +7,7 @@ use std::io::Read;
 use std::iter::Peekable;
 use std::vec;
 
+use crate::blob;
 use crate::bundle::{BundleError, BundleReader, Manifest};
 use crate::checkpoint::Checkpoint;
 use crate::note::Note as SignedNote;
@@ -15,6 +16,7 @@ use crate::tree::{NodeHash, Peaks, complete_subtrees, empty_root, leaf_hash};
 use crate::trust::Trust;
 
 use super::audit::Audit;
+use super::blobs::Told;
 use super::finding::Finding;
 use super::report::{BundleReport, Findings, Report};
 use super::values::{VALUES_MAX, Values};
@@ -84,6 +86,15 @@ fn read(
         walk.values.line(index, &disclosure, findings);
     }
     walk.values.finish(findings);
+    let mut blobs = walk.audit.take_blobs();
+    let mut told = Told { findings, notes: &mut walk.audit.notes };
+    while let Some((digest, content)) = reader.blob()? {
+        // No rule looks into contents yet.
+        if !blobs.member(digest, &content, &mut told, &mut |_, _| {}) {
+            return Err(malformed("blob", format!("no entry refers to {}", blob::path(&digest))));
+        }
+    }
+    blobs.finish(&mut told);
     Ok(Some((walk, checkpoint, note)))
 }
 

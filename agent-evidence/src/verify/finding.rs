@@ -534,6 +534,24 @@ findings! {
         field: String,
     } = "value_absent" breaks Integrity
         "entry {}: the text of {field} is not there, and no entry says that it was erased", index.0;
+    /// What stands in the place of a blob is not the content that an entry refers to.
+    BlobAltered {
+        /// The first entry that refers to it so.
+        index: EntryIndex,
+        /// The blob.
+        path: String,
+        /// What is wrong with it.
+        what: &'static str,
+    } = "blob_altered" breaks Integrity
+        "{path} {what} than entry {} says that it has", index.0;
+    /// A blob that an entry refers to is not there; a finding only where the strict rule is asked for.
+    BlobAbsent {
+        /// The first entry that refers to it.
+        index: EntryIndex,
+        /// The blob.
+        path: String,
+    } = "blob_absent" breaks Integrity
+        "{path}, to which entry {} refers, is not there: what it said cannot be judged", index.0;
     /// A claim that the trust file requires is not proved.
     ClaimNotProved {
         /// Which.
@@ -588,6 +606,8 @@ impl Finding {
             | Self::EvbControlOmitted { index, .. }
             | Self::CommitmentWrong { index, .. }
             | Self::ValueAbsent { index, .. }
+            | Self::BlobAltered { index, .. }
+            | Self::BlobAbsent { index, .. }
             | Self::EvbEntryForeign { index } => Some(*index),
             Self::CheckpointMissing {}
             | Self::CheckpointMalformed { .. }

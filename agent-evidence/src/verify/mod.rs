@@ -16,10 +16,12 @@
 //! | `entry.rs` | one entry by its proof |
 //! | `windows.rs` | the times between runs |
 //! | `values.rs` | committed values and what discloses them |
+//! | `blobs.rs` | contents beside the log that entries refer to |
 //! | `finding.rs` | one variant per broken rule |
 //! | `report.rs`, `text.rs` | the verdict for programs and for people |
 
 mod audit;
+mod blobs;
 mod bundle;
 mod cold;
 mod coverage;

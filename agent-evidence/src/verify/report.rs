@@ -45,6 +45,11 @@ impl Findings {
         }
     }
 
+    #[cfg(test)]
+    pub(super) fn kept(&self) -> &[Finding] {
+        &self.kept
+    }
+
     /// The first of them.
     pub(super) fn into_first(self) -> Option<Finding> {
         self.kept.into_iter().next()
@@ -83,6 +88,11 @@ impl Notes {
         if self.kept.len() < NOTES_MAX {
             self.kept.push(note);
         }
+    }
+
+    #[cfg(test)]
+    pub(super) fn kept(&self) -> &[Note] {
+        &self.kept
     }
 
     pub(super) fn push_once(&mut self, note: Note) {

@@ -17,6 +17,7 @@ use crate::tree::{NodeHash, TILE_WIDTH, TileView, Tree, fold_tile, leaf_hash};
 use crate::trust::Head;
 
 use super::audit::Audit;
+use super::blobs::Told;
 use super::cold::Cold;
 use super::finding::Finding;
 use super::report::Findings;
@@ -513,7 +514,8 @@ impl<'t> Walk<'t> {
         for tile in edge {
             self.compare_tile(source, tile)?;
         }
-        self.values(source)
+        self.values(source)?;
+        self.blobs(source)
     }
 
     /// The texts behind committed values, which are judged last: what was erased is told by later entries.
@@ -526,6 +528,14 @@ impl<'t> Walk<'t> {
         }
         values.finish(&mut self.findings);
         Ok(())
+    }
+
+    /// The contents that entries refer to, which are not the log's and may be large: last.
+    fn blobs<S: Source>(&mut self, source: &mut Cold<S>) -> Result<(), VerifyError> {
+        let mut blobs = self.audit.take_blobs();
+        let mut told = Told { findings: &mut self.findings, notes: &mut self.audit.notes };
+        // No rule looks into contents yet.
+        Ok(blobs.read(source, &mut told, &mut |_, _| {})?)
     }
 
     fn compare_tiles<S: Source>(

@@ -3,7 +3,9 @@
 
 #![no_main]
 
-use agent_evidence::bundle::{Disclosed, Manifest, withheld, write_end, write_entries, write_proof};
+use std::collections::BTreeSet;
+
+use agent_evidence::bundle::{Disclosed, Manifest, withheld, write_blob, write_end, write_entries, write_proof};
 use agent_evidence::checkpoint::Checkpoint;
 use agent_evidence::note::{KeyName, NoteSigner, VerifierKey};
 use agent_evidence::record::{EntryIndex, KeyTier, LeafHash, PublicKey, Signature, TreeSize, decode};
@@ -83,12 +85,21 @@ fn around(lines: &[u8], session: u64, head: u64, grow: u64) -> Option<(Vec<u8>, 
     let manifest = Manifest { sessions: vec![EntryIndex(session)], heads };
     let mut out = Vec::new();
     write_proof::<Failed>(&mut out, &manifest, (note.as_bytes(), size), &disclosed, &Nothing).ok()?;
-    let mut lines = entries.iter();
+    let mut ordered = entries.iter();
     write_entries::<Failed>(&mut out, &disclosed, |_, line| {
-        line.extend_from_slice(lines.next().ok_or(Failed)?.1);
+        line.extend_from_slice(ordered.next().ok_or(Failed)?.1);
         Ok(())
     })
     .ok()?;
+    let blobs: BTreeSet<_> = entries
+        .iter()
+        .filter_map(|(_, line)| decode(line).ok())
+        .flat_map(|record| record.blobs().map(|blob| blob.sha256).collect::<Vec<_>>())
+        .collect();
+    // Whatever their contents should be; each other one is absent.
+    for digest in blobs.iter().step_by(2) {
+        write_blob(&mut out, digest, lines).ok()?;
+    }
     write_end(&mut out).ok()?;
     Some((out, size))
 }
