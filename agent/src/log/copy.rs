@@ -8,10 +8,13 @@
 //!
 //! Trust: neither directory is. What is copied is what the source says, if it agrees with itself.
 
+use std::collections::BTreeSet;
+
+use agent_evidence::blob::{self, BLOB_BYTES_MAX};
 use agent_evidence::checkpoint::{Checkpoint, CheckpointError};
 use agent_evidence::note::NOTE_BYTES_MAX;
 use agent_evidence::packed::{self, Segment};
-use agent_evidence::record::{LeafHash, TreeSize};
+use agent_evidence::record::{self, Digest, Kind, LeafHash, TreeSize};
 use agent_evidence::tiles::{self, BUNDLE_BYTES_MAX, TileKind, TilePath, TilesError, width_in};
 use agent_evidence::tree::{NodeHash, TILE_WIDTH, TileView, Tree, TreeError, fold_tile, leaf_hash};
 use agent_evidence::verify::{Cold, SIDECAR_BYTES_MAX, Source, SourceError};
@@ -19,6 +22,7 @@ use sha2::{Digest as _, Sha256};
 
 use super::disk::Disk;
 use super::durable::{Durable, DurableError};
+use super::peek::peek;
 
 const WIDTH: u64 = TILE_WIDTH as u64;
 const FULL: u16 = 256;
@@ -100,6 +104,12 @@ pub enum CopyError {
         #[source]
         source: TilesError,
     },
+    /// A blob of the source is not what its name says.
+    #[error("{path} of the source has another content than its name says: run `affiant verify`")]
+    Blob {
+        /// Its name.
+        path: String,
+    },
     /// The tiles of the copy do not lead on.
     #[error("the copy has lost {path}: choose an empty directory")]
     CopyTile {
@@ -144,7 +154,8 @@ pub fn copy<S: Source, D: Disk>(source: &mut S, disk: D, form: Form) -> Result<C
     let from = held.as_ref().map_or(TreeSize(0), |held| held.size);
     disk.prepare_temp()?;
     let base = from.0 / WIDTH;
-    let mut writer = Writer { tree: restore(&mut disk, base)?, disk: &mut disk, written: Vec::new() };
+    let mut writer =
+        Writer { tree: restore(&mut disk, base)?, disk: &mut disk, written: Vec::new(), blobs: BTreeSet::new() };
     let mut segment: Option<(u64, Option<Segment>)> = None;
     for number in base..size.0.div_ceil(WIDTH) {
         let path = TilePath { kind: TileKind::Entries, number, width: width_in(size, 0, number) };
@@ -177,6 +188,9 @@ pub fn copy<S: Source, D: Disk>(source: &mut S, disk: D, form: Form) -> Result<C
             Some(held) if held != bytes => writer.disk.publish(&path, &bytes)?,
             Some(_) => {}
         }
+    }
+    for digest in std::mem::take(&mut writer.blobs) {
+        writer.blob(source, &digest)?;
     }
     let Writer { tree, written, .. } = writer;
     if tree.root() != checkpoint.root {
@@ -253,6 +267,8 @@ struct Writer<'d, D: Disk> {
     tree: Tree,
     /// What was written, and its SHA-256.
     written: Vec<(String, [u8; 32])>,
+    /// What the entries refer to beside the log.
+    blobs: BTreeSet<Digest>,
 }
 
 impl<D: Disk> Writer<'_, D> {
@@ -273,6 +289,7 @@ impl<D: Disk> Writer<'_, D> {
             self.place(path.path(), bytes)?;
         }
         for entry in entries {
+            self.blobs.extend(referred(entry));
             self.leaf(leaf_hash(entry), plain)?;
         }
         Ok(())
@@ -291,6 +308,20 @@ impl<D: Disk> Writer<'_, D> {
         Ok(())
     }
 
+    /// Copies a content, if the source has it.
+    fn blob<S: Source>(&mut self, source: &mut S, digest: &Digest) -> Result<(), CopyError> {
+        let path = blob::path(digest);
+        let Some(content) = source.read(&path, BLOB_BYTES_MAX)? else { return Ok(()) };
+        if blob::reference(&content).sha256 != *digest {
+            return Err(CopyError::Blob { path });
+        }
+        // Written once: an entry of the copy's checkpoint may refer to it already.
+        if self.disk.read(&path)?.is_none_or(|held| held != content) {
+            self.place(path, &content)?;
+        }
+        Ok(())
+    }
+
     fn edge(&mut self) -> Result<(), CopyError> {
         let edge: Vec<_> = self.tree.partial_tiles().map(file_of).collect();
         for (path, bytes) in edge {
@@ -298,6 +329,15 @@ impl<D: Disk> Writer<'_, D> {
         }
         Ok(())
     }
+}
+
+/// The blobs that an entry refers to. Few do, and only those are decoded.
+fn referred(entry: &[u8]) -> Vec<Digest> {
+    let may = |kind| matches!(kind, Kind::Policy | Kind::AttestationKey | Kind::Measured);
+    if !peek(entry).is_some_and(|peek| may(peek.kind)) {
+        return Vec::new();
+    }
+    record::decode(entry).map_or(Vec::new(), |record| record.blobs().map(|blob| blob.sha256).collect())
 }
 
 fn file_of(tile: TileView<'_>) -> (String, Vec<u8>) {

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use agent_evidence::blob::BLOB_BYTES_MAX;
 use agent_evidence::record::{ENTRY_BYTES_MAX, EntryIndex};
 
 use super::durable::DurableError;
@@ -59,6 +60,12 @@ pub enum LogError {
     /// The encoder gave an entry that is too long: a fault of this program, the entry is not appended.
     #[error("an entry of {bytes} bytes, at most {ENTRY_BYTES_MAX}")]
     EntryTooLong {
+        /// Its length.
+        bytes: usize,
+    },
+    /// A content is longer than a blob may be.
+    #[error("a content of {bytes} bytes, at most {BLOB_BYTES_MAX} are kept beside the log")]
+    BlobTooLong {
         /// Its length.
         bytes: usize,
     },

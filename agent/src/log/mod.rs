@@ -19,6 +19,7 @@
 //! Trust: workloads cannot reach the state directory. Whoever can write it can destroy it but not change what a
 //! checkpoint covers unnoticed; recovery checks what it reads and never repairs, see [`recover`](EvidenceFault).
 
+mod blobs;
 mod chains;
 pub mod cold;
 pub mod copy;
@@ -41,11 +42,13 @@ mod wal;
 use std::ops::ControlFlow;
 use std::path::Path;
 
+use agent_evidence::blob::BLOB_BYTES_MAX;
 use agent_evidence::checkpoint::Checkpoint;
 use agent_evidence::note::VerifierKey;
 use agent_evidence::record::{
-    Body, BootTime, CommitRules, ControlNumber, Disclosure, Draft, ENTRY_BYTES_MAX, EntryIndex, EpochNumber, Genesis,
-    Kind, LeafHash, Nanoseconds, Placement, Predecessor, SessionNumber, SessionState, Text, TreeSize, WallTime,
+    Blob, Body, BootTime, CommitRules, ControlNumber, Disclosure, Draft, ENTRY_BYTES_MAX, EntryIndex, EpochNumber,
+    Genesis, Kind, LeafHash, Nanoseconds, Placement, Predecessor, SessionNumber, SessionState, Text, TreeSize,
+    WallTime,
 };
 
 use crate::sign::epoch::{EpochKey, NAME_SUFFIX, Previous};
@@ -485,6 +488,19 @@ impl<D: Disk> Log<D> {
     /// [`LogError::Full`]: nothing was erased. [`LogError::Disk`]: it is not known; stop.
     pub fn erase(&mut self, of: EntryIndex, field: &str) -> Result<bool, LogError> {
         Ok(self.sidecars.erase(&mut self.disk, of, field)?)
+    }
+
+    /// Keeps a content beside the log, durable when this returns: what the entry that is appended next may refer to. The same
+    /// content again is the same blob.
+    ///
+    /// # Errors
+    /// [`LogError::BlobTooLong`]; [`LogError::Full`]: it is not there, free space and call again; the reserve is not touched for
+    /// it. [`LogError::Disk`]: stop.
+    pub fn store_blob(&mut self, content: &[u8]) -> Result<Blob, LogError> {
+        if content.len() > BLOB_BYTES_MAX {
+            return Err(LogError::BlobTooLong { bytes: content.len() });
+        }
+        Ok(blobs::store(&mut self.disk, content)?)
     }
 
     /// Ends the epoch and begins the next: everything is sealed under the present key, then an `epoch` entry

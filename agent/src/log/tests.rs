@@ -8,13 +8,14 @@ use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
+use agent_evidence::blob;
 use agent_evidence::chain;
 use agent_evidence::checkpoint::Checkpoint;
 use agent_evidence::packed;
 use agent_evidence::record::{
     self, BootTime, CgroupId, ChainHash, CommitRules, Commitment, DisarmCause, Disarmed, Disclosure, Heartbeat, Id128,
-    Issued, IssuedClaims, Label, List, RecoveryCause, Requester, RevokeCause, Revoked, Scope, SessionSort, Succession,
-    SuccessionCause, Workload, WorkloadKind,
+    Issued, IssuedClaims, Label, List, Measured, MeasuredLog, RecoveryCause, Requester, RevokeCause, Revoked, Scope,
+    SessionSort, Succession, SuccessionCause, Workload, WorkloadKind,
 };
 use agent_evidence::tiles::{TileKind, TilePath, width_in};
 use agent_evidence::tree::{Tree, leaf_hash};
@@ -27,6 +28,9 @@ use crate::export::sealed::{SealedError, SealedLog};
 use crate::sign::software::SoftwareKey;
 
 const ORIGIN: &str = "example.org/host";
+
+/// A content beside the log.
+const CONTENT: &[u8] = b"10 91f34b5c671d ima-ng sha256:00 boot_aggregate\n";
 
 /// Small enough that a short script fills bundles, rotates segments and reuses them.
 fn limits() -> Limits {
@@ -207,6 +211,7 @@ fn check_directory(sim: &SimDisk) -> Vec<Vec<u8>> {
     }
     check_chains(&entries);
     check_values(sim, &entries);
+    check_blobs(sim, &entries);
     entries
 }
 
@@ -225,6 +230,18 @@ fn check_values(sim: &SimDisk, entries: &[Vec<u8>]) {
         if record.committed > 0 {
             let found = disclosed.remove(&record.index()).unwrap_or_default();
             assert_eq!(record.commitments(), found, "values of entry {}", record.index().0);
+        }
+    }
+}
+
+/// Every content that an entry which a checkpoint covers refers to is there.
+fn check_blobs(sim: &SimDisk, entries: &[Vec<u8>]) {
+    for entry in entries {
+        let record = record::decode(entry).expect("a record");
+        for blob in record.blobs() {
+            let path = format!("log/{}", blob::path(&blob.sha256));
+            let content = sim.read(&path).unwrap_or_else(|error| panic!("{path} of {:?}: {error}", record.index()));
+            assert_eq!(&blob::reference(&content), blob);
         }
     }
 }
@@ -340,6 +357,14 @@ fn run(log: &mut Log<SimDisk>, told: &mut Told, groups: u64) -> Result<(), LogEr
         if group % 3 == 2 {
             told.seal(log, now(group))?;
         }
+    }
+    // The first is there already when the script comes here again.
+    for content in [CONTENT.to_vec(), log.size().0.to_be_bytes().to_vec()] {
+        let content = log.store_blob(&content)?;
+        let measured = Measured { log: MeasuredLog::Ima, content, from: 0, complete: true };
+        log.append(&draft(None, Body::Measured(measured)))?;
+        // Or its entry would wait for the next seal.
+        let _acknowledged = told.commit(log)?;
     }
     let states = log.sessions();
     log.append(&draft(None, heartbeat(states)))?;
@@ -948,6 +973,29 @@ fn an_erased_value_is_gone_from_the_sidecar_and_the_others_stay() {
         .map(|(index, _)| index)
         .collect();
     assert_eq!(lines, [second, third], "what was appended afterwards is in the new file");
+}
+
+#[test]
+fn a_content_is_stored_once_whatever_was_there_and_takes_nothing_of_the_reserve() {
+    let sim = SimDisk::default();
+    let mut log = create(&sim).unwrap();
+    let blob = log.store_blob(CONTENT).unwrap();
+    let path = format!("log/{}", blob::path(&blob.sha256));
+    assert_eq!((sim.read(&path).unwrap().as_slice(), blob.size), (CONTENT, CONTENT.len() as u64));
+    let written = |sim: &SimDisk| sim.trace().iter().filter(|(op, _)| *op == DiskOp::Write).count();
+    let before = written(&sim);
+    assert_eq!(log.store_blob(CONTENT).unwrap(), blob);
+    assert_eq!(written(&sim), before, "it was there");
+    sim.flip(&path, 3);
+    assert_eq!(log.store_blob(CONTENT).unwrap(), blob);
+    assert_eq!(sim.read(&path).unwrap(), CONTENT, "what is referred to is there");
+    sim.set_fault(sim.operations() + 2, Fault::NoSpace);
+    assert!(matches!(log.store_blob(b"another"), Err(LogError::Full(Some(_)))), "{:?}", sim.trace().last());
+    assert!(!log.is_full(), "the reserve is for entries");
+    sim.set_no_space(false);
+    log.store_blob(b"another").unwrap();
+    let long = vec![0; blob::BLOB_BYTES_MAX + 1];
+    assert!(matches!(log.store_blob(&long), Err(LogError::BlobTooLong { .. })));
 }
 
 #[test]

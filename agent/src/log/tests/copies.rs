@@ -16,6 +16,7 @@ fn findings_of(copy: &SimDisk) -> Vec<String> {
         }
     }
     let report = verify::verify(&mut Copy(copy.clone()), None, verify::Options::default()).expect("a log");
+    assert!(report.notes.iter().all(|note| note.name != "blob_absent"), "every content was copied");
     let ours = |finding: &&verify::Finding| finding.claim() != Claim::Coverage && finding.name() != "revoked_wrong";
     report.findings.iter().filter(ours).map(ToString::to_string).collect()
 }
@@ -70,6 +71,10 @@ fn a_copy_is_refused_where_it_would_hide_or_spread_damage() {
     let other = SimDisk::default();
     drop(Log::create_on(other.clone(), limits(), "example.org/other", key(), &birth(), now(0)).expect("create"));
     assert!(matches!(copy_to(&other, &copy, copy::Form::AsStored), Err(copy::CopyError::OtherLog { .. })));
+    let damaged = sim.after_kill();
+    let content = format!("log/{}", blob::path(&blob::reference(CONTENT).sha256));
+    damaged.flip(&content, 0);
+    assert!(matches!(copy_to(&damaged, &SimDisk::default(), copy::Form::AsStored), Err(copy::CopyError::Blob { .. })));
     let damaged = sim.after_kill();
     damaged.flip("log/tile/entries/001", 300);
     let into = SimDisk::default();
