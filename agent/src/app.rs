@@ -22,6 +22,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use crate::config::{Cold, Config, Family, OnFault, WitnessConfig};
 use crate::export::ocsf_file::{OcsfFileSink, Running, SinkError};
+use crate::export::sealed::SealedLog;
 use crate::log::succession::{self, Ended, SuccessionError};
 use crate::log::{Birth, Limits, Log, LogError, Now, Packing, Recovery};
 use crate::pipeline::cgroupfs::CgroupError;
@@ -200,6 +201,7 @@ pub async fn run_daemon(config: Config) -> Result<(), AppError> {
     let handle = PipelineHandle::new(
         queue,
         Arc::new(move || sinks.upgrade().map(|running| running.status()).into_iter().collect()),
+        SealedLog::new(config.paths.log()),
     );
     let settings = settings(&config, log.origin())?;
     let parts = Parts { settings, log, probe, inputs, cgroup_mount, session_cgroups, recovery };

@@ -37,6 +37,17 @@ fn committed_arguments_are_withheld_and_an_erased_one_is_gone() -> Result<()> {
     let refused = host.affiant(&["log", "erase"]).args(["0", "genesis.origin", "--reason", "x"]).output()?;
     assert_eq!(refused.status.code(), Some(64), "{}", output_text(&refused));
     let field = "exec.argv.1";
+    // What is held is not erased, whenever the hold came.
+    let log = |arguments: &[&str]| host.affiant(&["log"]).args(arguments).output().context("cannot start affiant log");
+    let held = log(&["hold", "add", &session.id, "--reason", "case 12"])?;
+    ensure!(held.status.success(), "{}", output_text(&held));
+    let refused = log(&["erase", &index.to_string(), field, "--reason", "request 17"])?;
+    assert_eq!(refused.status.code(), Some(77), "{}", output_text(&refused));
+    let said = output_text(&refused);
+    ensure!(said.contains("under hold since entry") && said.contains("case 12"), "{said}");
+    ensure!(sidecars()?.contains("a-secret-word"), "nothing was erased");
+    let freed = log(&["hold", "remove", &session.id, "--reason", "case closed"])?;
+    ensure!(freed.status.success(), "{}", output_text(&freed));
     let erased =
         host.affiant(&["log", "erase"]).args([&index.to_string(), field, "--reason", "request 17"]).output()?;
     ensure!(erased.status.success(), "{}", output_text(&erased));

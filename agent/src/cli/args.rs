@@ -434,7 +434,7 @@ pub enum LogCommand {
     /// and why; what was signed stays provable.
     #[command(
         after_help = "Example:\n  affiant log erase 1042 exec.argv.3 --reason 'request 17 of the data protection officer'\n\n\
-        Exit: 0 erased; 64 no such committed value; 69 no daemon; 77 not root."
+        Exit: 0 erased; 64 no such committed value; 69 no daemon; 77 not root, or the session is under hold."
     )]
     Erase {
         /// Index of the entry.

@@ -3,13 +3,14 @@
 //! The queue is the only way in. A full queue is answered at once ([`SessionError::Unavailable`]); it never makes
 //! the pipeline wait, and a caller that goes away costs nothing but its answer.
 
-use std::sync::mpsc::{SyncSender, TrySendError};
-
 use std::sync::Arc;
+use std::sync::mpsc::{SyncSender, TrySendError};
 
 use agent_evidence::record::EntryIndex;
 use tokio::sync::oneshot;
 
+use super::holds::{Looked, look};
+use crate::export::sealed::SealedLog;
 use crate::session::protocol::{
     CommandStatus, OpenSession, Peer, SessionError, SessionInfo, SessionOpened, SessionService, SinkStatus, Status,
     WhoAmI,
@@ -38,8 +39,8 @@ pub enum Command {
     Revoke(String, Peer, Reply<Result<(), SessionError>>),
     /// Exempt the session of this `issued` entry from pruning and erasure, or end that, for this reason.
     Hold(EntryIndex, bool, String, Peer, Reply<Result<(), SessionError>>),
-    /// Erase the text of a value: index of its entry, field, why.
-    Erase(EntryIndex, String, String, Peer, Reply<Result<(), SessionError>>),
+    /// Erase the text of a value: index of its entry, field, why, and what was seen of holds on it.
+    Erase(EntryIndex, String, String, Looked, Peer, Reply<Result<(), SessionError>>),
     /// List sessions.
     Sessions(Reply<Vec<SessionInfo>>),
     /// Whose process is this?
@@ -67,13 +68,15 @@ pub type AskSinks = Arc<dyn Fn() -> Vec<SinkStatus> + Send + Sync>;
 pub struct PipelineHandle {
     queue: SyncSender<Input>,
     sinks: AskSinks,
+    log: SealedLog,
 }
 
 impl PipelineHandle {
-    /// A handle that feeds `queue` and adds what `sinks` say to the status.
+    /// A handle that feeds `queue`, adds what `sinks` say to the status, and looks for holds in the pipeline's own log as a
+    /// reader.
     #[must_use]
-    pub fn new(queue: SyncSender<Input>, sinks: AskSinks) -> Self {
-        Self { queue, sinks }
+    pub fn new(queue: SyncSender<Input>, sinks: AskSinks, log: SealedLog) -> Self {
+        Self { queue, sinks, log }
     }
 
     /// Asks the pipeline to stop in order. Waits for room in the queue: a stop must not get lost.
@@ -147,8 +150,16 @@ impl SessionService for PipelineHandle {
     }
 
     async fn erase(&self, index: u64, field: &str, reason: &str, peer: Peer) -> Result<(), SessionError> {
-        let (field, reason) = (field.to_owned(), reason.to_owned());
-        self.ask(|reply| Command::Erase(EntryIndex(index), field, reason, peer, reply)).await?
+        let (field, reason, of) = (field.to_owned(), reason.to_owned(), EntryIndex(index));
+        let log = self.log.clone();
+        let unavailable = |why: String| SessionError::Unavailable { why };
+        let looked = tokio::task::spawn_blocking(move || look(&log, of)).await;
+        let looked = looked.map_err(|_ended| unavailable("it is stopping".to_owned()))?;
+        let Some(looked) = looked.map_err(|error| unavailable(format!("it cannot look for holds: {error}")))? else {
+            let why = format!("no entry {index} is under the newest checkpoint");
+            return Err(SessionError::BadRequest { why });
+        };
+        self.ask(|reply| Command::Erase(of, field, reason, looked, peer, reply)).await?
     }
 
     async fn sessions(&self) -> Result<Vec<SessionInfo>, SessionError> {

@@ -18,6 +18,7 @@ pub mod clock;
 mod control;
 mod error;
 pub mod handle;
+pub mod holds;
 pub mod losses;
 mod recorder;
 pub mod replay;

@@ -13,6 +13,7 @@ use agent_evidence::record::{
 
 use super::error::PipelineError;
 use super::handle::{Command, Reply};
+use super::holds::Looked;
 use super::recorder::Recorder;
 use super::sessions::{CommandState, EndReason, Session, Totals};
 use crate::log::Now;
@@ -55,8 +56,8 @@ impl Recorder {
                 let answer = self.hold(session, on, &reason, &peer)?;
                 self.answer_when_durable(reply, answer);
             }
-            Command::Erase(of, field, reason, peer, reply) => {
-                let answer = self.erase(of, &field, &reason, &peer)?;
+            Command::Erase(of, field, reason, looked, peer, reply) => {
+                let answer = self.erase(of, (&field, &reason), looked, &peer)?;
                 send(reply, answer);
             }
             Command::Sessions(reply) => send(reply, self.sessions.list(self.clock.boot())),
@@ -200,8 +201,8 @@ impl Recorder {
     fn erase(
         &mut self,
         of: EntryIndex,
-        field: &str,
-        reason: &str,
+        (field, reason): (&str, &str),
+        mut looked: Looked,
         peer: &Peer,
     ) -> Result<Result<(), SessionError>, PipelineError> {
         let mut fields = None;
@@ -214,6 +215,27 @@ impl Recorder {
         let Some(fields) = fields else {
             return Ok(Err(SessionError::BadRequest { why: format!("there is no entry {}", of.0) }));
         };
+        // What came since the asker's look, sealed or not.
+        self.log.entries_from(looked.next(), |index, entry| {
+            looked.entry(index, entry);
+            ControlFlow::Continue(())
+        })?;
+        if let Some(held) = looked.held() {
+            // The log has no entry for what was not done.
+            tracing::warn!(
+                entry = of.0,
+                field,
+                since = held.since.0,
+                pid = peer.pid,
+                uid = peer.uid,
+                "an erasure was refused: the session is under hold"
+            );
+            let why = format!(
+                "entry {} is of a session under hold since entry {} ({}): nothing of it is erased before `affiant log hold remove`",
+                of.0, held.since.0, held.reason
+            );
+            return Ok(Err(SessionError::Refused { why }));
+        }
         if !fields.iter().any(|(known, _)| known == field) {
             let known: Vec<&str> = fields.iter().map(|(known, _)| known.as_str()).collect();
             let has = if known.is_empty() { "none".to_owned() } else { known.join(", ") };

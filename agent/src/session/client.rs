@@ -14,6 +14,9 @@ use crate::session::protocol::{Reply, Request, SessionError};
 /// as the disk does.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
 
+/// How long the answer to an erasure may take: the daemon reads the log for holds, about 100 MB/s where it is packed.
+const SEARCH_TIMEOUT: Duration = Duration::from_secs(3600);
+
 /// Largest answer, in bytes: `sessions` with 1,024 sessions of full size has no more.
 const ANSWER_SIZE_MAX: u64 = 16 * 1024 * 1024;
 
@@ -73,6 +76,8 @@ impl Client {
         request.check()?;
         let mut line = serde_json::to_vec(request).map_err(ClientError::Unreadable)?;
         line.push(b'\n');
+        let patience = if matches!(request, Request::Erase { .. }) { SEARCH_TIMEOUT } else { ANSWER_TIMEOUT };
+        self.stream.get_mut().set_read_timeout(Some(patience)).map_err(ClientError::Broken)?;
         self.stream.get_mut().write_all(&line).map_err(ClientError::Broken)?;
         let mut answer = Vec::new();
         (&mut self.stream).take(ANSWER_SIZE_MAX).read_until(b'\n', &mut answer).map_err(ClientError::Broken)?;
