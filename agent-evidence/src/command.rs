@@ -253,10 +253,15 @@ fn verify_address(
     address: &str,
     trust: Option<&Path>,
     options: Options,
-    threads: NonZeroUsize,
+    reading: Reading,
 ) -> Result<Report, CommandError> {
     let trust = trust.map(read_trust).transpose()?;
-    let mut server = WebServer::open(address, Patience::default()).map_err(CommandError::Address)?;
+    let mut patience = Patience::default();
+    if let Some(bytes_max) = reading.download_bytes_max {
+        patience.bytes_max = bytes_max;
+    }
+    let threads = reading.threads.unwrap_or_else(processors);
+    let mut server = WebServer::open(address, patience).map_err(CommandError::Address)?;
     let failed = |source: VerifyError| CommandError::Verify { path: PathBuf::from(address), source };
     if address.ends_with(".evb") {
         let file = server.bundle().map_err(|error| failed(error.into()))?;
@@ -267,7 +272,7 @@ fn verify_address(
 
 /// This program reads files only.
 #[cfg(not(feature = "http"))]
-fn verify_address(address: &str, _: Option<&Path>, _: Options, _: NonZeroUsize) -> Result<Report, CommandError> {
+fn verify_address(address: &str, _: Option<&Path>, _: Options, _: Reading) -> Result<Report, CommandError> {
     Err(CommandError::NoHttp { address: address.to_owned() })
 }
 
@@ -287,11 +292,33 @@ pub fn verify_path(
     options: Options,
     threads: Option<NonZeroUsize>,
 ) -> Result<Report, CommandError> {
+    verify_path_with(path, trust, options, Reading { threads, download_bytes_max: None })
+}
+
+/// How what is verified is read.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Reading {
+    /// With how many threads; as many as there are processors if nothing else is asked for.
+    pub threads: Option<NonZeroUsize>,
+    /// Most bytes taken from a web server in all; 64 GiB if nothing else is asked for.
+    pub download_bytes_max: Option<u64>,
+}
+
+/// As [`verify_path`].
+///
+/// # Errors
+/// As [`verify_directory`].
+pub fn verify_path_with(
+    path: &Path,
+    trust: Option<&Path>,
+    options: Options,
+    reading: Reading,
+) -> Result<Report, CommandError> {
     if let Some(address) = path.to_str().filter(|text| text.starts_with("http://") || text.starts_with("https://")) {
-        return verify_address(address, trust, options, threads.unwrap_or_else(processors));
+        return verify_address(address, trust, options, reading);
     }
     if !fs::metadata(path).is_ok_and(|metadata| metadata.is_file()) {
-        return verify_directory_in_threads(path, trust, options, threads.unwrap_or_else(processors));
+        return verify_directory_in_threads(path, trust, options, reading.threads.unwrap_or_else(processors));
     }
     let trust = trust.map(read_trust).transpose()?;
     let failed = |source: VerifyError| CommandError::Verify { path: path.to_owned(), source };

@@ -2,7 +2,8 @@
 //!
 //! Nothing that a server says is trusted: what it serves is verified as if it lay in a directory. TLS, where the address asks
 //! for it, keeps others from reading along, and proves nothing about the log. Every answer has a limit in size and time, and
-//! an answer that is neither the file nor "there is none" ends the verification.
+//! an answer that is neither the file nor "there is none" ends the verification. So does more than a total
+//! that whoever asks can choose.
 
 use std::env;
 use std::fs;
@@ -23,9 +24,6 @@ const REDIRECTS_MAX: u32 = 3;
 /// Longest head of an answer, in bytes.
 const HEAD_BYTES_MAX: usize = 64 << 10;
 
-/// Largest evidence bundle read from a server, in bytes.
-const BUNDLE_FILE_BYTES_MAX: u64 = 64 << 30;
-
 /// Largest file of certificates read, in bytes.
 const CERTIFICATES_BYTES_MAX: u64 = 16 << 20;
 
@@ -37,18 +35,24 @@ const AUTHORITIES: &[&str] = &[
     "/etc/ssl/cert.pem",
 ];
 
-/// How long a server may take.
+/// What a server may take: time and room.
 #[derive(Debug, Clone, Copy)]
 pub struct Patience {
     /// To take a connection.
     pub connect: Duration,
     /// For one file, from the request to the last byte.
     pub file: Duration,
+    /// Most bytes taken from the server in all, from the first file to the last: each file has a limit, how many a server
+    /// says that there are has none.
+    pub bytes_max: u64,
 }
+
+/// Most bytes taken from a server, if nothing else is asked for: a log of more than 100,000,000 entries.
+pub const DOWNLOAD_BYTES_MAX: u64 = 64 << 30;
 
 impl Default for Patience {
     fn default() -> Self {
-        Self { connect: Duration::from_secs(10), file: Duration::from_secs(60) }
+        Self { connect: Duration::from_secs(10), file: Duration::from_secs(60), bytes_max: DOWNLOAD_BYTES_MAX }
     }
 }
 
@@ -86,6 +90,9 @@ pub fn is_address(text: &str) -> bool {
 pub struct WebServer {
     agent: Agent,
     base: String,
+    /// Bytes that may still be taken, of so many.
+    left: u64,
+    bytes_max: u64,
 }
 
 impl WebServer {
@@ -111,7 +118,12 @@ impl WebServer {
             .timeout_global(Some(patience.file))
             .user_agent(concat!("affiant-verify/", env!("CARGO_PKG_VERSION")))
             .build();
-        Ok(Self { agent: config.new_agent(), base: address.trim_end_matches('/').to_owned() })
+        Ok(Self {
+            agent: config.new_agent(),
+            base: address.trim_end_matches('/').to_owned(),
+            left: patience.bytes_max,
+            bytes_max: patience.bytes_max,
+        })
     }
 
     /// The evidence bundle at this very address.
@@ -121,7 +133,9 @@ impl WebServer {
     pub fn bundle(&self) -> Result<impl Read, SourceError> {
         let failed = |reason: &str| SourceError { path: self.base.clone(), reason: reason.to_owned() };
         let body = self.get(&self.base)?.ok_or_else(|| failed("the server has no such file"))?;
-        Ok(body.into_with_config().limit(BUNDLE_FILE_BYTES_MAX).reader())
+        // One more than may be taken, so that the count is what ends it, with a sentence of its own.
+        let reader = body.into_with_config().limit(self.left.saturating_add(1)).reader();
+        Ok(Counted { reader, left: self.left, bytes_max: self.bytes_max })
     }
 
     /// What the server has at an address; nothing when it says that there is nothing.
@@ -141,7 +155,7 @@ impl Source for WebServer {
         let address = format!("{}/{}", self.base, escaped(path));
         let Some(body) = self.get(&address)? else { return Ok(None) };
         let failed = |reason: String| SourceError { path: address.clone(), reason };
-        let limit = u64::try_from(bytes_max).unwrap_or(u64::MAX);
+        let limit = u64::try_from(bytes_max).unwrap_or(u64::MAX).min(self.left);
         let expected = body.content_length();
         let mut bytes = Vec::new();
         let mut reader = body.into_with_config().limit(limit.saturating_add(1)).reader().take(limit.saturating_add(1));
@@ -149,10 +163,36 @@ impl Source for WebServer {
         if bytes.len() > bytes_max {
             return Err(failed(format!("longer than {bytes_max} bytes")));
         }
+        self.left = self.left.checked_sub(bytes.len() as u64).ok_or_else(|| failed(too_much(self.bytes_max)))?;
         if expected.is_some_and(|expected| expected != bytes.len() as u64) {
             return Err(failed(format!("{} bytes came, {expected:?} were announced", bytes.len())));
         }
         Ok(Some(bytes))
+    }
+}
+
+/// What is said when the total is reached.
+fn too_much(bytes_max: u64) -> String {
+    format!(
+        "more than {bytes_max} bytes in all were taken from this server: ask for more with --max-download-mib, or copy the log"
+    )
+}
+
+/// The body of an answer, up to what may be taken.
+struct Counted<R> {
+    reader: R,
+    left: u64,
+    bytes_max: u64,
+}
+
+impl<R: Read> Read for Counted<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let read = self.reader.read(buffer)?;
+        self.left = self
+            .left
+            .checked_sub(read as u64)
+            .ok_or_else(|| io::Error::new(io::ErrorKind::FileTooLarge, too_much(self.bytes_max)))?;
+        Ok(read)
     }
 }
 

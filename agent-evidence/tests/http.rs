@@ -15,7 +15,7 @@ use agent_evidence::command::verify_path;
 use agent_evidence::fixture::{Builder, Files};
 use agent_evidence::http::{Patience, WebServer};
 use agent_evidence::note::NoteError;
-use agent_evidence::verify::{Options, Report, Source, SourceError, VerifyError, verify};
+use agent_evidence::verify::{Options, Report, Source, SourceError, VerifyError, verify, verify_bundle};
 
 /// A log of some bundles.
 fn log(entries: usize) -> Result<Builder, NoteError> {
@@ -118,6 +118,37 @@ fn a_log_that_grows_while_it_is_read_from_a_web_server_is_in_order() {
     assert_eq!((report.verdict.exit_code(), report.checkpoint.map(|c| c.size.0)), (0, Some(1_300)));
 }
 
+#[test]
+fn no_more_is_taken_from_a_server_than_was_allowed() {
+    let directory = tempfile::tempdir().unwrap();
+    let files = log(900).unwrap().files().unwrap();
+    write(directory.path(), &files).unwrap();
+    let needed: usize = files.0.values().map(Vec::len).sum();
+    let served = Served::new(directory.path()).unwrap();
+    let report = |bytes_max: usize| {
+        let patience = Patience { bytes_max: bytes_max as u64, ..Patience::default() };
+        let mut server = WebServer::open(&served.address, patience).unwrap();
+        verify(&mut server, None, Options::default()).map(|report| report.verdict.exit_code())
+    };
+    assert_eq!(report(needed).unwrap(), 2, "self-consistent");
+    let error = report(needed - 1).unwrap_err().to_string();
+    assert!(error.contains(&format!("more than {} bytes in all", needed - 1)), "{error}");
+    assert!(error.contains("--max-download-mib"), "{error}");
+
+    let bundle = fs::read(Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/vectors/bundle/bundle.evb")).unwrap();
+    fs::write(directory.path().join("s.evb"), &bundle).unwrap();
+    let address = format!("{}s.evb", served.address);
+    let report = |bytes_max: usize| {
+        let patience = Patience { bytes_max: bytes_max as u64, ..Patience::default() };
+        let server = WebServer::open(&address, patience).unwrap();
+        let file = server.bundle().unwrap();
+        verify_bundle(file, None, Options::default()).map(|report| report.verdict.exit_code())
+    };
+    assert_eq!(report(bundle.len()).unwrap(), 2);
+    let error = report(bundle.len() - 1).unwrap_err().to_string();
+    assert!(error.contains("bytes in all"), "{error}");
+}
+
 /// A server whose log grows as soon as its checkpoint was read, and whose writer removes partial files.
 struct Growing {
     server: WebServer,
@@ -158,7 +189,8 @@ fn lying(answer: &'static str, more: fn(&mut TcpStream) -> io::Result<()>) -> io
 }
 
 fn asked(address: &str) -> Result<u8, VerifyError> {
-    let patience = Patience { connect: Duration::from_secs(5), file: Duration::from_millis(700) };
+    let patience =
+        Patience { connect: Duration::from_secs(5), file: Duration::from_millis(700), ..Patience::default() };
     let mut server =
         WebServer::open(address, patience).map_err(|error| VerifyError::NotALog { reason: error.to_string() })?;
     verify(&mut server, None, Options::default()).map(|report| report.verdict.exit_code())

@@ -7,7 +7,7 @@ use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use agent_evidence::command::{COULD_NOT_CHECK, verify_path, verify_proof};
+use agent_evidence::command::{COULD_NOT_CHECK, Reading, verify_path_with, verify_proof};
 use agent_evidence::verify::Options;
 use clap::Parser;
 
@@ -34,12 +34,15 @@ struct Arguments {
     /// What is known of the log from elsewhere.
     #[arg(long, value_name = "FILE")]
     trust: Option<PathBuf>,
-    /// Losses that the kernel side counted are findings too.
+    /// Losses that the kernel side counted, and contents beside the log that are not there, are findings too.
     #[arg(long)]
     strict: bool,
     /// How many threads hash and decode; the report is the same. By default as many as there are processors.
     #[arg(long, value_name = "N")]
     threads: Option<NonZeroUsize>,
+    /// Most that is taken from a web server in all, in MiB. By default 64 GiB.
+    #[arg(long, value_name = "MIB", value_parser = clap::value_parser!(u64).range(1..=1 << 40))]
+    max_download_mib: Option<u64>,
     /// Print the report as JSON.
     #[arg(long)]
     json: bool,
@@ -56,9 +59,13 @@ fn main() -> ExitCode {
     };
     let options = Options { strict: arguments.strict };
     let trust = arguments.trust.as_deref();
+    let reading = Reading {
+        threads: arguments.threads,
+        download_bytes_max: arguments.max_download_mib.map(|mebibytes| mebibytes << 20),
+    };
     let outcome = match (&arguments.proof, &arguments.entry) {
         (Some(proof), Some(entry)) => verify_proof(proof, entry, trust),
-        _ => verify_path(&arguments.path.unwrap_or_default(), trust, options, arguments.threads).map(|report| {
+        _ => verify_path_with(&arguments.path.unwrap_or_default(), trust, options, reading).map(|report| {
             let text = if arguments.json { report.to_json() } else { report.to_string() };
             (text, report.verdict.exit_code())
         }),

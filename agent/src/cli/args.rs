@@ -370,12 +370,15 @@ pub struct VerifyArguments {
     /// The trust file.
     #[arg(long, value_name = "FILE")]
     pub trust: Option<PathBuf>,
-    /// Take accounted losses for findings.
+    /// Take accounted losses, and contents beside the log that are not there, for findings.
     #[arg(long)]
     pub strict: bool,
     /// How many threads hash and decode [default: one for each processor].
     #[arg(long, value_name = "N")]
     pub threads: Option<NonZeroUsize>,
+    /// Most that is taken from a web server in all, in MiB [default: 64 GiB].
+    #[arg(long, value_name = "MIB", value_parser = clap::value_parser!(u64).range(1..=1 << 40))]
+    pub max_download_mib: Option<u64>,
     /// Print the verdict as JSON.
     #[arg(long)]
     pub json: bool,

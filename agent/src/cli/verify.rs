@@ -3,7 +3,7 @@
 
 use std::path::Path;
 
-use agent_evidence::command::{COULD_NOT_CHECK, CommandError, verify_path, verify_proof};
+use agent_evidence::command::{COULD_NOT_CHECK, CommandError, Reading, verify_path_with, verify_proof};
 use agent_evidence::verify::Options;
 
 use crate::cli::args::VerifyArguments;
@@ -21,7 +21,9 @@ pub fn verify(log: &Path, wish: &VerifyArguments, out: &mut Output) -> Result<u8
     let (text, code) = match (&wish.proof, &wish.entry) {
         (Some(proof), Some(entry)) => verify_proof(proof, entry, trust).map_err(could_not)?,
         _ => {
-            let report = verify_path(log, trust, Options { strict: wish.strict }, wish.threads).map_err(could_not)?;
+            let download_bytes_max = wish.max_download_mib.map(|mebibytes| mebibytes << 20);
+            let reading = Reading { threads: wish.threads, download_bytes_max };
+            let report = verify_path_with(log, trust, Options { strict: wish.strict }, reading).map_err(could_not)?;
             let text = if wish.json { report.to_json() } else { report.to_string() };
             (text, report.verdict.exit_code())
         }
