@@ -138,7 +138,8 @@ impl AppError {
             | Self::Sink(_)
             | Self::Io { .. }
             | Self::Random(_) => 69,
-            Self::Log(LogError::Locked | LogError::NotCreated | LogError::State { .. }) => 69,
+            // Nothing is in doubt, and nothing was begun: there is no room to begin.
+            Self::Log(LogError::Locked | LogError::NotCreated | LogError::State { .. } | LogError::Full(_)) => 69,
             Self::Succession(SuccessionError::Locked | SuccessionError::State(_)) => 69,
             Self::Succession(_) => 70,
             Self::Log(_) | Self::Checkpoint { .. } | Self::Pipeline(_) | Self::Panicked => 70,
@@ -576,5 +577,6 @@ mod tests {
         assert_eq!(AppError::NoGroup("x".to_owned()).exit_code(), 64);
         assert_eq!(AppError::Pipeline(PipelineError::DiskFull).exit_code(), 70);
         assert_eq!(AppError::Log(LogError::Locked).exit_code(), 69);
+        assert_eq!(AppError::Log(LogError::Full(None)).exit_code(), 69);
     }
 }

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context as _, Result, ensure};
-use tests::{Entry, Host, Session, program, until};
+use tests::{Daemon, Entry, Host, Session, program, until};
 
 use crate::exactness::{FILE, assert_numbers_are_complete, of_session};
 
@@ -119,6 +119,41 @@ fn a_disk_without_room_leaves_out_what_it_may_counts_it_and_goes_on_when_there_i
         entries.iter().filter(|entry| entry.kind() == "gap").filter_map(|entry| entry.body_text("cause")).collect();
     assert!(!causes.is_empty() && causes.iter().all(|cause| *cause == "disk_full"), "{causes:?}");
     assert_numbers_are_complete(&entries)?;
+    daemon.stop()?;
+    host.assert_verifies()
+}
+
+#[test]
+fn a_daemon_starts_on_a_full_disk_out_of_its_reserve_and_without_one_says_what_is_missing() -> Result<()> {
+    let host =
+        Host::with("[storage]\nlow_mib = 16\nreserve_mib = 4\ndrop = [\"file\"]\n\n[heartbeat]\ninterval_s = 1\n")?;
+    let disk = Small::mount(&host.state(), 64)?;
+    let daemon = host.start()?;
+    host.trust()?;
+    daemon.stop()?;
+
+    disk.fill("filler", 0)?;
+    let daemon = host.start()?;
+    wait_for(&host, "full")?;
+    // The reserve is spent now: what it freed goes too, and nothing is left to start with.
+    disk.fill("more", 0)?;
+    daemon.kill()?;
+    disk.fill("rest", 0)?;
+    let mut refused = Daemon::spawn(&host, host.daemon_command())?;
+    let status = refused.wait()?;
+    let messages = host.daemon_messages();
+    assert_eq!(status.code(), Some(69), "{messages}");
+    let last = messages.lines().last().unwrap_or_default();
+    ensure!(last.contains("the disk is full: free space on the file system of the state directory"), "{last}");
+
+    for filler in ["filler", "more", "rest"] {
+        fs::remove_file(host.state().join(filler))?;
+    }
+    let daemon = host.start()?;
+    wait_for(&host, "ok")?;
+    let (entries, _, seen) = opens(&host, "after", 300)?;
+    assert_eq!(seen, 300, "capture came back");
+    assert!(entries.iter().any(|entry| entry.kind() == "storage" && entry.body_text("state") == Some("full")));
     daemon.stop()?;
     host.assert_verifies()
 }

@@ -211,6 +211,11 @@ impl Recorder {
             return Ok(());
         }
         for alive in self.probe.backfill()? {
+            if self.log.is_full() {
+                // Only the control chain has room. What a description would add, an act's own entry says too.
+                tracing::warn!("the disk is full: the processes that run already are not described");
+                return Ok(());
+            }
             let workload = match self.sessions.by_scope(alive.scope_id) {
                 Some(_) => None,
                 None => Some(self.workload_of(alive.cgroup_id)?),

@@ -146,7 +146,7 @@ impl Pipeline {
         let cgroups = CgroupIndex::walk(&parts.cgroup_mount)?;
         let recovery = parts.recovery;
         let (recorder, inputs) = Recorder::new(parts, cgroups, clock);
-        let mut pipeline = Self {
+        let pipeline = Self {
             clock,
             rings,
             inputs,
@@ -155,14 +155,21 @@ impl Pipeline {
             next_session_tick: now,
             next_heartbeat: now,
         };
-        pipeline.recorder.take_over(recovery)?;
-        pipeline.recorder.record_armed()?;
-        pipeline.recorder.scope_existing()?;
-        pipeline.recorder.record_backfill()?;
-        pipeline.read_all()?;
-        pipeline.recorder.record_numbers_before()?;
-        pipeline.commit()?;
-        Ok(pipeline)
+        // Only a log whose reserve is spent cannot say as much as that.
+        pipeline.begun(recovery).map_err(|error| if error.is_disk_full() { PipelineError::DiskFull } else { error })
+    }
+
+    fn begun(mut self, recovery: Option<Recovery>) -> Result<Self, PipelineError> {
+        self.recorder.take_over(recovery)?;
+        self.recorder.record_armed()?;
+        // Before anything is recorded that a full disk has no room for.
+        self.recorder.look_at_room()?;
+        self.recorder.scope_existing()?;
+        self.recorder.record_backfill()?;
+        self.read_all()?;
+        self.recorder.record_numbers_before()?;
+        self.commit()?;
+        Ok(self)
     }
 
     /// Runs until told to stop. On return the log is sealed and closed in order.

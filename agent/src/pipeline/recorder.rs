@@ -453,7 +453,7 @@ impl Recorder {
     }
 
     /// Notes how much room there is; a change is a record of its own, after the gaps of what was left out before it.
-    fn look_at_room(&mut self) -> Result<(), PipelineError> {
+    pub(super) fn look_at_room(&mut self) -> Result<(), PipelineError> {
         let Some(free) = self.log.free_bytes() else { return Ok(()) };
         if self.room.may_regain(free) {
             self.log.regain_reserve()?;
