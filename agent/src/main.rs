@@ -46,7 +46,7 @@ fn command(arguments: Arguments) -> Result<u8, Exit> {
         Command::Witness(WitnessArguments {
             command: Some(command @ (WitnessCommand::Init { .. } | WitnessCommand::Cosign { .. })),
             ..
-        }) => return printed(|out| witness::witness(Path::new(""), state.as_deref(), &command, out)),
+        }) => return printed(|out| witness::witness(Path::new(""), state.as_deref(), None, &command, out)),
         Command::Trust(TrustCommand::Show { file, json }) => return printed(|out| trust::show(&file, json, out)),
         _ => {}
     }
@@ -87,7 +87,7 @@ fn command(arguments: Arguments) -> Result<u8, Exit> {
             printed(|out| verify::verify(&directory, &wish, out))
         }
         Command::Witness(WitnessArguments { command: Some(command), .. }) => {
-            printed(|out| witness::witness(&log_directory, None, &command, out))
+            printed(|out| witness::witness(&log_directory, None, Some(&socket), &command, out))
         }
         Command::Prove(wish) => printed(|out| prove::prove(&log_directory, &wish, out)),
         Command::Trust(TrustCommand::Init { output, witness_policy, log: directory }) => {

@@ -13,3 +13,4 @@ mod run;
 mod storage;
 mod succession;
 mod tamper;
+mod witness;

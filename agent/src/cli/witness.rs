@@ -7,6 +7,7 @@ use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 use std::sync::Arc;
 
+use agent_evidence::checkpoint::Checkpoint;
 use agent_evidence::cosignature::WitnessKey;
 use agent_evidence::note::VerifierKey;
 use agent_evidence::record::TreeSize;
@@ -18,6 +19,8 @@ use crate::cli::args::{WitnessCommand, WitnessServe};
 use crate::cli::clock;
 use crate::cli::exit::{self, Exit};
 use crate::cli::output::{Lines as _, Output, complain};
+use crate::session::client::{Client, ClientError};
+use crate::session::protocol::{Reply, Request, SessionError};
 use crate::witness::keeper::{KeepError, Keeper, SigningWitness};
 use crate::witness::server;
 use crate::witness::submit::{self, SubmitError};
@@ -26,7 +29,13 @@ use crate::witness::submit::{self, SubmitError};
 ///
 /// # Errors
 /// Usage (64), input that cannot be used (65), a place that cannot be (69), and evidence of a fault (70).
-pub fn witness(log: &Path, state: Option<&Path>, command: &WitnessCommand, out: &mut Output) -> Result<u8, Exit> {
+pub fn witness(
+    log: &Path,
+    state: Option<&Path>,
+    socket: Option<&Path>,
+    command: &WitnessCommand,
+    out: &mut Output,
+) -> Result<u8, Exit> {
     match command {
         WitnessCommand::Init { name, key } => {
             let made = SigningWitness::create(key, name).map_err(|error| keep_exit(&error))?;
@@ -49,11 +58,35 @@ pub fn witness(log: &Path, state: Option<&Path>, command: &WitnessCommand, out: 
         }
         WitnessCommand::Import { file, vkey } => {
             let key = witness_key(vkey)?;
-            let said = submit::import(log, &key, file, &read(file)?).map_err(|error| submit_exit(&error))?;
-            out.line(&format!("{} cosigned {} entries", said.name, said.size.0))?;
+            let bytes = read(file)?;
+            let (checkpoint, _) = Checkpoint::parse(&bytes).map_err(|error| submit_exit(&error.into()))?;
+            if !told(socket, vkey, &bytes)? {
+                submit::import(log, &key, file, &bytes).map_err(|error| submit_exit(&error))?;
+                complain(
+                    "no daemon runs: it is kept and proves what it proves, and the log gets no `witness` entry for it",
+                );
+            }
+            out.line(&format!("{} cosigned {} entries", key.name().as_str(), checkpoint.size.0))?;
         }
     }
     Ok(0)
+}
+
+/// Has the running daemon check, keep and record a cosigned checkpoint; whether one runs.
+fn told(socket: Option<&Path>, vkey: &str, bytes: &[u8]) -> Result<bool, Exit> {
+    let mut client = match socket.map(Client::connect) {
+        Some(Ok(client)) => client,
+        None | Some(Err(ClientError::NoDaemon { .. })) => return Ok(false),
+        Some(Err(error)) => return Err(error.into()),
+    };
+    let note = String::from_utf8_lossy(bytes).into_owned();
+    match client.ask(&Request::ImportWitness { vkey: vkey.to_owned(), note }) {
+        Ok(Reply::Done {}) => Ok(true),
+        Ok(_) => Err(ClientError::Mismatch.into()),
+        // What is wrong is wrong with the file.
+        Err(ClientError::Failed(error @ SessionError::BadRequest { .. })) => Err(Exit::new(exit::DATA, error)),
+        Err(error) => Err(error.into()),
+    }
 }
 
 /// Serves until SIGTERM or SIGINT.

@@ -85,6 +85,12 @@ impl SealedLog {
         Self { directory }
     }
 
+    /// Where it is.
+    #[must_use]
+    pub fn directory(&self) -> &Path {
+        &self.directory
+    }
+
     /// The newest checkpoint.
     ///
     /// # Errors

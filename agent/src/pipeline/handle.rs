@@ -3,9 +3,11 @@
 //! The queue is the only way in. A full queue is answered at once ([`SessionError::Unavailable`]); it never makes
 //! the pipeline wait, and a caller that goes away costs nothing but its answer.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::mpsc::{SyncSender, TrySendError};
 
+use agent_evidence::cosignature::WitnessKey;
 use agent_evidence::record::EntryIndex;
 use tokio::sync::oneshot;
 
@@ -15,7 +17,7 @@ use crate::session::protocol::{
     CommandStatus, OpenSession, Peer, SessionError, SessionInfo, SessionOpened, SessionService, SinkStatus, Status,
     WhoAmI,
 };
-use crate::witness::submit::Said;
+use crate::witness::submit::{self, Said};
 
 /// Most commands that wait for the pipeline. It looks at them every few milliseconds; more than this at once
 /// means somebody floods the control socket.
@@ -113,6 +115,12 @@ impl PipelineHandle {
     }
 }
 
+/// An error with its causes.
+fn in_full(error: &dyn std::error::Error) -> String {
+    let causes = std::iter::successors(error.source(), |cause| cause.source());
+    causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
+}
+
 impl SessionService for PipelineHandle {
     async fn open_session(&self, wish: OpenSession) -> Result<SessionOpened, SessionError> {
         self.ask(|reply| Command::Open(wish, reply)).await?
@@ -160,6 +168,19 @@ impl SessionService for PipelineHandle {
             return Err(SessionError::BadRequest { why });
         };
         self.ask(|reply| Command::Erase(of, field, reason, looked, peer, reply)).await?
+    }
+
+    async fn import_witness(&self, vkey: &str, note: &str) -> Result<(), SessionError> {
+        let key =
+            WitnessKey::parse(vkey).map_err(|error| SessionError::BadRequest { why: format!("vkey: {error}") })?;
+        let (log, note) = (self.log.clone(), note.to_owned());
+        // What the daemon itself finds to hold is what it records. The proof may need much of the log: off this thread.
+        let said = tokio::task::spawn_blocking(move || {
+            submit::import(log.directory(), &key, Path::new("the file"), note.as_bytes())
+        });
+        let said = said.await.map_err(|_ended| SessionError::Unavailable { why: "it is stopping".to_owned() })?;
+        let said = said.map_err(|error| SessionError::BadRequest { why: in_full(&error) })?;
+        self.witness_said(said).await
     }
 
     async fn sessions(&self) -> Result<Vec<SessionInfo>, SessionError> {

@@ -282,6 +282,15 @@ impl<S: SessionService> Talk<S> {
                 self.service.erase(index, &field, &reason, self.peer.clone()).await?;
                 Ok(Reply::Done {})
             }
+            Request::ImportWitness { vkey, note } => {
+                if self.peer.uid != 0 {
+                    return Err(SessionError::Refused {
+                        why: "only root says which witnesses are believed".to_owned(),
+                    });
+                }
+                self.service.import_witness(&vkey, &note).await?;
+                Ok(Reply::Done {})
+            }
             Request::Whoami {} => Ok(Reply::Whoami(self.service.whoami(self.peer.pid).await?)),
             Request::Status {} => Ok(Reply::Status(Box::new(self.service.status().await?))),
         }
@@ -383,6 +392,10 @@ mod tests {
         }
         async fn erase(&self, index: u64, field: &str, reason: &str, _: Peer) -> Result<(), SessionError> {
             self.note(format!("erase {index} {field}: {reason}"));
+            Ok(())
+        }
+        async fn import_witness(&self, vkey: &str, note: &str) -> Result<(), SessionError> {
+            self.note(format!("import {vkey} {note}"));
             Ok(())
         }
         async fn sessions(&self) -> Result<Vec<SessionInfo>, SessionError> {

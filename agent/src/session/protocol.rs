@@ -29,6 +29,9 @@ pub const FIELD_SIZE_MAX: usize = 256;
 /// Longest reason for a hold or an erasure, in bytes.
 pub const REASON_SIZE_MAX: usize = 1024;
 
+/// Longest cosigned checkpoint, in bytes: with the signatures of a hundred witnesses.
+pub const COSIGNED_SIZE_MAX: usize = 32 * 1024;
+
 /// Who is at the other end of a connection, as the kernel says.
 ///
 /// `pid` names a process only while that process lives: it can be reused afterwards. A client
@@ -356,6 +359,13 @@ pub enum Request {
         /// Why.
         reason: String,
     },
+    /// Keep and record what a witness cosigned, which came by a file.
+    ImportWitness {
+        /// Verifier key of the witness.
+        vkey: String,
+        /// The cosigned checkpoint.
+        note: String,
+    },
     /// Which session and identity the asking process has.
     Whoami {},
     /// What the daemon says of itself.
@@ -368,7 +378,7 @@ pub enum Request {
 pub enum Reply {
     /// To `open`.
     Opened(SessionOpened),
-    /// To `join`, `ended` and `revoke`.
+    /// To `join`, `ended`, `revoke`, `hold`, `erase` and `import_witness`.
     Done {},
     /// To `sessions`.
     Sessions(Vec<SessionInfo>),
@@ -414,6 +424,9 @@ pub trait SessionService: Clone + Send + Sync + 'static {
         reason: &str,
         peer: Peer,
     ) -> impl Future<Output = Result<(), SessionError>> + Send;
+
+    /// Keeps what a witness cosigned, from a file, and records it; durable when this returns.
+    fn import_witness(&self, vkey: &str, note: &str) -> impl Future<Output = Result<(), SessionError>> + Send;
 
     /// Erases the text behind a commitment: the `erased` record is sealed, and the text gone, when this returns.
     fn erase(
@@ -475,6 +488,10 @@ impl Request {
             Self::Erase { field, reason, .. } => {
                 check_size("field", field, FIELD_SIZE_MAX)?;
                 check_size("reason", reason, REASON_SIZE_MAX)
+            }
+            Self::ImportWitness { vkey, note } => {
+                check_size("vkey", vkey, IDENTITY_SIZE_MAX)?;
+                check_size("note", note, COSIGNED_SIZE_MAX)
             }
             Self::Sessions {} | Self::Whoami {} | Self::Status {} => Ok(()),
         }
@@ -554,6 +571,7 @@ mod tests {
             Request::Revoke { id: "s".to_owned() },
             Request::Hold { session: 7, on: true, reason: "case 12".to_owned() },
             Request::Erase { index: 7, field: "open.path".to_owned(), reason: "asked".to_owned() },
+            Request::ImportWitness { vkey: "w+1+a".to_owned(), note: "o\n1\n".to_owned() },
             Request::Whoami {},
             Request::Status {},
         ] {
