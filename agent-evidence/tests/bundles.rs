@@ -3,15 +3,19 @@
 #![forbid(unsafe_code)]
 #![allow(clippy::unwrap_used, reason = "a test may fail by panicking")]
 
+use agent_evidence::blob;
 use agent_evidence::bundle::{Disclosed, MakeError, Manifest, Selected, make};
 use agent_evidence::fixture::{Builder, CAPTURE};
 use agent_evidence::record::{
     ActMarks, Body, CgroupId, Class, CommClaims, Disclosure, Draft, EntryIndex, Exit, Gap, GapCause, Issued,
-    IssuedClaims, Kind, KindCount, List, LossShare, NumberRange, Open, OpenClaims, RevokeCause, Revoked, SessionSort,
-    Succession, Text, TreeSize, Value,
+    IssuedClaims, Kind, KindCount, List, LossShare, Measured, MeasuredLog, NumberRange, Open, OpenClaims, RevokeCause,
+    Revoked, SessionSort, Succession, Text, TreeSize, Value,
 };
 use agent_evidence::trust::{Head, Trust};
 use agent_evidence::verify::{Finding, Options, Outcome, Report, Verdict, VerifyError, verify, verify_bundle};
+
+/// A content beside the log, in the window of every bundle.
+const MEASURED: &[u8] = b"10 91f34b5c671d ima-ng sha256:00 boot_aggregate\n";
 
 /// Numbers that look random and are the same in every run (Knuth's MMIX generator).
 struct Dice(u64);
@@ -78,6 +82,8 @@ impl Town {
         let workload = log.append(Builder::workload());
         let mut town = Self { log, workload, open: Vec::new(), ids: Vec::new() };
         town.issue();
+        let content = town.log.blob(MEASURED);
+        town.log.append(Body::Measured(Measured { log: MeasuredLog::Ima, content, from: 0, complete: true }));
         let mut dice = Dice(entries);
         while (town.log.entries.len() as u64) < entries {
             town.step(&mut dice, sessions);
@@ -330,6 +336,22 @@ fn a_bundle_is_the_same_from_the_directory_as_from_the_entries() {
     }
     let none = make(&mut files, [b"nobody".to_vec()], [], &mut Vec::new());
     assert!(matches!(none, Err(MakeError::NoSession { id, .. }) if id == "nobody"));
+    // A content that is not there is not in the bundle, which says so; one that is wrong is, and is found.
+    let path = blob::path(&blob::reference(MEASURED).sha256);
+    let held = files.0.remove(&path).unwrap();
+    let mut without = Vec::new();
+    make(&mut files, [town.ids[0].as_bytes().to_vec()], heads, &mut without).unwrap();
+    let report = check(&without, &town.log.trust().unwrap()).unwrap();
+    assert!(report.notes.iter().any(|note| note.name == "blob_absent"));
+    assert_eq!(
+        names(&report),
+        names(&check(&town.log.bundle_of(&[&town.ids[0]], &[]).unwrap(), &town.log.trust().unwrap()).unwrap())
+    );
+    files.0.insert(path.clone(), b"another".to_vec());
+    let mut altered = Vec::new();
+    make(&mut files, [town.ids[0].as_bytes().to_vec()], heads, &mut altered).unwrap();
+    assert!(names(&check(&altered, &town.log.trust().unwrap()).unwrap()).contains(&"blob_altered"));
+    files.0.insert(path, held);
     let sidecar = files.0.remove("sidecar/000").unwrap();
     let mut silent = Vec::new();
     make(&mut files, [town.ids[0].as_bytes().to_vec()], heads, &mut silent).unwrap();
