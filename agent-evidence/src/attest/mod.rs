@@ -1,0 +1,19 @@
+//! TPM attestation: what a TPM's structures say, and what they are signed about. Nothing here talks to a TPM.
+//!
+//! | module | what |
+//! |---|---|
+//! | [`tpm`] | structures of the TPM 2.0 Library, Part 2: strict readers, the one writing of each, object and NV names |
+//! | [`key`] | the attestation key: what it must be, and verification of what it signed |
+//! | [`statement`] | the 32 bytes of qualifying data that this format has a TPM sign |
+//!
+//! Every structure is a claim until a signature over it was verified by [`key::Ak::verify`], and even then it says only what
+//! the holder of that key says; that the key lives in a TPM is for a certificate to say, or for nobody.
+
+#![forbid(unsafe_code)]
+
+pub mod key;
+pub mod statement;
+pub mod tpm;
+
+#[cfg(test)]
+pub(crate) mod testdata;

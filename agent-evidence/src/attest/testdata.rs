@@ -1,0 +1,32 @@
+//! Structures that a TPM emulator wrote and signed: `tests/tpm`, whose README says how they were made.
+
+pub(crate) const AK_NAME: &[u8] = include_bytes!("../../../tests/tpm/ak.name");
+pub(crate) const AK_PUBLIC: &[u8] = include_bytes!("../../../tests/tpm/ak.public");
+pub(crate) const AK_QUALIFIED_NAME: &[u8] = include_bytes!("../../../tests/tpm/ak.qualified_name");
+pub(crate) const AK_RSA_PUBLIC: &[u8] = include_bytes!("../../../tests/tpm/ak_rsa.public");
+pub(crate) const CERTIFY_ATTEST: &[u8] = include_bytes!("../../../tests/tpm/certify.attest");
+pub(crate) const CERTIFY_SIG: &[u8] = include_bytes!("../../../tests/tpm/certify.sig");
+pub(crate) const COUNTER_NAME: &[u8] = include_bytes!("../../../tests/tpm/counter.name");
+pub(crate) const CREATION_ATTEST: &[u8] = include_bytes!("../../../tests/tpm/creation.attest");
+pub(crate) const CREATION_SIG: &[u8] = include_bytes!("../../../tests/tpm/creation.sig");
+pub(crate) const EK_NAME: &[u8] = include_bytes!("../../../tests/tpm/ek.name");
+pub(crate) const EK_PUBLIC: &[u8] = include_bytes!("../../../tests/tpm/ek.public");
+pub(crate) const EK_QUALIFIED_NAME: &[u8] = include_bytes!("../../../tests/tpm/ek.qualified_name");
+pub(crate) const EK_RSA_NAME: &[u8] = include_bytes!("../../../tests/tpm/ek_rsa.name");
+pub(crate) const EK_RSA_PUBLIC: &[u8] = include_bytes!("../../../tests/tpm/ek_rsa.public");
+pub(crate) const NV_ATTEST: &[u8] = include_bytes!("../../../tests/tpm/nv.attest");
+pub(crate) const NV_SIG: &[u8] = include_bytes!("../../../tests/tpm/nv.sig");
+pub(crate) const OWNER_AK_PUBLIC: &[u8] = include_bytes!("../../../tests/tpm/owner_ak.public");
+pub(crate) const OWNER_AK_QUALIFIED_NAME: &[u8] = include_bytes!("../../../tests/tpm/owner_ak.qualified_name");
+pub(crate) const OWNER_QUOTE_ATTEST: &[u8] = include_bytes!("../../../tests/tpm/owner_quote.attest");
+pub(crate) const OWNER_QUOTE_SIG: &[u8] = include_bytes!("../../../tests/tpm/owner_quote.sig");
+pub(crate) const P384_PUBLIC: &[u8] = include_bytes!("../../../tests/tpm/p384.public");
+pub(crate) const QUOTE_ATTEST: &[u8] = include_bytes!("../../../tests/tpm/quote.attest");
+pub(crate) const QUOTE_PCRS: &[u8] = include_bytes!("../../../tests/tpm/quote.pcrs");
+pub(crate) const QUOTE_SIG: &[u8] = include_bytes!("../../../tests/tpm/quote.sig");
+pub(crate) const RSA_QUOTE_ATTEST: &[u8] = include_bytes!("../../../tests/tpm/rsa_quote.attest");
+pub(crate) const RSA_QUOTE_SIG: &[u8] = include_bytes!("../../../tests/tpm/rsa_quote.sig");
+pub(crate) const SEALED_PUBLIC: &[u8] = include_bytes!("../../../tests/tpm/sealed.public");
+pub(crate) const SRK_PUBLIC: &[u8] = include_bytes!("../../../tests/tpm/srk.public");
+pub(crate) const TIME_ATTEST: &[u8] = include_bytes!("../../../tests/tpm/time.attest");
+pub(crate) const TIME_SIG: &[u8] = include_bytes!("../../../tests/tpm/time.sig");
