@@ -32,5 +32,6 @@ pub mod session;
 pub mod sign;
 pub mod sys;
 pub mod telemetry;
+pub mod tpm;
 pub mod witness;
 pub mod workload;

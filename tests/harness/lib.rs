@@ -2,7 +2,8 @@
 //!
 //! [`Host`] is one installation: its own configuration, state, run and pin directories and cgroup name, all of them removed when
 //! it is dropped, so that tests and an agent already on the machine do not meet. [`Daemon`] is one run of the agent on it.
-//! [`Entry`] is one entry of the log as JSON: the harness does not use the project's own decoder, so a mistake in it cannot hide
+//! [`Swtpm`] is a TPM of a
+//! test's own. [`Entry`] is one entry of the log as JSON: the harness does not use the project's own decoder, so a mistake in it cannot hide
 //! itself. Nothing here sleeps for a fixed time in hope: every wait is for a condition and has a deadline.
 
 #![forbid(unsafe_code)]
@@ -18,6 +19,7 @@ mod gate;
 mod host;
 mod random;
 mod stopwatch;
+mod swtpm;
 mod wait;
 
 pub use bundles::{TreeDirectory, copy_directory};
@@ -27,4 +29,5 @@ pub use gate::Gate;
 pub use host::{Host, NOBODY, Session, Verdict, output_text, program, python, repository, use_programs_in};
 pub use random::Random;
 pub use stopwatch::{nanoseconds_per_act, timed};
+pub use swtpm::Swtpm;
 pub use wait::{DEADLINE, until};

@@ -30,6 +30,12 @@ const DEBIAN_PACKAGES: &[(&str, &str)] = &[
     ("libpolly-22-dev", "a library that LLVM's link line names"),
     ("python3-venv", "the second reader, the notebook and schema validation"),
     ("strace", "the test that kills the log's writer at every system call"),
+    ("pkg-config", "finds the TPM library for the agent's build"),
+    ("libtss2-dev", "the TPM library that the agent links"),
+    ("libtss2-tcti-swtpm0", "its way to a software TPM"),
+    ("swtpm", "software TPMs, one for each test"),
+    ("swtpm-tools", "software TPMs as a manufacturer delivers them"),
+    ("tpm2-tools", "an independent reader of quotes, in tests"),
 ];
 
 /// The BPF linker, pinned: another version gives another object, and the object's digest is part of the evidence.

@@ -2,5 +2,8 @@
 //! shape needed. Each file owns one kernel interface; nothing here decides anything.
 #![expect(unsafe_code, reason = "user space's one home for system calls and mapped memory")]
 
+pub mod locked;
 pub mod mount;
 pub mod ringbuf;
+#[cfg(feature = "tpm")]
+pub mod tss;
