@@ -28,16 +28,23 @@ use crate::log::{Birth, Limits, Log, LogError, Now, Packing, Recovery};
 use crate::pipeline::cgroupfs::CgroupError;
 use crate::pipeline::handle::COMMANDS_MAX;
 use crate::pipeline::storage::{StorageSettings, class_bit};
-use crate::pipeline::{Clock, Parts, Pipeline, PipelineError, PipelineHandle, SessionCgroups, Settings};
+use crate::pipeline::{Clock, Parts, Pipeline, PipelineError, PipelineHandle, SessionCgroups, Settings, TpmParts};
 use crate::probe::{Probe, ProbeConfig, ProbeError, cgroup2_root};
 use crate::session::authorization::RunAuthorization;
 use crate::session::control::{self, ControlError};
-use crate::sign::SignError;
 use crate::sign::software::SoftwareKey;
+use crate::sign::tpm::{KeySlot, SealedKey};
+use crate::sign::{SignError, Signer, prepare_keys};
 use crate::telemetry::notify::Notifier;
+use crate::tpm::schedule::Pace;
+use crate::tpm::worker::Worker;
+use crate::tpm::{Device, Place, TpmError};
 use crate::witness::client::WitnessUrl;
 use crate::witness::submit::{Asked, Submitter};
 
+/// Longest time that a start waits for a TPM that it cannot do without: a new log's key is to be sealed in it, or
+/// configuration requires it. A discrete TPM needs one to three seconds.
+const TPM_WAIT: Duration = Duration::from_secs(60);
 /// Longest host name part of an origin made by ourselves, in bytes.
 const ORIGIN_HOST_BYTES_MAX: usize = 63;
 
@@ -112,6 +119,21 @@ pub enum AppError {
     /// A sink.
     #[error("export.ocsf_file: {0}")]
     Sink(#[from] SinkError),
+    /// Configuration requires a TPM.
+    #[error("tpm.required: {why}")]
+    TpmRequired {
+        /// What there is instead.
+        why: String,
+    },
+    /// The log's key needs a TPM that configuration forbids.
+    #[error("tpm.device is \"none\", but the log key in {0} is sealed in a TPM: name the device")]
+    KeyNeedsTpm(PathBuf),
+    /// The TPM, where a command cannot do without.
+    #[error("{0}")]
+    Tpm(#[from] TpmError),
+    /// The TPM has not answered.
+    #[error("the TPM has not answered for {} s", TPM_WAIT.as_secs())]
+    TpmSlow,
     /// The pipeline.
     #[error("{0}")]
     Pipeline(#[from] PipelineError),
@@ -129,7 +151,8 @@ impl AppError {
     #[must_use]
     pub fn exit_code(&self) -> u8 {
         match self {
-            Self::NoGroup(_) | Self::OtherOrigin { .. } => 64,
+            Self::NoGroup(_) | Self::OtherOrigin { .. } | Self::KeyNeedsTpm(_) => 64,
+            Self::TpmRequired { .. } | Self::Tpm(_) | Self::TpmSlow => 69,
             Self::NotRoot
             | Self::NoObject
             | Self::Probe(_)
@@ -143,7 +166,7 @@ impl AppError {
             Self::Succession(SuccessionError::Locked | SuccessionError::State(_)) => 69,
             Self::Succession(_) => 70,
             Self::Log(_) | Self::Checkpoint { .. } | Self::Pipeline(_) | Self::Panicked => 70,
-            Self::Sign(SignError::Random(_) | SignError::Unavailable { .. }) => 69,
+            Self::Sign(SignError::Random(_) | SignError::Unavailable { .. } | SignError::Tpm(_)) => 69,
             Self::Privacy(_) => 64,
             Self::Sign(_) => 70,
         }
@@ -171,11 +194,13 @@ pub async fn run_daemon(config: Config) -> Result<(), AppError> {
     for shared in [config.paths.log(), config.paths.state.join("tmp")] {
         share_log(&shared, reader_gid)?;
     }
-    let (log, recovery) = open_log(&config, clock)?;
+    let place = Place::of(&config.tpm.device);
+    if config.tpm.required {
+        require_tpm(&config, place.as_ref())?;
+    }
+    let Opened { log, recovery, slot } = open_log(&config, place.as_ref(), clock)?;
     tracing::info!(origin = log.origin(), entries = log.size().0, tier = log.key_tier().as_str(), "log open");
-    tracing::warn!(
-        "tier T0: the log key is a software key on disk; whoever becomes root on this host can sign with it"
-    );
+    tracing::warn!("tier {}: {}", log.key_tier().as_str(), log.key_place());
 
     let listener = control::bind(&config.paths.control_socket())?;
     let sink = match &config.export.ocsf_file.path {
@@ -204,8 +229,12 @@ pub async fn run_daemon(config: Config) -> Result<(), AppError> {
         Arc::new(move || sinks.upgrade().map(|running| running.status()).into_iter().collect()),
         SealedLog::new(config.paths.log()),
     );
-    let settings = settings(&config, log.origin())?;
-    let parts = Parts { settings, log, probe, inputs, cgroup_mount, session_cgroups, recovery };
+    let tpm = match place.or_else(|| slot.as_ref().map(|_| Place::usual())) {
+        None => None,
+        Some(place) => Some(use_tpm(&config, place, slot, &handle)?),
+    };
+    let settings = settings(&config, log.origin(), tpm.is_some())?;
+    let parts = Parts { settings, log, probe, inputs, cgroup_mount, session_cgroups, recovery, tpm };
     let (ready, is_ready) = tokio::sync::oneshot::channel();
     let (ended, mut has_ended) = tokio::sync::oneshot::channel();
     let thread = std::thread::Builder::new()
@@ -286,6 +315,60 @@ fn ask_witnesses(config: &Config, pipeline: &PipelineHandle) -> Option<Submitter
     }
 }
 
+/// Runs something that waits for the TPM on a thread of its own, and gives up after [`TPM_WAIT`]. The thread may hang on.
+fn with_tpm<T: Send + 'static>(run: impl FnOnce() -> Result<T, SignError> + Send + 'static) -> Result<T, AppError> {
+    let (done, outcome) = sync_channel(1);
+    std::thread::Builder::new()
+        .name("tpm-start".to_owned())
+        // Nobody listens any more when it took too long.
+        .spawn(move || drop(done.send(run())))
+        .map_err(io_error("start the thread of", Path::new("tpm")))?;
+    match outcome.recv_timeout(TPM_WAIT) {
+        Ok(Ok(value)) => Ok(value),
+        Ok(Err(SignError::Tpm(error))) => Err(AppError::Tpm(error)),
+        Ok(Err(error)) => Err(AppError::Sign(error)),
+        Err(_elapsed) => Err(AppError::TpmSlow),
+    }
+}
+
+/// Ends a start that configuration wants to end when no TPM works.
+fn require_tpm(config: &Config, place: Option<&Place>) -> Result<(), AppError> {
+    let Some(place) = place.cloned() else {
+        return Err(AppError::TpmRequired { why: "there is none (tpm.device)".to_owned() });
+    };
+    let keys = config.paths.keys();
+    prepare_keys(&keys)?;
+    with_tpm(move || Ok(Device::open(&place, &keys).map(drop)?))
+        .map_err(|error| AppError::TpmRequired { why: error.to_string() })
+}
+
+/// Starts the thread that waits for the TPM. Nothing is asked of it yet.
+fn use_tpm(
+    config: &Config,
+    place: Place,
+    slot: Option<KeySlot>,
+    pipeline: &PipelineHandle,
+) -> Result<TpmParts, AppError> {
+    let keys = config.paths.keys();
+    prepare_keys(&keys)?;
+    let seconds = |seconds: u64| seconds.saturating_mul(1_000_000_000);
+    Ok(TpmParts {
+        place: place.to_string(),
+        worker: Worker::start(place, keys.clone(), pipeline.tpm_answers())
+            .map_err(io_error("start the thread of", Path::new("tpm")))?,
+        pace: Pace {
+            anchor_ns: seconds(config.tpm.anchor_seconds),
+            between_ns: seconds(config.tpm.anchor_spacing_seconds),
+            counter_ns: seconds(config.tpm.counter_seconds),
+            steps_per_day_max: config.tpm.counter_steps_per_day_max,
+        },
+        nv_index: config.tpm.nv_index,
+        on_counter_gap: config.tpm.on_counter_gap,
+        slot,
+        keys,
+    })
+}
+
 /// The eBPF object that this binary carries.
 fn object() -> Option<&'static [u8]> {
     #[cfg(ebpf_object)]
@@ -294,10 +377,59 @@ fn object() -> Option<&'static [u8]> {
     None
 }
 
-/// Opens the log, or creates it when the state directory holds none.
-fn open_log(config: &Config, clock: Clock) -> Result<(Log, Option<Recovery>), AppError> {
+/// An open log.
+struct Opened {
+    log: Log,
+    /// What was found; none for a log that was just created.
+    recovery: Option<Recovery>,
+    /// Where its key goes, if it is sealed in a TPM.
+    slot: Option<KeySlot>,
+}
+
+/// The key of an existing log: the sealed one if there is its blob, else the one on disk.
+fn stored_key(keys: &Path) -> Result<(Box<dyn Signer>, Option<KeySlot>), AppError> {
+    match SealedKey::load(keys)? {
+        Some(key) => {
+            let slot = key.slot();
+            Ok((Box::new(key), Some(slot)))
+        }
+        None => Ok((Box::new(SoftwareKey::load(keys)?), None)),
+    }
+}
+
+/// The key of a new log: sealed if there is a TPM that works, else on disk. Which of the two is for ever.
+fn new_key(config: &Config, place: Option<&Place>) -> Result<(Box<dyn Signer>, Option<KeySlot>), AppError> {
+    let keys = config.paths.keys();
+    if let Some(place) = place.cloned() {
+        prepare_keys(&keys)?;
+        let below = keys.clone();
+        match with_tpm(move || SealedKey::create(&below, &Device::open(&place, &below)?)) {
+            Ok(key) => {
+                let slot = key.slot();
+                return Ok((Box::new(key), Some(slot)));
+            }
+            Err(error @ AppError::Sign(_)) => return Err(error),
+            Err(error) if config.tpm.required => return Err(AppError::TpmRequired { why: error.to_string() }),
+            Err(error) => tracing::error!(
+                error = &error as &dyn std::error::Error,
+                "NO TPM: the new log's key will be a software key for as long as the log lives"
+            ),
+        }
+    }
+    // A key without a log is what a creation that was interrupted leaves: nothing was signed with it that anyone
+    // has seen.
+    let key = match SoftwareKey::load(&keys) {
+        Err(SignError::Missing(_)) => SoftwareKey::create(&keys)?,
+        other => other?,
+    };
+    Ok((Box::new(key), None))
+}
+
+/// Opens the log, or creates it when the state directory holds none. Beside a TPM a log is opened without an epoch, which
+/// begins when the TPM has answered.
+fn open_log(config: &Config, place: Option<&Place>, clock: Clock) -> Result<Opened, AppError> {
     let state = &config.paths.state;
-    let keys = state.join("keys");
+    let keys = config.paths.keys();
     let limits = Limits {
         commit_interval: Nanoseconds(config.log.commit_ms * 1_000_000),
         seal_interval: Nanoseconds(config.log.seal_ms * 1_000_000),
@@ -320,11 +452,19 @@ fn open_log(config: &Config, clock: Clock) -> Result<(Log, Option<Recovery>), Ap
         if let Some(asked) = config.log.origin.as_ref().filter(|asked| !continues(&has, asked)) {
             return Err(AppError::OtherOrigin { asked: asked.clone(), has, state: state.clone() });
         }
-        let key = SoftwareKey::load(&keys)?;
-        match Log::open(state, limits, &has, Box::new(key), now) {
+        let (key, slot) = stored_key(&keys)?;
+        if slot.is_some() && config.tpm.device == "none" {
+            return Err(AppError::KeyNeedsTpm(Device::log_key_path(&keys)));
+        }
+        let opened = if slot.is_some() || place.is_some() {
+            Log::open_unsigned(state, limits, &has, key)
+        } else {
+            Log::open(state, limits, &has, key, now)
+        };
+        match opened {
             Ok((mut log, recovery)) => {
                 log.commit_values(commit_rules(config)?);
-                return Ok((log, Some(recovery)));
+                return Ok(Opened { log, recovery: Some(recovery), slot });
             }
             Err(LogError::Fault(fault)) if config.log.on_fault == OnFault::Succeed => {
                 tracing::error!(error = &fault as &dyn std::error::Error, "the stored log contradicts itself");
@@ -338,12 +478,7 @@ fn open_log(config: &Config, clock: Clock) -> Result<(Log, Option<Recovery>), Ap
         (Some(origin), None) => origin.clone(),
         (None, _) => made_origin()?,
     };
-    // A key without a log is what a creation that was interrupted leaves: nothing was signed with it that anyone
-    // has seen.
-    let key = match SoftwareKey::load(&keys) {
-        Err(SignError::Missing(_)) => SoftwareKey::create(&keys)?,
-        other => other?,
-    };
+    let (key, slot) = new_key(config, place)?;
     let boot_id = boot_id()?;
     let kernel = kernel_release();
     let birth = Birth {
@@ -357,7 +492,7 @@ fn open_log(config: &Config, clock: Clock) -> Result<(Log, Option<Recovery>), Ap
             cause: ended.why,
         }),
     };
-    let mut log = Log::create(state, limits, &origin, Box::new(key), &birth, now)?;
+    let mut log = Log::create(state, limits, &origin, key, &birth, now)?;
     log.commit_values(commit_rules(config)?);
     if let Some(ended) = &ended {
         succession::finish(state)?;
@@ -371,7 +506,7 @@ fn open_log(config: &Config, clock: Clock) -> Result<(Log, Option<Recovery>), Ap
     } else {
         tracing::info!(origin, "created a new log");
     }
-    Ok((log, None))
+    Ok(Opened { log, recovery: None, slot })
 }
 
 /// Whether a log of this origin is the configured one or continues it: `/` and a number follow.
@@ -397,10 +532,30 @@ pub fn freeze(config: &Config) -> Result<Ended, AppError> {
         return Ok(ended);
     }
     let has = stored_origin(state)?.ok_or(LogError::NotCreated)?;
-    let key = SoftwareKey::load(&state.join("keys"))?;
+    let keys = config.paths.keys();
+    let (key, slot) = stored_key(&keys)?;
+    if let Some(slot) = slot {
+        let place = Place::of(&config.tpm.device).ok_or_else(|| AppError::KeyNeedsTpm(Device::log_key_path(&keys)))?;
+        let below = keys.clone();
+        let unsealed = with_tpm(move || {
+            let seed = Device::open(&place, &below)?.unseal_log_key()?;
+            let seed = seed.ok_or_else(|| SignError::Missing(Device::log_key_path(&below)))?;
+            slot.fill(&seed, &below)
+        });
+        match unsealed {
+            // It will never be signed again: what is not signed yet is put aside as it is.
+            Err(AppError::Tpm(error @ TpmError::KeyLost { .. })) => {
+                tracing::error!(error = &error as &dyn std::error::Error)
+            }
+            other => other?,
+        }
+    }
     let now = Now { wall: Clock.wall(), boot: Clock.boot() };
-    let (mut log, recovery) = Log::open(state, Limits::default(), &has, Box::new(key), now)?;
+    let (mut log, recovery) = Log::open_unsigned(state, Limits::default(), &has, key)?;
     let body = Body::Recovered(recovery.record());
+    if log.has_log_key() {
+        log.begin_epoch(now, None)?;
+    }
     log.append(&Draft {
         wall: now.wall,
         boot: now.boot,
@@ -411,7 +566,10 @@ pub fn freeze(config: &Config) -> Result<Ended, AppError> {
         verdict: None,
         body,
     })?;
-    log.seal(now)?;
+    let _durable = log.commit()?;
+    if log.epoch().is_some() {
+        log.seal(now)?;
+    }
     drop(log);
     Ok(succession::freeze(state, SuccessionCause::Operator)?)
 }
@@ -452,7 +610,7 @@ fn made_origin() -> Result<String, AppError> {
     Ok(format!("affiant.local/{host}-{:08x}", u32::from_be_bytes(random)))
 }
 
-fn settings(config: &Config, origin: &str) -> Result<Settings, AppError> {
+fn settings(config: &Config, origin: &str, has_tpm: bool) -> Result<Settings, AppError> {
     let mut run = [0_u8; 16];
     getrandom::fill(&mut run).map_err(AppError::Random)?;
     let milliseconds = |value: u64| u32::try_from(value).unwrap_or(u32::MAX);
@@ -467,6 +625,9 @@ fn settings(config: &Config, origin: &str) -> Result<Settings, AppError> {
         commit_ms: milliseconds(config.log.commit_ms),
         seal_ms: milliseconds(config.log.seal_ms),
         heartbeat_ms: milliseconds(config.heartbeat.interval_s.saturating_mul(1_000)),
+        anchor_ms: has_tpm.then(|| milliseconds(config.tpm.anchor_seconds.saturating_mul(1_000))),
+        counter_ms: (has_tpm && config.tpm.counter_steps_per_day_max > 0)
+            .then(|| milliseconds(config.tpm.counter_seconds.saturating_mul(1_000))),
         containers: config.capture.containers,
         units: config.capture.units.clone(),
         families,

@@ -15,6 +15,7 @@ use agent_evidence::record::CommitRules;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use toml::de::{DeTable, DeValue};
 
+use crate::tpm;
 use crate::witness::client::WitnessUrl;
 
 /// Where the configuration is looked for when `--config` is not given.
@@ -40,6 +41,8 @@ pub struct Config {
     pub run: Run,
     /// The tamper-evident log.
     pub log: LogConfig,
+    /// What ties the log to this machine.
+    pub tpm: TpmConfig,
     /// Room on the disk of the state directory.
     pub storage: StorageConfig,
     /// Liveness records.
@@ -109,6 +112,12 @@ impl Paths {
     #[must_use]
     pub fn log(&self) -> PathBuf {
         self.state.join("log")
+    }
+
+    /// The signing keys: root's alone.
+    #[must_use]
+    pub fn keys(&self) -> PathBuf {
+        self.state.join("keys")
     }
 
     /// Durable cursors, one file per sink.
@@ -217,6 +226,54 @@ impl Default for LogConfig {
             cold_after: 1 << 20,
             cold_level: 6,
             on_fault: OnFault::Halt,
+        }
+    }
+}
+
+/// The TPM: where it is, and how often it is asked.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct TpmConfig {
+    /// `auto`: `/dev/tpmrm0` if it is there; `none`: none; a path of a device; or a TCTI such as
+    /// `swtpm:host=127.0.0.1,port=2321`.
+    pub device: String,
+    /// Whether the daemon ends with exit code 69 when there is no TPM that works, instead of running at tier T0.
+    pub required: bool,
+    /// Time between two anchors (quotes over the newest checkpoint), in seconds.
+    pub anchor_seconds: u64,
+    /// Shortest time between two anchors that nobody waits for, in seconds: occasions closer together share one.
+    pub anchor_spacing_seconds: u64,
+    /// Time between two steps of the NV counter, in seconds.
+    pub counter_seconds: u64,
+    /// Most steps in 24 hours of the TPM's clock, starts and stops included: NV memory wears out. 0: no counter.
+    pub counter_steps_per_day_max: u32,
+    /// Handle of the counter's NV index, in the owner's range (TCG registry of reserved handles).
+    pub nv_index: u32,
+    /// What the daemon does when the counter is not where the log says: record it and go on, or end with exit code 70.
+    pub on_counter_gap: OnCounterGap,
+}
+
+/// What happens when the counter is not where the log says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum OnCounterGap {
+    /// A `condition` says so, and capture goes on.
+    Record,
+    /// The daemon ends, and somebody looks.
+    Halt,
+}
+
+impl Default for TpmConfig {
+    fn default() -> Self {
+        Self {
+            device: "auto".to_owned(),
+            required: false,
+            anchor_seconds: 60,
+            anchor_spacing_seconds: 2,
+            counter_seconds: 3600,
+            counter_steps_per_day_max: 48,
+            nv_index: 0x0150_0100,
+            on_counter_gap: OnCounterGap::Record,
         }
     }
 }
@@ -493,7 +550,7 @@ impl Config {
 
     /// The first value outside its limits, in the order of the file.
     fn first_mistake(&self) -> Option<Mistake> {
-        let Self { paths, run, log, storage, heartbeat, capture, privacy, access, export, witnesses } = self;
+        let Self { paths, run, log, tpm, storage, heartbeat, capture, privacy, access, export, witnesses } = self;
         let day_s = 24 * 3600;
         [
             absolute("paths.state", Some(&paths.state)),
@@ -516,6 +573,14 @@ impl Config {
             // The newest segment's worth stays plain: recovery and `tail` look there.
             within("log.cold_after", log.cold_after, 65_536..=1 << 53),
             within("log.cold_level", log.cold_level.into(), 0..=10),
+            tpm_device("tpm.device", &tpm.device),
+            within("tpm.anchor_seconds", tpm.anchor_seconds, 5..=day_s),
+            within("tpm.anchor_spacing_seconds", tpm.anchor_spacing_seconds, 1..=60),
+            within("tpm.counter_seconds", tpm.counter_seconds, 60..=7 * day_s),
+            // At one step a minute an NV cell of 100,000 writes lasts ten weeks.
+            within("tpm.counter_steps_per_day_max", tpm.counter_steps_per_day_max.into(), 0..=1_440),
+            // The range for indexes of the owner.
+            within("tpm.nv_index", tpm.nv_index.into(), 0x0150_0000..=0x017f_ffff),
             // Below 4 MiB not even one pending buffer fits; a TiB is a mistake.
             within("storage.reserve_mib", storage.reserve_mib, 4..=1024),
             within("storage.low_mib", storage.low_mib, 1..=1 << 20),
@@ -545,6 +610,14 @@ fn within(key: &'static str, seen: u64, range: RangeInclusive<u64>) -> Option<Mi
         key,
         seen: seen.to_string(),
         expected: format!("{} to {}", range.start(), range.end()),
+    })
+}
+
+fn tpm_device(key: &'static str, seen: &str) -> Option<Mistake> {
+    (!tpm::Place::is_known(seen) || seen.len() > TEXT_SIZE_MAX).then(|| Mistake {
+        key,
+        seen: format!("{seen:?}"),
+        expected: "auto, none, an absolute path, or a TCTI (device:PATH, swtpm:host=H,port=P, tabrmd:...)".to_owned(),
     })
 }
 

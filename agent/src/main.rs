@@ -10,7 +10,9 @@ use agent::cli::args::{
 };
 use agent::cli::exit::{self, Exit};
 use agent::cli::output::{Output, complain};
-use agent::cli::{bundle, config, doctor, erase, prove, run, session, status, tail, timeline, trust, verify, witness};
+use agent::cli::{
+    anchor, bundle, config, doctor, erase, prove, run, session, status, tail, timeline, trust, verify, witness,
+};
 use agent::config::Config;
 use agent::export::sealed::SealedLog;
 use agent::log::copy::Form;
@@ -35,7 +37,11 @@ fn command(arguments: Arguments) -> Result<u8, Exit> {
     match command {
         Command::SessionExec { socket, command } => return Err(run::session_exec(&socket, &command)),
         Command::Completions { shell } => return completions(shell),
-        Command::Doctor { json } => return printed(|out| doctor::doctor(json, out)),
+        Command::Doctor { json } => {
+            // Without a configuration that can be read it looks where the TPM usually is.
+            let settings = Config::load_or_default(file.as_deref()).unwrap_or_default();
+            return printed(|out| doctor::doctor(&settings.tpm, json, out));
+        }
         Command::Config(ConfigCommand::Check { file, json }) => {
             return printed(|out| config::check(&file, json, out));
         }
@@ -88,6 +94,9 @@ fn command(arguments: Arguments) -> Result<u8, Exit> {
         }
         Command::Witness(WitnessArguments { command: Some(command), .. }) => {
             printed(|out| witness::witness(&log_directory, None, Some(&socket), &command, out))
+        }
+        Command::Anchor { nonce, export, json } => {
+            printed(|out| anchor::anchor(&socket, nonce, export.as_deref(), json, out))
         }
         Command::Prove(wish) => printed(|out| prove::prove(&log_directory, &wish, out)),
         Command::Trust(TrustCommand::Init { output, witness_policy, log: directory }) => {

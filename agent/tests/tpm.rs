@@ -4,9 +4,13 @@
 #![forbid(unsafe_code)]
 
 use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
-use std::path::Path;
+use std::sync::mpsc::{Receiver, sync_channel};
 
+use agent::cli::anchor;
+use agent::tpm::worker::{Answer, Order, Worker};
 use agent::tpm::{AkFrom, COUNTER_ATTRIBUTES, Device, NV_WRITTEN, Place, QUOTED_PCRS, TpmError, Trouble};
+use agent_evidence::attest::key::Ak;
+use agent_evidence::attest::tpm::{Attested, Name};
 use anyhow::{Context as _, Result, ensure};
 use sha2::{Digest as _, Sha256};
 use tempfile::TempDir;
@@ -131,24 +135,31 @@ fn a_quote_covers_the_values_that_come_with_it_and_other_tools_accept_it() -> Re
     let values: Vec<&[u8]> = quote.pcrs.iter().map(|(_, value)| value.as_slice()).collect();
     assert!(quote.attest.ends_with(&sha256(&values)));
 
+    // As `affiant anchor --export` writes it.
     let dir = tempfile::tempdir()?;
-    write_for_tools(dir.path(), &quote.attest, &quote.signature, &device.identity().ak_public)?;
     let at = |name: &str| dir.path().join(name).to_string_lossy().into_owned();
-    tpm.tool("tpm2_print", &["-t", "TPMS_ATTEST", &at("quote.msg")])?;
-    let nonce = "51".repeat(32);
-    tpm.tool("tpm2_checkquote", &["-u", &at("ak.tss"), "-m", &at("quote.msg"), "-s", &at("quote.sig"), "-q", &nonce])?;
-    let wrong = "52".repeat(32);
-    tpm.tool("tpm2_checkquote", &["-u", &at("ak.tss"), "-m", &at("quote.msg"), "-s", &at("quote.sig"), "-q", &wrong])
-        .expect_err("another nonce");
-    Ok(())
-}
+    std::fs::write(at("quote.msg"), &quote.attest)?;
+    std::fs::write(at("quote.sig"), &quote.signature)?;
+    std::fs::write(at("quote.pcrs"), anchor::registers(&quote.pcrs))?;
+    std::fs::write(at("ak.pem"), anchor::pem(&device.identity().ak_public).context("a key on P-256")?)?;
+    let check = |nonce: &str, pcrs: &str| {
+        let (key, quote, signature) = (at("ak.pem"), at("quote.msg"), at("quote.sig"));
+        tpm.tool(
+            "tpm2_checkquote",
+            &["-u", &key, "-m", &quote, "-s", &signature, "-f", pcrs, "-g", "sha256", "-q", nonce],
+        )
+    };
+    check(&"51".repeat(32), &at("quote.pcrs"))?;
+    check(&"52".repeat(32), &at("quote.pcrs")).expect_err("another nonce");
+    let mut other = quote.pcrs.clone();
+    other[9].1[0] ^= 1;
+    std::fs::write(at("other.pcrs"), anchor::registers(&other))?;
+    check(&"51".repeat(32), &at("other.pcrs")).expect_err("another value of a register");
 
-/// The files that the tpm2-tools read: the attestation, its TPMT_SIGNATURE, and a TPM2B_PUBLIC.
-fn write_for_tools(dir: &Path, attest: &[u8], signature: &[u8], public: &[u8]) -> Result<()> {
-    std::fs::write(dir.join("quote.msg"), attest)?;
-    std::fs::write(dir.join("quote.sig"), signature)?;
-    let length = u16::try_from(public.len())?.to_be_bytes();
-    std::fs::write(dir.join("ak.tss"), [&length[..], public].concat())?;
+    // And the verifier of this project.
+    let ak = Ak::parse(&device.identity().ak_public, Name::parse(&device.identity().ak_qualified_name)?)?;
+    let read = ak.verify(&quote.attest, &quote.signature)?;
+    assert_eq!((read.extra_data, ak.name().as_bytes()), (vec![0x51; 32], device.identity().ak_name.as_slice()));
     Ok(())
 }
 
@@ -176,8 +187,14 @@ fn the_counter_is_certified_with_the_name_and_value_that_a_verifier_computes() -
     assert_eq!(certified.attest.get(42..76), Some(&[&[0x00, 0x20][..], &[0x77; 32]].concat()[..]));
     let end = [&[0x00, 0x22][..], &counter.name, &[0x00, 0x00], &[0x00, 0x08], &next.to_be_bytes()].concat();
     assert!(certified.attest.ends_with(&end));
-    // ECDSA with SHA-256 (TPM 2.0 part 2, section 11.3.4).
-    assert_eq!(certified.signature.get(..4), Some(&[0x00, 0x18, 0x00, 0x0b][..]));
+    let ak = Ak::parse(&device.identity().ak_public, Name::parse(&device.identity().ak_qualified_name)?)?;
+    let read = ak.verify(&certified.attest, &certified.signature)?;
+    let Attested::Nv { name, contents, .. } = read.attested else { anyhow::bail!("not of an NV index") };
+    assert_eq!((name.as_bytes(), contents), (counter.name.as_slice(), next.to_be_bytes().to_vec()));
+    let itself = device.certify_ak(&[0x78; 32])?;
+    let read = ak.verify(&itself.attest, &itself.signature)?;
+    assert!(matches!(read.attested, Attested::Certify { name, qualified_name }
+        if name == *ak.name() && qualified_name == *ak.qualified_name()));
 
     // Whoever finds it elsewhere leaves it alone.
     let moved = device.step_counter(INDEX, next + 5).expect_err("not the next value");
@@ -279,10 +296,11 @@ fn a_credential_made_for_this_ak_opens_and_another_does_not() -> Result<()> {
     let identity = device.identity();
     let dir = tempfile::tempdir()?;
     let at = |name: &str| dir.path().join(name).to_string_lossy().into_owned();
-    write_for_tools(dir.path(), &[], &[], &identity.ek_public)?;
+    let length = u16::try_from(identity.ek_public.len())?.to_be_bytes();
+    std::fs::write(at("ek.tss"), [&length[..], &identity.ek_public].concat())?;
     std::fs::write(at("secret"), [0x42; 32])?;
     let hex: String = identity.ak_name.iter().map(|byte| format!("{byte:02x}")).collect();
-    tpm.tool("tpm2_makecredential", &["-u", &at("ak.tss"), "-s", &at("secret"), "-n", &hex, "-o", &at("credential")])?;
+    tpm.tool("tpm2_makecredential", &["-u", &at("ek.tss"), "-s", &at("secret"), "-n", &hex, "-o", &at("credential")])?;
     // Magic and version, then TPM2B_ID_OBJECT and TPM2B_ENCRYPTED_SECRET.
     let file = std::fs::read(at("credential"))?;
     let field = |from: usize| -> Result<&[u8]> {
@@ -316,5 +334,92 @@ fn certificates_in_nv_are_read_without_their_pads() -> Result<()> {
         tpm.tool("tpm2_nvwrite", &[index, "-C", "p", "-i", "certificate"])?;
     }
     assert_eq!(open(&tpm, &keys)?.identity().ek_certificates, [certificate.clone(), above, certificate]);
+    Ok(())
+}
+
+/// A worker on this TPM, and its answers.
+fn worker(tpm: &Swtpm, keys: &TempDir) -> Result<(Worker, Receiver<Result<Answer, TpmError>>)> {
+    let (tell, answers) = sync_channel(4);
+    let place = Place::of(&tpm.tcti()).context("a place")?;
+    let worker = Worker::start(place, keys.path().join("keys"), Box::new(move |answer| tell.send(answer).is_ok()))?;
+    Ok((worker, answers))
+}
+
+fn answer(answers: &Receiver<Result<Answer, TpmError>>) -> Result<Result<Answer, TpmError>> {
+    answers.recv_timeout(tests::DEADLINE).context("no answer")
+}
+
+#[test]
+fn a_worker_takes_one_order_more_than_it_carries_out_and_never_makes_its_owner_wait() -> Result<()> {
+    let (tpm, keys) = (Swtpm::start()?, keys()?);
+    let (worker, answers) = worker(&tpm, &keys)?;
+    let begin = || Order::Begin { unseal: false, counter: Some(INDEX) };
+    assert!(worker.order(begin()));
+    let Ok(Answer::Begun(begun)) = answer(&answers)? else { anyhow::bail!("it did not begin") };
+    let counter = begun.counter.context("asked for")??;
+    assert!(begun.seed.is_none());
+
+    // A TPM that hangs: the thread hangs, the owner is told that there is no more room.
+    tpm.pause()?;
+    assert!(worker.order(Order::Quote { qualifying: [1; 32] }));
+    tests::until("the thread took the first", || Ok(worker.order(Order::Quote { qualifying: [2; 32] }).then_some(())))?;
+    assert!(!worker.order(Order::Quote { qualifying: [3; 32] }));
+    tpm.resume()?;
+    for _ in 0..2 {
+        assert!(matches!(answer(&answers)?, Ok(Answer::Quoted(_))));
+    }
+    let to = counter.value + 1;
+    assert!(worker.order(Order::Step { index: INDEX, to, qualifying: [4; 32] }));
+    assert!(matches!(answer(&answers)?, Ok(Answer::Certified(_))));
+    Ok(())
+}
+
+#[test]
+fn a_tpm_that_dies_in_the_middle_of_orders_never_steps_the_counter_twice_for_one_value() -> Result<()> {
+    let (mut tpm, keys) = (Swtpm::start()?, keys()?);
+    let mut last = None;
+    for round in 0_u64..6 {
+        let (worker, answers) = worker(&tpm, &keys)?;
+        assert!(worker.order(Order::Begin { unseal: false, counter: Some(INDEX) }));
+        let Ok(Answer::Begun(begun)) = answer(&answers)? else { anyhow::bail!("it did not begin") };
+        let value = begun.counter.context("asked for")??.value;
+        if let Some(last) = last {
+            ensure!(value == last || value == last + 1, "{value} after an order from {last}");
+        }
+        assert!(worker.order(Order::Step { index: INDEX, to: value + 1, qualifying: [9; 32] }));
+        // Cut at another moment each time: before, during and after the step.
+        std::thread::sleep(std::time::Duration::from_millis(round * 2));
+        tpm.kill()?;
+        // Either it was certified or it was not; what is said was signed.
+        if let Ok(Answer::Certified(certified)) = answer(&answers)? {
+            assert!(certified.attest.ends_with(&(value + 1).to_be_bytes()));
+        }
+        last = Some(value);
+        tpm.restart()?;
+    }
+    Ok(())
+}
+
+#[test]
+fn a_reset_is_told_so_that_keys_and_counter_are_looked_at_again() -> Result<()> {
+    let (mut tpm, keys) = (Swtpm::start()?, keys()?);
+    let (worker, answers) = worker(&tpm, &keys)?;
+    assert!(worker.order(Order::Quote { qualifying: [1; 32] }));
+    assert!(matches!(answer(&answers)?, Err(TpmError::Reset)), "nothing was begun");
+    assert!(worker.order(Order::Begin { unseal: true, counter: None }));
+    let Ok(Answer::Begun(begun)) = answer(&answers)? else { anyhow::bail!("it did not begin") };
+    assert_eq!(begun.seed.context("asked for")?.expect_err("no blob").trouble(), Trouble::KeyLost);
+    tpm.stop()?;
+    tpm.restart()?;
+    for expected_reset in [true, true, false] {
+        let order = if expected_reset {
+            Order::Quote { qualifying: [1; 32] }
+        } else {
+            Order::Begin { unseal: false, counter: None }
+        };
+        assert!(worker.order(order));
+        let answered = answer(&answers)?;
+        assert_eq!(matches!(answered, Err(TpmError::Reset)), expected_reset, "{answered:?}");
+    }
     Ok(())
 }

@@ -13,4 +13,5 @@ mod run;
 mod storage;
 mod succession;
 mod tamper;
+mod tpm;
 mod witness;

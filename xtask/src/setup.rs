@@ -298,6 +298,12 @@ fn other_system() -> Result<EbpfToolchain> {
         missing
             .push(format!("the BPF linker: cargo +nightly install bpf-linker --version {BPF_LINKER_VERSION} --locked"));
     }
+    if answer(Command::new("pkg-config").args(["--modversion", "tss2-esys"])).is_none() {
+        missing.push(
+            "the TPM library with its headers, and pkg-config: tpm2-tss 2.4.6 or newer (libtss2-dev, tpm2-tss-devel)"
+                .to_owned(),
+        );
+    }
     match linker {
         Some(linker) if missing.is_empty() => Ok(EbpfToolchain::Nightly { linker }),
         _ => {

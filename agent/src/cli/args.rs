@@ -92,6 +92,23 @@ pub enum Command {
         affiant-verify --proof 1200.tlog-proof --entry 1200.json --trust trust.toml\n\n\
         Exit: 0; 64 no such entry yet; 65 the log cannot be used; 69 no log; 77 not allowed.")]
     Prove(ProveArguments),
+    /// Have the TPM quote the newest checkpoint now. Root only.
+    #[command(after_help = "Examples:\n  affiant anchor --nonce 5f2b9c04a1d3e8f75f2b9c04a1d3e8f7\n  \
+        affiant anchor --export /tmp/anchor   (for tpm2_checkquote; says how)\n\n\
+        The nonce, 16 to 32 bytes of somebody who wants to know that the answer is fresh, is hashed into what the TPM signs.\n\
+        Without one the daemon takes a random one.\n\
+        Exit: 0 a checkpoint covers the anchor; 64 a wrong nonce; 69 no daemon, or no TPM that works; 77 not root.")]
+    Anchor {
+        /// Nonce, as hexadecimal digits.
+        #[arg(long, value_name = "HEX")]
+        nonce: Option<String>,
+        /// Directory for the key, the quote, its signature and the registers, as the TPM's own tools read them.
+        #[arg(long, value_name = "DIR")]
+        export: Option<PathBuf>,
+        /// Print the index and the entry as JSON.
+        #[arg(long)]
+        json: bool,
+    },
     /// Run a small witness (C2SP tlog-witness), or exchange files with one.
     #[command(after_help = "Example:\n  affiant witness init --name witness.example/w1 --key w1.key\n  \
         affiant witness --listen 0.0.0.0:7380 --key w1.key --state /var/lib/affiant-witness --log 'VKEY'\n\n\

@@ -1,16 +1,19 @@
 //! `affiant doctor`: what this host allows, before anything is installed or started.
 //!
-//! It looks and changes nothing. The kernel's part is the probe's own preflight; here are the
+//! It looks and changes nothing that lasts. The kernel's part is the probe's own preflight; here are the
 //! parts beside it: TPM, container runtimes, privileges, file systems.
 #![forbid(unsafe_code)]
 
 use std::path::Path;
+use std::time::Duration;
 
 use serde_json::json;
 
 use crate::cli::exit::{self, Exit};
 use crate::cli::output::{Lines as _, Output, printable};
+use crate::config::TpmConfig;
 use crate::probe::{Feature, Found, preflight};
+use crate::tpm::{self, Place};
 
 /// Where container runtimes listen by default: containerd, CRI-O, Docker, Podman.
 const RUNTIME_SOCKETS: [(&str, &str); 5] = [
@@ -25,10 +28,11 @@ const RUNTIME_SOCKETS: [(&str, &str); 5] = [
 ///
 /// # Errors
 /// Standard output is gone.
-pub fn doctor(json: bool, out: &mut Output) -> Result<u8, Exit> {
+pub fn doctor(settings: &TpmConfig, json: bool, out: &mut Output) -> Result<u8, Exit> {
     let kernel = preflight();
-    let host = host_features();
-    let usable = kernel.usable();
+    let host = host_features(settings);
+    let has_tpm = host.iter().any(|feature| feature.what == TPM && feature.found == Found::Yes);
+    let usable = kernel.usable() && (has_tpm || !settings.required);
     let features: Vec<&Feature> = kernel.features.iter().chain(&host).collect();
     let tier = kernel.tier.map(|tier| tier.name());
     if json {
@@ -76,7 +80,11 @@ pub fn doctor(json: bool, out: &mut Output) -> Result<u8, Exit> {
                 out.line(&format!("  {}: {}", printable(what), printable(why)))?;
             }
         }
-        out.line("trust tier T0: the log key is a software key on disk; whoever becomes root can sign with it")?;
+        out.line(if has_tpm {
+            "trust tier T0: a new log's key would be sealed in the TPM; nobody vouches for the TPM yet"
+        } else {
+            "trust tier T0: a new log's key would be a software key on disk; whoever becomes root can sign with it"
+        })?;
         out.line(&match tier {
             Some(tier) => format!("usable: hook tier {tier} would run"),
             None => "NOT usable: see what is MISSING".to_owned(),
@@ -93,7 +101,38 @@ fn found(found: Found) -> &'static str {
     }
 }
 
-fn host_features() -> Vec<Feature> {
+/// What the TPM is called in the list.
+const TPM: &str = "TPM 2.0";
+/// Longest time that the TPM is waited for.
+const TPM_WAIT: Duration = Duration::from_secs(15);
+
+/// Asks the TPM what it is. On a thread of its own: one that hangs is told, and not waited for.
+fn look_at_tpm(settings: &TpmConfig) -> Feature {
+    let (found, detail) = match Place::of(&settings.device) {
+        None => (Found::No, if settings.device == "none" { "tpm.device is none" } else { "no /dev/tpmrm0" }.to_owned()),
+        Some(place) => {
+            let (done, outcome) = std::sync::mpsc::sync_channel(1);
+            let index = settings.nv_index;
+            // Nobody listens any more when it took too long.
+            let started = std::thread::Builder::new().spawn(move || drop(done.send(tpm::look(&place, index))));
+            match started.map(|_| outcome.recv_timeout(TPM_WAIT)) {
+                Ok(Ok(Ok(found))) => (Found::Yes, found),
+                Ok(Ok(Err(error))) => (Found::No, Exit::in_full(exit::UNAVAILABLE, &error).message.unwrap_or_default()),
+                Ok(Err(_elapsed)) => (Found::No, format!("it has not answered for {} s", TPM_WAIT.as_secs())),
+                Err(error) => (Found::Unknown, error.to_string()),
+            }
+        }
+    };
+    Feature {
+        what: TPM.to_owned(),
+        found,
+        detail,
+        means: "nothing ties the log to this machine: a new log's key would be a software key for ever, and nothing is anchored",
+        required: settings.required,
+    }
+}
+
+fn host_features(settings: &TpmConfig) -> Vec<Feature> {
     let mut features = Vec::new();
     let optional = |what: &str, found: bool, detail: String, means: &'static str| Feature {
         what: what.to_owned(),
@@ -102,13 +141,7 @@ fn host_features() -> Vec<Feature> {
         means,
         required: false,
     };
-    let tpm = ["/dev/tpmrm0", "/dev/tpm0"].into_iter().find(|path| Path::new(path).exists());
-    features.push(optional(
-        "TPM",
-        tpm.is_some(),
-        tpm.map(|path| format!("{path}; this version does not use it yet")).unwrap_or_default(),
-        "trust stays at tier T0: nothing roots the log key in hardware",
-    ));
+    features.push(look_at_tpm(settings));
     let runtimes: Vec<String> = RUNTIME_SOCKETS
         .into_iter()
         .filter(|(_, path)| Path::new(path).exists())

@@ -1,5 +1,6 @@
 //! The commands: each reads its arguments, asks the daemon or the sealed log, and prints.
 
+pub mod anchor;
 pub mod args;
 pub mod bundle;
 pub mod clock;

@@ -54,13 +54,14 @@ fn print_status(status: &Status, out: &mut Output) -> Result<(), Exit> {
         ))?;
     }
     out.line(&format!("log       {}", printable(&status.origin)))?;
-    out.line(&format!(
-        "          {} entries durable, {} sealed, epoch {}",
-        status.entries, status.sealed, status.epoch
-    ))?;
+    let epoch = status
+        .epoch
+        .map_or_else(|| "NOT SIGNED: the log waits for its key".to_owned(), |epoch| format!("epoch {epoch}"));
+    out.line(&format!("          {} entries durable, {} sealed, {epoch}", status.entries, status.sealed))?;
     if let Some(size) = status.log_size {
         out.line(&format!("          {size} bytes"))?;
     }
+    print_tpm(status, out)?;
     let storage = &status.storage;
     let free = storage.free_bytes.map_or_else(|| "unknown".to_owned(), |bytes| format!("{} MiB", bytes >> 20));
     let state = if storage.state == "ok" { "ok".to_owned() } else { printable(&storage.state).to_uppercase() };
@@ -83,4 +84,28 @@ fn print_status(status: &Status, out: &mut Output) -> Result<(), Exit> {
         out.line("sink      none configured")?;
     }
     Ok(())
+}
+
+fn print_tpm(status: &Status, out: &mut Output) -> Result<(), Exit> {
+    let Some(tpm) = &status.tpm else { return out.line("TPM       none: nothing ties the log to this machine") };
+    let state = match tpm.state.as_str() {
+        "ready" | "starting" => tpm.state.clone(),
+        trouble => printable(trouble).to_uppercase(),
+    };
+    let detail = tpm.detail.as_ref().map(|detail| format!(": {}", printable(detail))).unwrap_or_default();
+    let model = tpm.tpm.as_ref().map(|model| format!(" ({})", printable(model))).unwrap_or_default();
+    out.line(&format!("TPM       {state}{detail}, {}{model}", printable(&tpm.device)))?;
+    let age =
+        tpm.anchor_age_ns.map_or_else(|| "none since the start".to_owned(), |age| format!("{} ago", show_ns(age)));
+    out.line(&format!(
+        "          {} anchors, the last {age}; {} operations in the last hour",
+        tpm.anchors, tpm.operations_last_hour
+    ))?;
+    match tpm.counter {
+        Some(value) => out.line(&format!(
+            "          counter at {value}, stepped {} of at most {} times in 24 h",
+            tpm.steps_today, tpm.steps_per_day_max
+        )),
+        None => out.line("          counter not in use"),
+    }
 }

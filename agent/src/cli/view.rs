@@ -60,6 +60,13 @@ pub fn describe(record: &Record<'_>) -> String {
             answer.size.0,
             answer.detail.as_ref().map(|detail| format!(": {}", text(detail))).unwrap_or_default()
         ),
+        Body::AttestationKey(key) => {
+            format!("attestation key of {}, vouched for by {}", text(&key.tpm), key.voucher.as_str())
+        }
+        Body::Anchor(anchor) => {
+            format!("anchor {} over {} entries ({})", anchor.number, anchor.size.0, anchor.cause.as_str())
+        }
+        Body::NvCounter(counter) => format!("counter {} ({})", counter.value, counter.op.as_str()),
         Body::Pruned(pruned) => {
             format!("entries before {} are no longer kept ({})", pruned.first.0, text(&pruned.rule))
         }

@@ -75,6 +75,9 @@ pub enum LogError {
     /// A key could not sign or be made. Entries stay durable, and unsigned until it can.
     #[error(transparent)]
     Sign(#[from] SignError),
+    /// No epoch has begun since the log was opened, so that nothing can be signed. Entries stay durable.
+    #[error("the log cannot be signed yet: its key waits for the TPM")]
+    Unsigned,
     /// The system gave no random bytes.
     #[error("no random bytes for an entry: {0}")]
     Random(getrandom::Error),

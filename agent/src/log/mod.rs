@@ -98,6 +98,12 @@ pub struct Birth<'a> {
     pub predecessor: Option<Predecessor<'a>>,
 }
 
+/// The kind of an entry of the store, without reading the rest of it.
+#[must_use]
+pub fn kind_of(entry: &[u8]) -> Option<Kind> {
+    peek::peek(entry).map(|peeked| peeked.kind)
+}
+
 /// Where an appended entry stands. Not durable yet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Appended {
@@ -156,7 +162,7 @@ pub struct Log<D: Disk = OsDisk> {
     origin: String,
     log_key: Box<dyn Signer>,
     log_verifier: VerifierKey,
-    epoch: EpochKey,
+    epoch: Held,
     wal: Wal<D>,
     tiling: Tiling,
     packer: Packer,
@@ -176,6 +182,14 @@ pub struct Log<D: Disk = OsDisk> {
     pending_since: Option<BootTime>,
     unsealed_since: Option<BootTime>,
     _lock: D::Lock,
+}
+
+/// The epoch's key.
+enum Held {
+    /// It signs.
+    Key(EpochKey),
+    /// The log was opened, and no epoch has begun since: nothing can be sealed. The epoch before, whose key is gone.
+    Waiting(Option<EpochNumber>),
 }
 
 impl Log<OsDisk> {
@@ -209,6 +223,20 @@ impl Log<OsDisk> {
         now: Now,
     ) -> Result<(Self, Recovery), LogError> {
         Self::open_on(open_state(state)?, limits, origin, log_key, now)
+    }
+
+    /// As [`Log::open`], without a new epoch: entries are taken and made durable, and nothing is sealed before
+    /// [`Log::begin_epoch`]. The log key need not be available yet.
+    ///
+    /// # Errors
+    /// As [`Log::open`].
+    pub fn open_unsigned(
+        state: &Path,
+        limits: Limits,
+        origin: &str,
+        log_key: Box<dyn Signer>,
+    ) -> Result<(Self, Recovery), LogError> {
+        Self::open_unsigned_on(open_state(state)?, limits, origin, log_key)
     }
 }
 
@@ -249,13 +277,13 @@ impl<D: Disk> Log<D> {
         let (wal, _) = Wal::recover(&mut disk, limits.segment_bytes, |_, _, _| Ok::<(), LogError>(()))?;
         let packer = Packer::resume(limits.packing, &mut disk)?;
         let sidecars = Sidecars::new();
-        let (epoch, entry) = EpochKey::begin(origin, &Previous::None, CREATED_SIZE, now.boot, log_key.as_ref())?;
+        let (epoch, entry) = EpochKey::begin(origin, &Previous::None, CREATED_SIZE, None, now.boot, log_key.as_ref())?;
         let mut log = Self {
             disk,
             limits,
             origin: origin.to_owned(),
             log_verifier,
-            epoch,
+            epoch: Held::Key(epoch),
             wal,
             packer,
             tiling: Tiling::new(),
@@ -301,6 +329,21 @@ impl<D: Disk> Log<D> {
         log_key: Box<dyn Signer>,
         now: Now,
     ) -> Result<(Self, Recovery), LogError> {
+        let (mut log, recovery) = Self::open_unsigned_on(disk, limits, origin, log_key)?;
+        log.begin_epoch(now, None)?;
+        Ok((log, recovery))
+    }
+
+    /// As [`Log::open_unsigned`], on any disk.
+    ///
+    /// # Errors
+    /// As [`Log::open`].
+    pub fn open_unsigned_on(
+        disk: D,
+        limits: Limits,
+        origin: &str,
+        log_key: Box<dyn Signer>,
+    ) -> Result<(Self, Recovery), LogError> {
         let log_verifier = sign::verifier(origin, log_key.public_key())?;
         let mut disk = Durable::new(disk);
         let lock = lock(&mut disk)?;
@@ -314,14 +357,12 @@ impl<D: Disk> Log<D> {
         let packer = Packer::resume(limits.packing, &mut disk)?;
         let size = state.tiling.size();
         let sidecars = Sidecars::resume(&mut disk, size)?;
-        let previous = state.epoch.as_ref().map_or(Previous::None, |epoch| Previous::Lost(epoch.number));
-        let (epoch, entry) = EpochKey::begin(origin, &previous, TreeSize(size + 1), now.boot, log_key.as_ref())?;
-        let mut log = Self {
+        let log = Self {
             disk,
             limits,
             origin: origin.to_owned(),
             log_verifier,
-            epoch,
+            epoch: Held::Waiting(state.epoch.as_ref().map(|epoch| epoch.number)),
             wal: state.wal,
             packer,
             pending_from: state.tiling.tail().len(),
@@ -339,8 +380,23 @@ impl<D: Disk> Log<D> {
             log_key,
             _lock: lock,
         };
-        log.append(&agent_draft(now, Body::Epoch(entry)))?;
         Ok((log, state.recovery))
+    }
+
+    /// Begins the epoch of a log that was opened without one: an `orphan`, since the key before is gone. `counter` is the
+    /// value of the NV counter that was stepped for it. The entry is durable with the next commit.
+    ///
+    /// # Errors
+    /// [`LogError::Sign`] when the log key is not available; as [`Log::append`]. The log then stays as it was.
+    pub fn begin_epoch(&mut self, now: Now, counter: Option<u64>) -> Result<(), LogError> {
+        let Held::Waiting(before) = &self.epoch else { return Ok(()) };
+        let previous = before.map_or(Previous::None, Previous::Lost);
+        let first_size = TreeSize(self.tiling.size() + 1);
+        let log_key = self.log_key.as_ref();
+        let (epoch, entry) = EpochKey::begin(&self.origin, &previous, first_size, counter, now.boot, log_key)?;
+        self.append(&agent_draft(now, Body::Epoch(entry)))?;
+        self.epoch = Held::Key(epoch);
+        Ok(())
     }
 
     /// Writes the values that these rules name as commitments, from the next entry on, and their texts to sidecars.
@@ -448,14 +504,16 @@ impl<D: Disk> Log<D> {
     /// when this returns `Ok`. With nothing new it gives the checkpoint that there is.
     ///
     /// # Errors
-    /// [`LogError::Full`], [`LogError::Sign`]: what was appended may be durable and is not sealed; call again.
-    /// [`LogError::Disk`]: stop.
+    /// [`LogError::Full`], [`LogError::Sign`], [`LogError::Unsigned`]: what was appended may be durable and is not sealed;
+    /// call again. [`LogError::Disk`]: stop.
     pub fn seal(&mut self, now: Now) -> Result<Sealed, LogError> {
         let _durable = self.commit()?;
+        let Held::Key(epoch) = &self.epoch else { return Err(LogError::Unsigned) };
+        let epoch = epoch.number();
         let size = TreeSize(self.tiling.size());
         if let Some(head) = self.head.as_ref().filter(|head| head.checkpoint.size == size) {
             let checkpoint = head.checkpoint.clone();
-            return Ok(Sealed { checkpoint, epoch: self.epoch.number(), wall_went_back: None, new: false });
+            return Ok(Sealed { checkpoint, epoch, wall_went_back: None, new: false });
         }
         self.write_full()?;
         self.tiling.write_partials(&mut self.disk)?;
@@ -470,7 +528,7 @@ impl<D: Disk> Log<D> {
         self.unsealed_since = None;
         self.tiling.remove_partials(&mut self.disk, size)?;
         self.recycle()?;
-        Ok(Sealed { checkpoint, epoch: self.epoch.number(), wall_went_back, new: true })
+        Ok(Sealed { checkpoint, epoch, wall_went_back, new: true })
     }
 
     /// Whether the text behind a commitment is in its sidecar.
@@ -510,11 +568,12 @@ impl<D: Disk> Log<D> {
     /// As [`Log::seal`] and [`Log::append`]; the epoch then goes on.
     pub fn rotate_epoch(&mut self, now: Now) -> Result<Appended, LogError> {
         self.seal(now)?;
+        let Held::Key(held) = &self.epoch else { return Err(LogError::Unsigned) };
         let first_size = TreeSize(self.tiling.size() + 1);
-        let previous = Previous::Held(&self.epoch);
-        let (epoch, entry) = EpochKey::begin(&self.origin, &previous, first_size, now.boot, self.log_key.as_ref())?;
+        let (previous, log_key) = (Previous::Held(held), self.log_key.as_ref());
+        let (epoch, entry) = EpochKey::begin(&self.origin, &previous, first_size, None, now.boot, log_key)?;
         let appended = self.append(&agent_draft(now, Body::Epoch(entry)))?;
-        self.epoch = epoch;
+        self.epoch = Held::Key(epoch);
         Ok(appended)
     }
 
@@ -523,10 +582,15 @@ impl<D: Disk> Log<D> {
     pub fn due(&mut self, now: BootTime) -> Due {
         let limits = &self.limits;
         let bytes = self.pending_bytes();
-        let unsealed = self.tiling.size() - self.sealed_size().0;
+        let began = match &self.epoch {
+            Held::Key(epoch) => Some(epoch.began()),
+            // Nothing can be sealed before an epoch begins.
+            Held::Waiting(_) => None,
+        };
+        let unsealed = began.map_or(0, |_| self.tiling.size() - self.sealed_size().0);
         let commit_at = deadline(&mut self.pending_since, bytes > 0, now, limits.commit_interval);
         let seal_at = deadline(&mut self.unsealed_since, unsealed > 0, now, limits.seal_interval);
-        let rotate_at = Some(BootTime(self.epoch.began().0.saturating_add(limits.epoch_length.0)));
+        let rotate_at = began.map(|began| BootTime(began.0.saturating_add(limits.epoch_length.0)));
         let reached = |at: Option<BootTime>| at.is_some_and(|at| at <= now);
         let next = [commit_at, seal_at, rotate_at].into_iter().flatten().min();
         Due {
@@ -596,6 +660,13 @@ impl<D: Disk> Log<D> {
         self.head.as_ref()
     }
 
+    /// The newest checkpoint and its epoch, when the checkpoint's tree holds that epoch's entry: what an anchor is made over.
+    #[must_use]
+    pub fn anchorable(&self) -> Option<(&Checkpoint, EpochNumber)> {
+        let (Held::Key(epoch), Some(head)) = (&self.epoch, &self.head) else { return None };
+        (head.checkpoint.size >= epoch.first_size()).then_some((&head.checkpoint, epoch.number()))
+    }
+
     /// Bytes that a commit would write now.
     #[must_use]
     pub fn pending_bytes(&self) -> usize {
@@ -633,10 +704,25 @@ impl<D: Disk> Log<D> {
         &self.log_verifier
     }
 
-    /// The epoch in force.
+    /// The epoch in force; `None` when none has begun since the log was opened.
     #[must_use]
-    pub fn epoch(&self) -> EpochNumber {
-        self.epoch.number()
+    pub fn epoch(&self) -> Option<EpochNumber> {
+        match &self.epoch {
+            Held::Key(epoch) => Some(epoch.number()),
+            Held::Waiting(_) => None,
+        }
+    }
+
+    /// Whether the log key can sign now.
+    #[must_use]
+    pub fn has_log_key(&self) -> bool {
+        self.log_key.is_available()
+    }
+
+    /// Where the log key lives, in words.
+    #[must_use]
+    pub fn key_place(&self) -> &'static str {
+        self.log_key.place()
     }
 
     /// Where the log key lives.
@@ -646,11 +732,12 @@ impl<D: Disk> Log<D> {
     }
 
     fn sign(&self, checkpoint: &Checkpoint) -> Result<Vec<u8>, LogError> {
+        let Held::Key(epoch) = &self.epoch else { return Err(LogError::Unsigned) };
         let text = checkpoint.text();
         let by_log = Line::new(self.log_verifier.clone(), self.log_key.sign(text.as_bytes())?);
         let epoch_name = format!("{}{NAME_SUFFIX}", self.origin);
-        let epoch_verifier = sign::verifier(&epoch_name, self.epoch.public_key())?;
-        let by_epoch = Line::new(epoch_verifier, self.epoch.sign(text.as_bytes()));
+        let epoch_verifier = sign::verifier(&epoch_name, epoch.public_key())?;
+        let by_epoch = Line::new(epoch_verifier, epoch.sign(text.as_bytes()));
         Ok(checkpoint.sign(&[&by_log, &by_epoch]).into_bytes())
     }
 

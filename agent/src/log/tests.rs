@@ -590,6 +590,74 @@ fn nothing_is_created_by_opening_and_nothing_is_overwritten_by_creating() {
     assert_eq!(sim.read("log/checkpoint").expect("checkpoint"), before);
 }
 
+/// A key that is known, and waits.
+struct Waiting(std::sync::Arc<std::sync::atomic::AtomicBool>);
+
+impl Signer for Waiting {
+    fn tier(&self) -> agent_evidence::record::KeyTier {
+        key().tier()
+    }
+
+    fn place(&self) -> &'static str {
+        "the log key waits"
+    }
+
+    fn is_available(&self) -> bool {
+        self.0.load(std::sync::atomic::Ordering::Relaxed)
+    }
+
+    fn public_key(&self) -> agent_evidence::record::PublicKey {
+        key().public_key()
+    }
+
+    fn sign(&self, message: &[u8]) -> Result<agent_evidence::record::Signature, crate::sign::SignError> {
+        if self.is_available() {
+            key().sign(message)
+        } else {
+            Err(crate::sign::SignError::Unavailable { why: "it waits".to_owned() })
+        }
+    }
+}
+
+#[test]
+fn a_log_whose_key_waits_keeps_everything_and_seals_it_once_the_key_is_there() {
+    let sim = grown();
+    let available = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
+    let open = || Log::open_unsigned_on(sim.clone(), limits(), ORIGIN, Box::new(Waiting(available.clone())));
+    let (mut log, recovery) = open().unwrap();
+    let (before, sealed) = (log.size(), log.sealed_size());
+    log.append(&draft(None, Body::Recovered(recovery.record()))).unwrap();
+    for number in 0..600 {
+        log.append(&draft(None, control(number))).unwrap();
+    }
+    let _durable = log.commit().unwrap();
+    // Nothing is due but commits, whatever the time; nothing is signed, and nothing is shown.
+    let due = log.due(BootTime(u64::MAX));
+    assert!(!due.seal && !due.rotate_epoch && log.epoch().is_none() && log.anchorable().is_none());
+    assert!(matches!(log.begin_epoch(now(2), None), Err(LogError::Sign(_))));
+    assert!(matches!(log.seal(now(2)), Err(LogError::Unsigned)));
+    assert!(matches!(log.rotate_epoch(now(2)), Err(LogError::Unsigned)));
+    assert_eq!(log.sealed_size(), sealed);
+    let unsigned = all(&mut log).unwrap();
+    drop(log);
+
+    // A crash while it waits, and the next run gets the key.
+    let (mut log, recovery) = open().unwrap();
+    assert_eq!((recovery.size.0, log.size().0), (before.0 + 601, before.0 + 601));
+    log.append(&draft(None, Body::Recovered(recovery.record()))).unwrap();
+    available.store(true, std::sync::atomic::Ordering::Relaxed);
+    log.begin_epoch(now(3), Some(41)).unwrap();
+    assert!(log.anchorable().is_none(), "no checkpoint covers the epoch yet");
+    let head = log.seal(now(3)).unwrap();
+    assert_eq!((head.checkpoint.size, log.anchorable().map(|(_, epoch)| epoch)), (log.size(), Some(head.epoch)));
+    let entries = all(&mut log).unwrap();
+    assert_eq!(entries[..unsigned.len()], unsigned[..]);
+    let last = entries.last().map(Vec::as_slice).and_then(|entry| record::decode(entry).ok()).unwrap();
+    assert!(matches!(last.body(), Body::Epoch(epoch) if epoch.counter == Some(41)));
+    drop(log);
+    check_directory(&sim);
+}
+
 #[test]
 fn a_creation_that_a_crash_ended_is_begun_anew() {
     let plain = SimDisk::default();

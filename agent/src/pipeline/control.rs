@@ -3,8 +3,8 @@
 
 use agent_common::stats::family;
 use agent_evidence::record::{
-    Armed, Body, BootTime, Cadence, CgroupId, CommClaims, Counter, Digest, DisarmCause, Disarmed, Draft, Heartbeat,
-    Hook, List, NotCovered, Process, ProcessCookie, Scope, ScopeRoot, SecureBoot, Text, Value,
+    AnchorCause, Armed, Body, BootTime, Cadence, CgroupId, CommClaims, Counter, Digest, DisarmCause, Disarmed, Draft,
+    Heartbeat, Hook, List, NotCovered, Process, ProcessCookie, Scope, ScopeRoot, SecureBoot, Text, Value,
 };
 
 use super::error::PipelineError;
@@ -62,8 +62,8 @@ impl Recorder {
                 commit_ms: settings.commit_ms,
                 seal_ms: settings.seal_ms,
                 heartbeat_ms: settings.heartbeat_ms,
-                anchor_ms: None,
-                counter_ms: None,
+                anchor_ms: settings.anchor_ms,
+                counter_ms: settings.counter_ms,
             },
             hooks: List::from(hooks),
             not_covered: List::from(not_covered),
@@ -157,6 +157,7 @@ impl Recorder {
         let check = self.probe.check_hooks()?;
         if !check.ok {
             tracing::error!("a hook is no longer attached as it was armed: {}", check.what);
+            self.want_anchor(AnchorCause::Act);
         }
         let counters = self.counters()?;
         let states = self.log.sessions();

@@ -24,6 +24,11 @@ pub enum PipelineError {
         "the disk of the state directory is full: free space and start again; events since wait in the kernel's rings, and what they cannot hold is counted"
     )]
     DiskFull,
+    /// The NV counter is not where the log says, and configuration wants to halt then.
+    #[error(
+        "evidence fault: {0}; the log may have been replaced by an older one. tpm.on_counter_gap = \"record\" goes on and says so in the log"
+    )]
+    CounterGap(String),
     /// The system's random source failed.
     #[error("no randomness: {0}")]
     Random(getrandom::Error),

@@ -14,9 +14,11 @@ use tokio::sync::oneshot;
 use super::holds::{Looked, look};
 use crate::export::sealed::SealedLog;
 use crate::session::protocol::{
-    CommandStatus, OpenSession, Peer, SessionError, SessionInfo, SessionOpened, SessionService, SinkStatus, Status,
-    WhoAmI,
+    Anchored, CommandStatus, OpenSession, Peer, SessionError, SessionInfo, SessionOpened, SessionService, SinkStatus,
+    Status, WhoAmI,
 };
+use crate::tpm::TpmError;
+use crate::tpm::worker::{Answer, Tell};
 use crate::witness::submit::{self, Said};
 
 /// Most commands that wait for the pipeline. It looks at them every few milliseconds; more than this at once
@@ -51,6 +53,8 @@ pub enum Command {
     Status(Reply<Status>),
     /// A witness has answered: to be recorded.
     WitnessSaid(Said, Reply<()>),
+    /// Make an anchor, with this nonce if there is one; answered when a checkpoint covers it.
+    Anchor(Option<Vec<u8>>, Reply<Result<Anchored, SessionError>>),
 }
 
 /// What wakes the pipeline besides its own timer: the closed list.
@@ -58,6 +62,8 @@ pub enum Command {
 pub enum Input {
     /// Somebody asks for something.
     Command(Command),
+    /// The TPM has done what it was asked, or not.
+    Tpm(Result<Answer, TpmError>),
     /// Stop in order: drain, record `disarmed`, seal.
     Shutdown,
 }
@@ -85,6 +91,13 @@ impl PipelineHandle {
     pub fn shut_down(&self) {
         // An error says that the pipeline has ended already, which is what was asked for.
         drop(self.queue.send(Input::Shutdown));
+    }
+
+    /// How the TPM's thread gives its answers. It may wait for room; the pipeline never waits for it.
+    #[must_use]
+    pub fn tpm_answers(&self) -> Tell {
+        let queue = self.queue.clone();
+        Box::new(move |outcome| queue.send(Input::Tpm(outcome)).is_ok())
     }
 
     fn send(&self, command: Command) -> Result<(), SessionError> {
@@ -189,6 +202,10 @@ impl SessionService for PipelineHandle {
 
     async fn whoami(&self, pid: u32) -> Result<Option<WhoAmI>, SessionError> {
         self.ask(|reply| Command::Whoami(pid, reply)).await
+    }
+
+    async fn anchor(&self, nonce: Option<Vec<u8>>) -> Result<Anchored, SessionError> {
+        self.ask(|reply| Command::Anchor(nonce, reply)).await?
     }
 
     async fn status(&self) -> Result<Status, SessionError> {

@@ -12,6 +12,7 @@
 //! in it. One thread, no locks; what wakes it is the closed list [`Input`] and its own timer.
 
 pub mod accounting;
+mod attest;
 pub mod attribution;
 pub mod cgroupfs;
 pub mod clock;
@@ -32,13 +33,14 @@ use std::path::PathBuf;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, TryRecvError};
 use std::time::Duration;
 
-use agent_evidence::record::{BootTime, Class, DisarmCause, Id128};
+use agent_evidence::record::{AnchorCause, BootTime, Class, DisarmCause, Id128};
 
 use crate::event;
 use crate::log::{Log, Now, Recovery};
 use crate::probe::{Probe, Rings};
 use crate::workload::CgroupIndex;
 
+pub use attest::TpmParts;
 pub use cgroupfs::SessionCgroups;
 pub use clock::Clock;
 pub use error::PipelineError;
@@ -58,6 +60,8 @@ const POLL_IDLE: Duration = Duration::from_millis(20);
 const LOSS_TICK: u64 = 1_000_000_000;
 /// How often an orderly stop looks again for numbers in the hands of preempted programs.
 const SETTLE_ROUNDS_MAX: usize = 20;
+/// Longest time that an orderly stop waits for the TPM, ns: a step and a quote of a slow discrete one.
+const STOP_WAIT: u64 = 10_000_000_000;
 /// How often open sessions are checked for their end, ns.
 const SESSION_TICK: u64 = 100_000_000;
 
@@ -78,6 +82,10 @@ pub struct Settings {
     pub seal_ms: u32,
     /// Time between heartbeats, ms: declared in `armed`.
     pub heartbeat_ms: u32,
+    /// Time between anchors, ms, where there is a TPM: declared in `armed`.
+    pub anchor_ms: Option<u32>,
+    /// Time between steps of the NV counter, ms, where there is one: declared in `armed`.
+    pub counter_ms: Option<u32>,
     /// Whether containers and pods are in scope.
     pub containers: bool,
     /// Units in scope; `*` stands for any run of characters.
@@ -112,6 +120,8 @@ pub struct Parts {
     pub session_cgroups: SessionCgroups,
     /// What the log found when it was opened; none for a log that was just created.
     pub recovery: Option<Recovery>,
+    /// The TPM, where one is to be used.
+    pub tpm: Option<TpmParts>,
 }
 
 /// Whether the loop goes on.
@@ -160,8 +170,10 @@ impl Pipeline {
     }
 
     fn begun(mut self, recovery: Option<Recovery>) -> Result<Self, PipelineError> {
+        self.recorder.resume_attestation()?;
         self.recorder.take_over(recovery)?;
         self.recorder.record_armed()?;
+        self.recorder.want_anchor(AnchorCause::Start);
         // Before anything is recorded that a full disk has no room for.
         self.recorder.look_at_room()?;
         self.recorder.scope_existing()?;
@@ -198,6 +210,7 @@ impl Pipeline {
         }
         let now = self.clock.boot();
         self.look_after(now)?;
+        self.recorder.attend_tpm(now)?;
         self.settle_due(now)?;
         if read == 0 { self.wait() } else { Ok(Flow::Continue) }
     }
@@ -230,6 +243,10 @@ impl Pipeline {
         match input {
             Input::Command(command) => {
                 self.recorder.answer(command)?;
+                Ok(Flow::Continue)
+            }
+            Input::Tpm(outcome) => {
+                self.recorder.tpm_answered(outcome)?;
                 Ok(Flow::Continue)
             }
             Input::Shutdown => Ok(Flow::Stop),
@@ -364,6 +381,8 @@ impl Pipeline {
 
     /// Stops in order: what the kernel has is read and recorded, `disarmed` ends the run, the log is sealed.
     fn finish(mut self) -> Result<(), PipelineError> {
+        // First, because it takes its time, and what happens meanwhile is captured.
+        self.attest_stop()?;
         for _ in 0..SETTLE_ROUNDS_MAX {
             self.settle_losses(false)?;
             if self.recorder.is_settled() {
@@ -376,6 +395,33 @@ impl Pipeline {
         self.recorder.record_disarmed(DisarmCause::Operator)?;
         self.commit()?;
         self.recorder.close(Now { wall: self.clock.wall(), boot: self.clock.boot() })
+    }
+
+    /// The last step of the counter and the last anchor, as long as the TPM gives them in time. Capture goes on, and what
+    /// is asked meanwhile is answered as before.
+    fn attest_stop(&mut self) -> Result<(), PipelineError> {
+        let deadline = BootTime(self.clock.boot().0.saturating_add(STOP_WAIT));
+        self.recorder.attest_stop(self.clock.boot());
+        loop {
+            let now = self.clock.boot();
+            self.recorder.attend_tpm(now)?;
+            if self.recorder.attest_is_done(now) {
+                return Ok(());
+            }
+            self.read_batch()?;
+            self.settle_due(now)?;
+            if now >= deadline {
+                tracing::warn!("the TPM did not give the last anchor in time");
+                return Ok(());
+            }
+            match self.inputs.recv_timeout(POLL_BUSY) {
+                Ok(input) => {
+                    self.take_input(input)?;
+                }
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => return Ok(()),
+            }
+        }
     }
 
     /// The last words of a run whose disk is full: the control chain still has room in the log's reserve.

@@ -6,11 +6,12 @@ use std::collections::HashMap;
 use std::sync::mpsc::Receiver;
 
 use agent_evidence::record::{
-    Body, BootTime, CgroupId, DisarmCause, Draft, EntryIndex, Gap, GapCause, Id128, Identified, Label, List,
-    NumberRange, ProcessCookie, Text, Unknown, WallTime, Workload,
+    AnchorCause, Body, BootTime, CgroupId, DisarmCause, Draft, EntryIndex, Gap, GapCause, Id128, Identified, Label,
+    List, NumberRange, ProcessCookie, Text, Unknown, WallTime, Workload,
 };
 
 use super::accounting::{Accounting, Novelty, Reading, Stream};
+use super::attest::Attestation;
 use super::attribution::{Attribution, Description};
 use super::cgroupfs::{SessionCgroup, SessionCgroups};
 use super::clock::Clock;
@@ -61,6 +62,8 @@ pub(super) struct Recorder {
     processes: HashMap<u32, ProcessCookie>,
     /// Room on the disk, and what is left out for want of it.
     pub(super) room: Room,
+    /// The log and the TPM; `None` without one.
+    pub(super) attest: Option<Attestation>,
 }
 
 /// Whose act it was: what goes into the common members of its entry.
@@ -72,7 +75,7 @@ enum Whose {
 
 impl Recorder {
     pub(super) fn new(parts: Parts, cgroups: CgroupIndex, clock: Clock) -> (Self, Receiver<Input>) {
-        let Parts { settings, log, probe, inputs, cgroup_mount: _, session_cgroups, recovery: _ } = parts;
+        let Parts { settings, log, probe, inputs, cgroup_mount: _, session_cgroups, recovery: _, tpm } = parts;
         let capture_id = Id128(probe.report().capture_id);
         let room = Room::new(settings.storage);
         let attribution = Attribution::new(settings.trust_domain.clone());
@@ -97,6 +100,7 @@ impl Recorder {
             paths: translate::Paths::default(),
             processes: HashMap::new(),
             room,
+            attest: tpm.map(|parts| Attestation::new(parts, clock.boot())),
         };
         recorder.read_clocks(clock);
         (recorder, inputs)
@@ -249,8 +253,11 @@ impl Recorder {
     fn follow_escape(&mut self, scope: u64, cgroup: u64, process: ProcessCookie, tgid: u32) {
         if scope == 0 || self.is_within(cgroup, scope) {
             self.sessions.no_longer_escaped(scope, process);
-        } else if !self.sessions.escaped(scope, process, tgid) {
-            tracing::error!(scope, "too many processes left a session's cgroup to follow each");
+        } else {
+            if !self.sessions.escaped(scope, process, tgid) {
+                tracing::error!(scope, "too many processes left a session's cgroup to follow each");
+            }
+            self.want_anchor(AnchorCause::Act);
         }
     }
 
@@ -397,6 +404,7 @@ impl Recorder {
         if holes.is_empty() {
             return Ok(());
         }
+        self.want_anchor(AnchorCause::Act);
         for gap in self.losses.gaps(&holes, losses) {
             tracing::warn!(cause = gap.cause.as_str(), lost = gap.count, "events were lost; the log says which");
             let only = match gap.shares.as_slice() {
@@ -425,7 +433,9 @@ impl Recorder {
     /// What the log wants done; an answer that waits for durability makes a commit due.
     pub(super) fn due(&mut self, now: BootTime) -> Due {
         let mut due = self.log.due(now);
-        due.commit |= !self.waiting.is_empty() || self.room.gap_due(now);
+        due.commit |= !self.waiting.is_empty()
+            || self.room.gap_due(now)
+            || self.attest.as_ref().is_some_and(Attestation::wants_commit);
         due
     }
 
@@ -469,7 +479,7 @@ impl Recorder {
         if let Some(back) = self.log.seal(now)?.wall_went_back {
             tracing::warn!(nanoseconds = back.0, "the host's wall clock went back");
         }
-        Ok(())
+        self.give_anchors()
     }
 
     pub(super) fn rotate_epoch(&mut self, now: Now) -> Result<(), PipelineError> {
@@ -534,13 +544,27 @@ impl Recorder {
         self.record_skipped()?;
         self.record_disarmed(DisarmCause::Fault)?;
         let _full = self.log.commit()?;
-        self.log.seal(now)?;
+        if self.log.epoch().is_some() {
+            self.log.seal(now)?;
+        }
         Ok(self.probe.disarm(true)?)
     }
 
     /// Ends the log's run in order.
     pub(super) fn close(mut self, now: Now) -> Result<(), PipelineError> {
-        self.seal(now)?;
+        if self.log.epoch().is_none() && self.log.has_log_key() {
+            // It had waited for the counter until now.
+            self.log.begin_epoch(now, None)?;
+        }
+        match self.log.epoch() {
+            Some(_) => self.seal(now)?,
+            None => {
+                let _durable = self.log.commit()?;
+                tracing::error!(
+                    "the log's last entries are durable and not signed: its key is in a TPM that did not give it"
+                );
+            }
+        }
         self.probe.disarm(self.settings.keep_pins)?;
         self.session_cgroups.remove_if_empty();
         Ok(())

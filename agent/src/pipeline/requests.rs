@@ -7,8 +7,8 @@ use std::collections::HashMap;
 use std::ops::ControlFlow;
 
 use agent_evidence::record::{
-    self, Body, BootTime, CgroupId, EntryIndex, Erased, Hold, Issued, IssuedClaims, Label, List, Nanoseconds,
-    Requester, RevokeCause, Revoked, SessionSort, Text, WitnessAnswer, decode,
+    self, AnchorCause, Body, BootTime, CgroupId, EntryIndex, Erased, Hold, Issued, IssuedClaims, Label, List,
+    Nanoseconds, Requester, RevokeCause, Revoked, SessionSort, Text, WitnessAnswer, decode,
 };
 
 use super::error::PipelineError;
@@ -64,6 +64,14 @@ impl Recorder {
             Command::Whoami(pid, reply) => {
                 let answer = self.whoami(pid);
                 send(reply, answer);
+            }
+            Command::Anchor(nonce, reply) => {
+                // Who brings none gets one, so that the answer is as fresh for them.
+                let nonce = match nonce {
+                    Some(nonce) => nonce,
+                    None => random_bytes()?.to_vec(),
+                };
+                self.ask_anchor(nonce, reply);
             }
             Command::Status(reply) => {
                 let status = self.status()?;
@@ -159,6 +167,7 @@ impl Recorder {
             totals: Totals::default(),
             expiring: false,
         });
+        self.want_anchor(AnchorCause::SessionStart);
         Ok(Ok(SessionOpened { id, join_token: token, entry: entry.0 }))
     }
 
@@ -247,6 +256,10 @@ impl Recorder {
             let why = format!("the text of {field:?} of entry {} is not there: it was erased before, or taken", of.0);
             return Ok(Err(SessionError::BadRequest { why }));
         }
+        if self.log.epoch().is_none() {
+            let why = "the log cannot be signed now, and nothing is erased before its record is sealed".to_owned();
+            return Ok(Err(SessionError::Unavailable { why }));
+        }
         let by = Requester { process: self.process(peer.pid), tgid: peer.pid, uid: peer.uid, gid: peer.gid };
         let (field_text, reason) = (Text::new(field.as_bytes()), Text::new(reason.as_bytes()));
         self.append_now(None, None, Body::Erased(Erased { of, field: field_text, reason, by }))?;
@@ -327,6 +340,7 @@ impl Recorder {
             hash: state.hash,
         };
         self.append_now(None, Some(session.entry), Body::Revoked(revoked))?;
+        self.want_anchor(AnchorCause::SessionEnd);
         self.attribution.session_ended(scope, &session.id, &session.identity);
         match session.cgroup {
             // The scope stays: what is left of a revoked session goes on being captured, as such.
@@ -363,7 +377,8 @@ impl Recorder {
         Some(WhoAmI { session: None, identity, cgroup: id, established_how: "cgroup path".to_owned() })
     }
 
-    fn status(&self) -> Result<Status, PipelineError> {
+    fn status(&mut self) -> Result<Status, PipelineError> {
+        let tpm = self.tpm_status();
         let report = self.probe.report();
         let counters = self.probe.counters()?;
         Ok(Status {
@@ -371,10 +386,7 @@ impl Recorder {
             pid: std::process::id(),
             uptime_ns: self.clock.boot().0.saturating_sub(self.armed_at.0),
             origin: self.log.origin().to_owned(),
-            trust_tier: format!(
-                "{}: the log key is a software key on disk; whoever becomes root can sign with it",
-                self.log.key_tier().as_str()
-            ),
+            trust_tier: format!("{}: {}", self.log.key_tier().as_str(), self.log.key_place()),
             hook_tier: report.tier.name().to_owned(),
             resumed: report.resumed,
             hooks: report
@@ -387,7 +399,7 @@ impl Recorder {
                 .iter()
                 .map(|(what, why)| NotCovered { what: what.clone(), why: why.clone() })
                 .collect(),
-            epoch: self.log.epoch().0,
+            epoch: self.log.epoch().map(|epoch| epoch.0),
             entries: self.log.durable_size().0,
             sealed: self.log.sealed_size().0,
             log_size: None,
@@ -399,6 +411,7 @@ impl Recorder {
                     ClassStatus { class: class.name().to_owned(), generated, dropped }
                 })
                 .collect(),
+            tpm,
             storage: StorageStatus {
                 state: self.room.state().as_str().to_owned(),
                 free_bytes: self.log.free_bytes(),
@@ -415,10 +428,14 @@ fn send<T>(reply: Reply<T>, answer: T) {
     drop(reply.send(answer));
 }
 
-fn random_hex() -> Result<String, PipelineError> {
+fn random_bytes() -> Result<[u8; ID_BYTES], PipelineError> {
     let mut bytes = [0_u8; ID_BYTES];
     getrandom::fill(&mut bytes).map_err(PipelineError::Random)?;
-    Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
+    Ok(bytes)
+}
+
+fn random_hex() -> Result<String, PipelineError> {
+    Ok(random_bytes()?.iter().map(|byte| format!("{byte:02x}")).collect())
 }
 
 /// The path of a process's cgroup in the default hierarchy: the line `0::` of `/proc/PID/cgroup`, read by the

@@ -20,7 +20,7 @@ use tokio::time::timeout;
 
 use crate::session::authorization::RunAuthorization;
 use crate::session::protocol::{
-    LINE_SIZE_MAX, OpenSession, Peer, Reply, Request, SessionError, SessionInfo, SessionService,
+    LINE_SIZE_MAX, OpenSession, Peer, Reply, Request, SessionError, SessionInfo, SessionService, nonce_bytes,
 };
 
 /// Most connections at once. Each open session holds one, and `run.sessions_max` is at most 65,536
@@ -291,6 +291,13 @@ impl<S: SessionService> Talk<S> {
                 self.service.import_witness(&vkey, &note).await?;
                 Ok(Reply::Done {})
             }
+            Request::Anchor { nonce } => {
+                if self.peer.uid != 0 {
+                    return Err(SessionError::Refused { why: "only root asks the TPM for something".to_owned() });
+                }
+                let nonce = nonce.as_deref().map(nonce_bytes).transpose()?;
+                Ok(Reply::Anchored(Box::new(self.service.anchor(nonce).await?)))
+            }
             Request::Whoami {} => Ok(Reply::Whoami(self.service.whoami(self.peer.pid).await?)),
             Request::Status {} => Ok(Reply::Status(Box::new(self.service.status().await?))),
         }
@@ -350,7 +357,7 @@ mod tests {
     use super::*;
     use crate::config;
     use crate::session::client::{Client, ClientError};
-    use crate::session::protocol::{CommandStatus, SessionOpened, SessionState, Status, WhoAmI};
+    use crate::session::protocol::{Anchored, CommandStatus, SessionOpened, SessionState, Status, WhoAmI};
 
     /// Remembers what it was asked and answers plainly.
     #[derive(Clone, Default)]
@@ -420,6 +427,10 @@ mod tests {
                 established_how: "test".into(),
             }))
         }
+        async fn anchor(&self, nonce: Option<Vec<u8>>) -> Result<Anchored, SessionError> {
+            self.note(format!("anchor {nonce:?}"));
+            Err(SessionError::Unavailable { why: "test".into() })
+        }
         async fn status(&self) -> Result<Status, SessionError> {
             Ok(Status {
                 version: "0".into(),
@@ -431,12 +442,13 @@ mod tests {
                 resumed: false,
                 hooks: Vec::new(),
                 not_covered: Vec::new(),
-                epoch: 1,
+                epoch: Some(1),
                 entries: 1,
                 sealed: 1,
                 log_size: None,
                 sessions: 0,
                 classes: Vec::new(),
+                tpm: None,
                 storage: crate::session::protocol::StorageStatus::default(),
                 sinks: Vec::new(),
             })

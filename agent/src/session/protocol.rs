@@ -8,6 +8,7 @@
 
 use std::future::Future;
 
+use agent_evidence::attest::statement::{NONCE_BYTES_MAX, NONCE_BYTES_MIN};
 use serde::{Deserialize, Serialize};
 
 /// Longest line either way, in bytes, the newline included.
@@ -169,8 +170,9 @@ pub struct Status {
     pub hooks: Vec<HookStatus>,
     /// What is not covered, and why.
     pub not_covered: Vec<NotCovered>,
-    /// Key epoch in force.
-    pub epoch: u64,
+    /// Key epoch in force; none while the log waits for its key.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub epoch: Option<u64>,
     /// Entries made durable.
     pub entries: u64,
     /// Tree size of the newest checkpoint.
@@ -182,11 +184,61 @@ pub struct Status {
     pub sessions: u64,
     /// Kernel numbers per class, summed over processors.
     pub classes: Vec<ClassStatus>,
+    /// The TPM; none: there is none, or it is not to be used.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub tpm: Option<TpmStatus>,
     /// Room on the disk of the state directory.
     #[serde(default)]
     pub storage: StorageStatus,
     /// One per configured sink.
     pub sinks: Vec<SinkStatus>,
+}
+
+/// The TPM, as far as the daemon uses it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TpmStatus {
+    /// Where it is.
+    pub device: String,
+    /// `ready`, `starting`, or what is wrong, in the words of the operator's manual.
+    pub state: String,
+    /// More of what is wrong.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub detail: Option<String>,
+    /// Manufacturer and firmware, once it was open.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub tpm: Option<String>,
+    /// Name of the attestation key, hexadecimal, once it was open.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub attestation_key: Option<String>,
+    /// Nanoseconds since the last anchor of this run was made; none: none yet.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub anchor_age_ns: Option<u64>,
+    /// Anchors in the log.
+    pub anchors: u64,
+    /// Value of the NV counter; none: it is not used.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub counter: Option<u64>,
+    /// Steps of the counter in the last 24 hours of the TPM's clock.
+    pub steps_today: u64,
+    /// Most of them.
+    pub steps_per_day_max: u32,
+    /// Operations in the last hour.
+    pub operations_last_hour: u64,
+}
+
+/// An anchor that a checkpoint covers.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Anchored {
+    /// Index of its entry.
+    pub index: u64,
+    /// The entry: one line of canonical JSON.
+    pub entry: String,
+    /// Public area of the attestation key (TPMT_PUBLIC), base64.
+    pub attestation_key: String,
+    /// The 32 bytes that were quoted besides the registers, hexadecimal.
+    pub qualifying: String,
 }
 
 /// Room on the disk of the state directory.
@@ -366,6 +418,12 @@ pub enum Request {
         /// The cosigned checkpoint.
         note: String,
     },
+    /// Have the TPM quote the newest checkpoint now.
+    Anchor {
+        /// What the quote is to contain: 16 to 32 bytes, hexadecimal.
+        #[serde(skip_serializing_if = "Option::is_none", default)]
+        nonce: Option<String>,
+    },
     /// Which session and identity the asking process has.
     Whoami {},
     /// What the daemon says of itself.
@@ -386,6 +444,8 @@ pub enum Reply {
     Whoami(Option<WhoAmI>),
     /// To `status`.
     Status(Box<Status>),
+    /// To `anchor`.
+    Anchored(Box<Anchored>),
     /// To anything.
     Failed(SessionError),
 }
@@ -443,6 +503,9 @@ pub trait SessionService: Clone + Send + Sync + 'static {
     /// Which workload the kernel gives a process; none when it is gone or unknown.
     fn whoami(&self, pid: u32) -> impl Future<Output = Result<Option<WhoAmI>, SessionError>> + Send;
 
+    /// Has the TPM quote the newest checkpoint; a checkpoint covers the anchor when this returns.
+    fn anchor(&self, nonce: Option<Vec<u8>>) -> impl Future<Output = Result<Anchored, SessionError>> + Send;
+
     /// What the daemon says of itself.
     fn status(&self) -> impl Future<Output = Result<Status, SessionError>> + Send;
 }
@@ -493,9 +556,32 @@ impl Request {
                 check_size("vkey", vkey, IDENTITY_SIZE_MAX)?;
                 check_size("note", note, COSIGNED_SIZE_MAX)
             }
+            Self::Anchor { nonce } => nonce.as_deref().map_or(Ok(()), |nonce| nonce_bytes(nonce).map(drop)),
             Self::Sessions {} | Self::Whoami {} | Self::Status {} => Ok(()),
         }
     }
+}
+
+/// The bytes of a nonce: [`NONCE_BYTES_MIN`] to [`NONCE_BYTES_MAX`], as hexadecimal digits of either case.
+///
+/// # Errors
+/// [`SessionError::BadRequest`].
+pub fn nonce_bytes(hex: &str) -> Result<Vec<u8>, SessionError> {
+    let wrong = || {
+        bad(format!(
+            "the nonce has {} characters; expected {} to {} hexadecimal digits, two for each byte",
+            hex.chars().count(),
+            NONCE_BYTES_MIN * 2,
+            NONCE_BYTES_MAX * 2
+        ))
+    };
+    let digits: Vec<u32> = hex.chars().map(|c| c.to_digit(16).ok_or_else(wrong)).collect::<Result<_, _>>()?;
+    let bytes: Vec<u8> = digits
+        .chunks_exact(2)
+        .filter_map(|pair| if let [high, low] = pair { u8::try_from(high << 4 | low).ok() } else { None })
+        .collect();
+    let is_right = digits.len() == bytes.len() * 2 && (NONCE_BYTES_MIN..=NONCE_BYTES_MAX).contains(&bytes.len());
+    if is_right { Ok(bytes) } else { Err(wrong()) }
 }
 
 fn bad(why: String) -> SessionError {
@@ -572,6 +658,8 @@ mod tests {
             Request::Hold { session: 7, on: true, reason: "case 12".to_owned() },
             Request::Erase { index: 7, field: "open.path".to_owned(), reason: "asked".to_owned() },
             Request::ImportWitness { vkey: "w+1+a".to_owned(), note: "o\n1\n".to_owned() },
+            Request::Anchor { nonce: None },
+            Request::Anchor { nonce: Some("0aF1".repeat(8)) },
             Request::Whoami {},
             Request::Status {},
         ] {
@@ -593,6 +681,15 @@ mod tests {
         ] {
             let line = serde_json::to_string(&Reply::Failed(error.clone())).unwrap();
             assert_eq!(serde_json::from_str::<Reply>(&line).unwrap(), Reply::Failed(error));
+        }
+    }
+
+    #[test]
+    fn a_nonce_is_16_to_32_bytes_of_hexadecimal_digits() {
+        assert_eq!(nonce_bytes(&"aB".repeat(16)), Ok(vec![0xab; 16]));
+        assert_eq!(nonce_bytes(&"00".repeat(32)), Ok(vec![0; 32]));
+        for nonce in ["", &"a".repeat(33), &"ab".repeat(15), &"ab".repeat(33), &"0g".repeat(16), &"é".repeat(32)] {
+            assert!(matches!(nonce_bytes(nonce), Err(SessionError::BadRequest { .. })), "{nonce}");
         }
     }
 

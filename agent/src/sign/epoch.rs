@@ -14,6 +14,7 @@ use ed25519_dalek::{Signer as _, SigningKey};
 use zeroize::Zeroizing;
 
 use super::{SignError, Signer};
+use crate::sys::locked::Locked;
 
 /// What is appended to the origin to name the epoch key's line of a checkpoint.
 pub const NAME_SUFFIX: &str = "/epoch";
@@ -22,9 +23,9 @@ pub const NAME_SUFFIX: &str = "/epoch";
 /// a stolen key is good for an hour at most.
 pub const EPOCH_LENGTH: Nanoseconds = Nanoseconds(3_600_000_000_000);
 
-/// The key of one epoch. Erased when dropped.
+/// The key of one epoch, in locked memory. Erased when dropped.
 pub struct EpochKey {
-    key: SigningKey,
+    key: Locked<SigningKey>,
     number: EpochNumber,
     first_size: TreeSize,
     began: BootTime,
@@ -42,7 +43,7 @@ pub enum Previous<'a> {
 
 impl EpochKey {
     /// Makes the key of the next epoch and the body of the `epoch` entry that introduces it. `first_size` is the
-    /// size of the tree that ends with that entry.
+    /// size of the tree that ends with that entry; `counter` is the value of the NV counter that was stepped for it.
     ///
     /// # Errors
     /// [`SignError::Random`], or what the log key's signer answers.
@@ -50,19 +51,23 @@ impl EpochKey {
         origin: &str,
         previous: &Previous<'_>,
         first_size: TreeSize,
+        counter: Option<u64>,
         now: BootTime,
         log_key: &dyn Signer,
     ) -> Result<(Self, Epoch<'static>), SignError> {
         let mut seed = Zeroizing::new([0_u8; 32]);
         getrandom::fill(seed.as_mut()).map_err(SignError::Random)?;
-        let key = SigningKey::from_bytes(&seed);
+        let key = Locked::new(SigningKey::from_bytes(&seed));
+        if !key.is_locked() {
+            tracing::warn!("the kernel does not lock the epoch key's memory: raise RLIMIT_MEMLOCK");
+        }
         let (number, how) = match previous {
             Previous::None => (EpochNumber(0), Succession::First),
             Previous::Lost(number) => (EpochNumber(number.0 + 1), Succession::Orphan),
             Previous::Held(held) => (EpochNumber(held.number.0 + 1), Succession::Continued),
         };
         let public_key = PublicKey(key.verifying_key().to_bytes());
-        let digest = EpochStatement { origin, number, public_key, first_size, how, counter: None }.digest();
+        let digest = EpochStatement { origin, number, public_key, first_size, how, counter }.digest();
         let sig_log = log_key.sign(&digest)?;
         let sig_previous = match previous {
             Previous::Held(held) => Some(held.sign(&digest)),
@@ -73,7 +78,7 @@ impl EpochKey {
             public_key,
             first_size,
             how,
-            counter: None,
+            counter,
             sig_log,
             sig_previous,
             attest: None,
@@ -128,7 +133,7 @@ mod tests {
     fn a_continued_epoch_is_signed_by_the_log_key_and_by_the_key_before() {
         let log_key = SoftwareKey::from_seed(&[1; 32]);
         let begin = |previous: &Previous<'_>, size| {
-            EpochKey::begin("example.org/log", previous, TreeSize(size), BootTime(5), &log_key).expect("begin")
+            EpochKey::begin("example.org/log", previous, TreeSize(size), None, BootTime(5), &log_key).expect("begin")
         };
         let (first, entry) = begin(&Previous::None, 2);
         assert_eq!((entry.number, entry.how, entry.sig_previous), (EpochNumber(0), Succession::First, None));

@@ -1,6 +1,6 @@
 //! Keys that sign for the log, and what kind of key each is.
 //!
-//! Owns: the long-lived log key behind [`Signer`] ([`software`] today) and the short-lived [`epoch`] key. It does
+//! Owns: the long-lived log key behind [`Signer`] (in [`software`], or sealed in a [`tpm`]) and the short-lived [`epoch`] key. It does
 //! not decide what is signed: checkpoints are `log`'s, statements are `agent_evidence::epoch`'s.
 //!
 //! Invariant: a signer says where its key lives ([`Signer::tier`]), the log's genesis and every `armed` record
@@ -8,17 +8,24 @@
 
 pub mod epoch;
 pub mod software;
+pub mod tpm;
 
+use std::fs::{DirBuilder, File};
 use std::io;
-use std::path::PathBuf;
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
+use std::path::{Path, PathBuf};
 
 use agent_evidence::note::{KeyName, NoteError, NoteSigner, VerifierKey};
 use agent_evidence::record::{KeyTier, PublicKey, Signature};
 
 /// A key that signs for the log for as long as the log lives.
 pub trait Signer: Send {
-    /// Where the key lives.
+    /// Where the key lives, as far as somebody vouches for it: what records claim.
     fn tier(&self) -> KeyTier;
+    /// Where the key lives, in words for the host's operator.
+    fn place(&self) -> &'static str;
+    /// Whether it can sign now. What can sign once can sign until it is dropped.
+    fn is_available(&self) -> bool;
     /// What verifies its signatures (RFC 8032).
     fn public_key(&self) -> PublicKey;
     /// Signs a message: a checkpoint's text or a statement's digest, never bytes that a caller from outside chose.
@@ -76,12 +83,48 @@ pub enum SignError {
     /// The origin cannot name a key.
     #[error("the log's origin cannot name a key")]
     Name(#[source] NoteError),
+    /// The sealed key is not the one that the blob names.
+    #[error("what the TPM unsealed is not the key of {path}: its public half is another")]
+    NotThatKey {
+        /// The blob.
+        path: PathBuf,
+    },
+    /// The TPM.
+    #[error(transparent)]
+    Tpm(#[from] crate::tpm::TpmError),
     /// The key cannot be used now.
     #[error("the log key is not available: {why}")]
     Unavailable {
         /// Why.
         why: String,
     },
+}
+
+/// Makes the directory of keys if it is absent; an open handle to it, for whoever syncs what is made in it.
+///
+/// # Errors
+/// [`SignError::TooOpen`], [`SignError::Io`].
+pub fn prepare_keys(keys: &Path) -> Result<File, SignError> {
+    let io_at = |source| SignError::Io { path: keys.to_owned(), source };
+    match DirBuilder::new().mode(0o700).create(keys) {
+        Ok(()) => {}
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+        Err(source) => return Err(io_at(source)),
+    }
+    let dir = File::open(keys).map_err(io_at)?;
+    check_owner(keys, &dir, 0o700)?;
+    Ok(dir)
+}
+
+/// Refuses a file or directory that others could read, write or own.
+fn check_owner(path: &Path, file: &File, widest: u32) -> Result<(), SignError> {
+    let metadata = file.metadata().map_err(|source| SignError::Io { path: path.to_owned(), source })?;
+    let (mode, owner) = (metadata.mode() & 0o7777, metadata.uid());
+    let expected_owner = rustix::process::geteuid().as_raw();
+    if mode & !widest != 0 || owner != expected_owner {
+        return Err(SignError::TooOpen { path: path.to_owned(), mode, owner, expected_owner });
+    }
+    Ok(())
 }
 
 /// The verifier key of a signer under a name.

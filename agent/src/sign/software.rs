@@ -4,25 +4,26 @@
 //! heads remembered outside stand against that. The file keeps workloads out: mode 0600 in a directory of mode
 //! 0700, both owned by the agent's user, or the key is refused.
 
-use std::fs::{DirBuilder, File, OpenOptions};
+use std::fs::{File, OpenOptions};
 use std::io::{self, Read as _, Write as _};
-use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
 use agent_evidence::record::{KeyTier, PublicKey, Signature};
 use ed25519_dalek::{Signer as _, SigningKey};
 use zeroize::Zeroizing;
 
-use super::{SignError, Signer};
+use super::{SignError, Signer, check_owner, prepare_keys};
+use crate::sys::locked::Locked;
 
 /// Bytes of an Ed25519 seed (RFC 8032, section 5.1.5). The file holds these and nothing else.
 const SEED_BYTES: usize = 32;
 /// Name of the key file in the directory of keys.
 const FILE: &str = "log.ed25519";
 
-/// A log key in memory, with its seed on disk. Erased from memory when dropped.
+/// A log key in locked memory, with its seed on disk. Erased from memory when dropped.
 pub struct SoftwareKey {
-    key: SigningKey,
+    key: Locked<SigningKey>,
 }
 
 impl SoftwareKey {
@@ -33,13 +34,7 @@ impl SoftwareKey {
     /// [`SignError::Random`].
     pub fn create(keys: &Path) -> Result<Self, SignError> {
         let io_at = |path: &Path, source| SignError::Io { path: path.to_owned(), source };
-        match DirBuilder::new().mode(0o700).create(keys) {
-            Ok(()) => {}
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
-            Err(source) => return Err(io_at(keys, source)),
-        }
-        let dir = File::open(keys).map_err(|source| io_at(keys, source))?;
-        check_owner(keys, &dir, 0o700)?;
+        let dir = prepare_keys(keys)?;
         let path = keys.join(FILE);
         let opened = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path);
         let mut file = opened.map_err(|source| match source.kind() {
@@ -89,7 +84,7 @@ impl SoftwareKey {
     /// The key of a seed.
     #[must_use]
     pub fn from_seed(seed: &[u8; SEED_BYTES]) -> Self {
-        Self { key: SigningKey::from_bytes(seed) }
+        Self { key: Locked::new(SigningKey::from_bytes(seed)) }
     }
 
     /// Where the key of a log with these keys lies.
@@ -104,6 +99,14 @@ impl Signer for SoftwareKey {
         KeyTier::T0
     }
 
+    fn place(&self) -> &'static str {
+        "the log key is a software key on disk; whoever becomes root can sign with it"
+    }
+
+    fn is_available(&self) -> bool {
+        true
+    }
+
     fn public_key(&self) -> PublicKey {
         PublicKey(self.key.verifying_key().to_bytes())
     }
@@ -111,17 +114,6 @@ impl Signer for SoftwareKey {
     fn sign(&self, message: &[u8]) -> Result<Signature, SignError> {
         Ok(Signature(self.key.sign(message).to_bytes()))
     }
-}
-
-/// Refuses a file or directory that others could read, write or own.
-fn check_owner(path: &Path, file: &File, widest: u32) -> Result<(), SignError> {
-    let metadata = file.metadata().map_err(|source| SignError::Io { path: path.to_owned(), source })?;
-    let (mode, owner) = (metadata.mode() & 0o7777, metadata.uid());
-    let expected_owner = rustix::process::geteuid().as_raw();
-    if mode & !widest != 0 || owner != expected_owner {
-        return Err(SignError::TooOpen { path: path.to_owned(), mode, owner, expected_owner });
-    }
-    Ok(())
 }
 
 #[cfg(test)]

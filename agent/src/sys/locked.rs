@@ -4,7 +4,7 @@
 //! making) is not covered. Where the kernel refuses to lock (RLIMIT_MEMLOCK without CAP_IPC_LOCK), the value is kept all
 //! the same and says so: a key in memory that might be swapped is still one that is never written by us.
 
-use std::io;
+use std::alloc::Layout;
 use std::ops::Deref;
 use std::ptr::NonNull;
 
@@ -20,12 +20,13 @@ pub struct Locked<T> {
 // SAFETY: it owns its value like a `Box`, and nobody else has the pages.
 unsafe impl<T: Send> Send for Locked<T> {}
 
+// SAFETY: it gives out shared references only, like a `Box`.
+unsafe impl<T: Sync> Sync for Locked<T> {}
+
 impl<T> Locked<T> {
-    /// Moves a value into pages of its own.
-    ///
-    /// # Errors
-    /// When the system has no memory for them.
-    pub fn new(value: T) -> io::Result<Self> {
+    /// Moves a value into pages of its own. Ends the process when there is no memory for them, as `Box` does.
+    #[must_use]
+    pub fn new(value: T) -> Self {
         const { assert!(align_of::<T>() <= 4096, "a page is aligned well enough for every key") };
         let bytes = size_of::<T>().max(1).next_multiple_of(4096);
         // SAFETY: an anonymous private mapping at a place of the kernel's choice touches nothing that exists.
@@ -39,17 +40,15 @@ impl<T> Locked<T> {
                 0,
             )
         };
-        if pages == libc::MAP_FAILED {
-            return Err(io::Error::last_os_error());
-        }
-        let Some(place) = NonNull::new(pages.cast::<T>()) else { return Err(io::ErrorKind::OutOfMemory.into()) };
+        let place = if pages == libc::MAP_FAILED { None } else { NonNull::new(pages.cast::<T>()) };
+        let Some(place) = place else { std::alloc::handle_alloc_error(Layout::new::<T>()) };
         // SAFETY: the mapping made above, whole.
         let locked = unsafe { libc::mlock(pages, bytes) } == 0;
         // SAFETY: the mapping made above, whole; advice changes no content of it.
         unsafe { libc::madvise(pages, bytes, libc::MADV_DONTDUMP) };
         // SAFETY: writable, large enough, aligned to a page, and holding no value yet.
         unsafe { place.write(value) };
-        Ok(Self { value: place, bytes, locked })
+        Self { value: place, bytes, locked }
     }
 
     /// Whether the kernel keeps it out of swap.
@@ -93,7 +92,7 @@ mod tests {
             }
         }
         let dropped = std::cell::Cell::new(0);
-        let locked = Locked::new(Counts(&dropped, [7; 100])).expect("pages");
+        let locked = Locked::new(Counts(&dropped, [7; 100]));
         assert_eq!((locked.1[99], dropped.get()), (7, 0));
         drop(locked);
         assert_eq!(dropped.get(), 1);
@@ -106,7 +105,7 @@ mod tests {
             let line = status.lines().find_map(|line| line.strip_prefix("VmLck:")).expect("VmLck").trim().to_owned();
             line.trim_end_matches(" kB").parse::<u64>().expect("a number")
         };
-        let locked = Locked::new([0x5a_u8; 4096]).expect("pages");
+        let locked = Locked::new([0x5a_u8; 4096]);
         // A host may forbid it; then it says so.
         assert_eq!(locked.is_locked(), kilobytes() >= 4);
     }

@@ -37,7 +37,7 @@ use zeroize::Zeroizing;
 
 use super::blob::{Blob, BlobError};
 use super::{
-    AkFrom, CERTIFICATES_MAX, COUNTER_ATTRIBUTES, Certified, Clock, CounterFacts, Identity, NV_WRITTEN, Place,
+    AkFrom, CERTIFICATES_MAX, COUNTER_ATTRIBUTES, Certified, Clock, CounterFacts, Identity, Looked, NV_WRITTEN, Place,
     QUOTED_PCRS, Quote, ResponseCode, TpmError, certificates_in,
 };
 use crate::sys::tss;
@@ -112,6 +112,25 @@ impl Device {
             identity,
             ek: saved_ek,
             ak: saved_ak,
+        })
+    }
+
+    /// Looks at a TPM, and whether an EK can be made in it, without leaving anything there.
+    ///
+    /// # Errors
+    /// Whatever a TPM answers.
+    pub fn look(place: &Place, index: u32) -> Result<Looked, TpmError> {
+        let tcti = TctiNameConf::from_str(place.tcti()).map_err(|_unknown| TpmError::Tcti(place.tcti().to_owned()))?;
+        let mut context = connect(place, &tcti)?;
+        let context = &mut context;
+        let ek = make_ek(context)?;
+        flush(context, ek.into());
+        let counter = find_index(context, index)?.map(|handle| check_counter(context, handle, index).map(drop));
+        Ok(Looked {
+            tpm: describe(context)?,
+            has_certificate: !ek_certificates(context)?.is_empty(),
+            pcrs: available_pcrs(context)?.get_selections().iter().map(|bank| bank.selected().len()).sum(),
+            counter,
         })
     }
 

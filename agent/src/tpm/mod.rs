@@ -30,6 +30,8 @@ mod device;
 #[cfg(not(feature = "tpm"))]
 #[path = "without.rs"]
 mod device;
+pub mod schedule;
+pub mod worker;
 
 use std::fmt;
 use std::io;
@@ -67,10 +69,16 @@ impl Place {
     pub fn of(device: &str) -> Option<Self> {
         match device {
             "none" => None,
-            "auto" => Path::new(DEVICE_NODE).exists().then(|| Self { tcti: format!("device:{DEVICE_NODE}") }),
+            "auto" => Path::new(DEVICE_NODE).exists().then(Self::usual),
             path if path.starts_with('/') => Some(Self { tcti: format!("device:{path}") }),
             tcti => Some(Self { tcti: tcti.to_owned() }),
         }
+    }
+
+    /// The kernel's device, there or not.
+    #[must_use]
+    pub fn usual() -> Self {
+        Self { tcti: format!("device:{DEVICE_NODE}") }
     }
 
     /// Whether a value of `tpm.device` has one of the known shapes. Whether a TPM is there shows when it is opened.
@@ -99,6 +107,35 @@ impl fmt::Display for Place {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.tcti)
     }
+}
+
+/// Looks at a TPM without leaving anything in it: what it is, whether it has our sort of keys, whether the counter's handle
+/// is free or ours.
+///
+/// # Errors
+/// Whatever the TPM answers.
+pub fn look(place: &Place, index: u32) -> Result<String, TpmError> {
+    let looked = Device::look(place, index)?;
+    let certificate = if looked.has_certificate { "an EK certificate" } else { "no EK certificate for ECC P-256" };
+    let counter = match looked.counter {
+        None => format!("NV index {index:#010x} is free"),
+        Some(Ok(())) => format!("NV index {index:#010x} is the agent's counter"),
+        Some(Err(error)) => error.to_string(),
+    };
+    Ok(format!("{place}: {}; {certificate}; {} PCRs; {counter}", looked.tpm, looked.pcrs))
+}
+
+/// What a look at a TPM shows.
+#[derive(Debug)]
+pub struct Looked {
+    /// Manufacturer and firmware.
+    pub tpm: String,
+    /// Whether NV has a certificate for the EK.
+    pub has_certificate: bool,
+    /// How many of [`QUOTED_PCRS`] there are.
+    pub pcrs: usize,
+    /// Whether there is something at the counter's handle, and whether it is a counter of ours.
+    pub counter: Option<Result<(), TpmError>>,
 }
 
 /// The attestation key and what stands above it. All of it is the TPM's claim until somebody vouches.
@@ -369,7 +406,7 @@ mod tests {
         let one = [&[0x30, 0x82, 0x01, 0x00][..], &[7; 256]].concat();
         let two = [&[0x30, 0x81, 0x90][..], &[9; 0x90]].concat();
         for pad in [&[][..], &[0xff; 300], &[0; 3]] {
-            assert_eq!(certificates_in(&[&one, pad].concat()), [one.clone()]);
+            assert_eq!(certificates_in(&[&one, pad].concat()), std::slice::from_ref(&one));
             assert_eq!(certificates_in(&[&one, &two, pad].concat()), [one.clone(), two.clone()]);
         }
         for bad in [&[][..], &[0xff; 900], &[0x30, 0x82, 0xff], &[0x30, 0x82, 0x01, 0x00, 7], &[0x30, 0x82, 0xff, 0xff]]

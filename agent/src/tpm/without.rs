@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use zeroize::Zeroizing;
 
-use super::{Certified, Clock, CounterFacts, Identity, Place, Quote, TpmError};
+use super::{Certified, Clock, CounterFacts, Identity, Looked, Place, Quote, TpmError};
 
 /// Cannot be: [`Device::open`] always fails.
 pub struct Device(Infallible);
@@ -17,6 +17,12 @@ impl Device {
     /// # Errors
     /// Always [`TpmError::NotBuilt`].
     pub fn open(_place: &Place, _keys: &Path) -> Result<Self, TpmError> {
+        Err(TpmError::NotBuilt)
+    }
+
+    /// # Errors
+    /// Always [`TpmError::NotBuilt`].
+    pub fn look(_place: &Place, _index: u32) -> Result<Looked, TpmError> {
         Err(TpmError::NotBuilt)
     }
 

@@ -1,0 +1,223 @@
+//! A daemon with a TPM: what it says of the log, what survives its end, and that capture never waits for it.
+
+use std::path::Path;
+
+use anyhow::{Context as _, Result, ensure};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use sha2::{Digest as _, Sha256};
+use tests::{Entry, Host, Swtpm, until};
+
+fn host(tpm: &Swtpm) -> Result<Host> {
+    Host::with(&format!("[tpm]\ndevice = {:?}\nanchor_seconds = 5\nanchor_spacing_seconds = 1\n", tpm.tcti()))
+}
+
+/// Waits for an entry of this kind whose `member` is `word`, at or after `from`; its index and every entry.
+fn await_entry(host: &Host, kind: &str, member: &str, word: &str, from: u64) -> Result<(u64, Vec<Entry>)> {
+    until(&format!("{kind} with {member} {word}"), || {
+        let entries = host.entries()?;
+        let found = entries.iter().find_map(|entry| {
+            let index = entry.index().ok().filter(|index| *index >= from)?;
+            (entry.kind() == kind && entry.body_text(member) == Some(word)).then_some(index)
+        });
+        Ok(found.map(|index| (index, entries)))
+    })
+    .with_context(|| format!("daemon's messages:\n{}", host.daemon_messages()))
+}
+
+/// Waits until an anchor covers the end of the newest session; every entry.
+fn await_covered_end(host: &Host, from: u64) -> Result<Vec<Entry>> {
+    until("an anchor over the end of the session", || {
+        let entries = host.entries()?;
+        let end = entries.iter().rposition(|entry| entry.kind() == "revoked").map(|end| end as u64);
+        let is_covered = end.filter(|end| *end >= from).is_some_and(|end| {
+            entries.iter().any(|entry| entry.kind() == "anchor" && entry.body_number("size") > Some(end))
+        });
+        Ok(is_covered.then_some(entries))
+    })
+    .with_context(|| format!("daemon's messages:\n{}", host.daemon_messages()))
+}
+
+/// Checks that each attestation names the one before it, that anchors are numbered, and that the counter goes up by one
+/// with an intent before each step; the counter's last certified value.
+fn assert_chained(entries: &[Entry]) -> Result<u64> {
+    let mut previous = [0_u8; 32];
+    let mut anchors = 0;
+    let mut intent = None;
+    let mut certified = None;
+    for entry in entries {
+        if entry.kind() == "anchor" {
+            assert_eq!(entry.body_number("number"), Some(anchors), "{}", entry.line);
+            anchors += 1;
+        }
+        if entry.kind() == "counter" {
+            let value = entry.body_number("value").context("a value")?;
+            match entry.body_text("op") {
+                Some("intent") => intent = Some(value),
+                Some("step" | "late") => {
+                    assert_eq!(intent, Some(value), "{}", entry.line);
+                    if let Some(before) = certified {
+                        assert_eq!(value, before + 1, "{}", entry.line);
+                    }
+                    certified = Some(value);
+                }
+                other => anyhow::bail!("op {other:?}: {}", entry.line),
+            }
+        }
+        if let Some(attest) = entry.body_text("attest") {
+            let hex: String = previous.iter().map(|byte| format!("{byte:02x}")).collect();
+            assert_eq!(entry.body_text("previous"), Some(hex.as_str()), "{}", entry.line);
+            previous = Sha256::digest(STANDARD.decode(attest)?).into();
+        }
+    }
+    certified.context("a certified value")
+}
+
+#[test]
+fn a_daemon_with_a_tpm_seals_its_key_anchors_and_counts_and_goes_on_after_any_end() -> Result<()> {
+    let mut tpm = Swtpm::start()?;
+    let host = host(&tpm)?;
+    let daemon = host.start()?;
+    host.trust()?;
+    let keys = host.state().join("keys");
+    ensure!(!keys.join("log.ed25519").exists() && keys.join("log.tpm").exists(), "the log key is sealed");
+    await_entry(&host, "anchor", "cause", "start", 0)?;
+    let session = host.run_in_session(Path::new("/bin/true"), &[])?;
+    let entries = await_covered_end(&host, 0)?;
+    let armed = entries.iter().find(|entry| entry.kind() == "armed").context("armed")?;
+    let cadence = armed.body("cadence").context("a cadence")?;
+    assert_eq!((cadence["anchor_ms"].as_u64(), cadence["counter_ms"].as_u64()), (Some(5_000), Some(3_600_000)));
+    assert_eq!(entries.iter().filter(|entry| entry.kind() == "attestation_key").count(), 1);
+    ensure!(!session.id.is_empty());
+
+    // Somebody's nonce, and tools that are not ours.
+    let nonce = "0123456789abcdef".repeat(2);
+    let exported = host.path("anchor");
+    let output = host
+        .affiant(&["anchor", "--json", "--nonce", &nonce, "--export"])
+        .arg(&exported)
+        .output()
+        .context("cannot start affiant anchor")?;
+    ensure!(output.status.success(), "{}", tests::output_text(&output));
+    let anchored: serde_json::Value = serde_json::from_slice(&output.stdout)?;
+    assert_eq!(
+        anchored["entry"]["body"]["nonce"].as_str(),
+        Some(STANDARD.encode([0x01, 0x23, 0x45, 0x67, 0x89, 0xab, 0xcd, 0xef].repeat(2)).as_str())
+    );
+    let at = |name: &str| exported.join(name).to_string_lossy().into_owned();
+    let qualifying = anchored["qualifying"].as_str().context("qualifying data")?;
+    let check = |qualifying: &str| {
+        let (key, quote, signature, pcrs) = (at("ak.pem"), at("quote.msg"), at("quote.sig"), at("quote.pcrs"));
+        tpm.tool(
+            "tpm2_checkquote",
+            &["-u", &key, "-m", &quote, "-s", &signature, "-f", &pcrs, "-g", "sha256", "-q", qualifying],
+        )
+    };
+    check(qualifying)?;
+    check(&"00".repeat(32)).expect_err("another statement");
+    let status = host.affiant(&["status"]).output().context("cannot start affiant status")?;
+    let status = String::from_utf8_lossy(&status.stdout).into_owned();
+    ensure!(status.contains("TPM       ready") && status.contains("counter at"), "{status}");
+
+    // In order: the last step and the last anchor before `disarmed`, which stays the last entry.
+    daemon.stop()?;
+    let entries = host.entries()?;
+    let kinds: Vec<&str> = entries.iter().rev().take(3).map(Entry::kind).collect();
+    assert_eq!(kinds.first(), Some(&"disarmed"));
+    let stop = entries.iter().rfind(|entry| entry.kind() == "anchor").context("an anchor")?;
+    assert_eq!(stop.body_text("cause"), Some("stop"));
+    let stopped = assert_chained(&entries)?;
+
+    // The epoch of the next start names the value that was stepped for it.
+    let from = entries.len() as u64;
+    let daemon = host.start()?;
+    let (_, entries) = await_entry(&host, "anchor", "cause", "start", from)?;
+    let epoch = entries.iter().rfind(|entry| entry.kind() == "epoch").context("an epoch")?;
+    assert_eq!((epoch.body_text("how"), epoch.body_number("counter")), (Some("orphan"), Some(stopped + 1)));
+    daemon.kill()?;
+
+    // A power cut of both.
+    tpm.kill()?;
+    tpm.restart()?;
+    let from = host.entries()?.len() as u64;
+    let daemon = host.start()?;
+    host.run_in_session(Path::new("/bin/true"), &[])?;
+    let entries = await_covered_end(&host, from)?;
+    assert_eq!(assert_chained(&entries)?, stopped + 2);
+    ensure!(entries.iter().all(|entry| entry.kind() != "condition"), "nothing was wrong at any time");
+    daemon.stop()?;
+    assert_chained(&host.entries()?)?;
+    host.assert_verifies()
+}
+
+#[test]
+fn capture_goes_on_while_the_tpm_hangs_or_is_gone_and_a_cleared_one_leaves_the_log_unsigned() -> Result<()> {
+    let mut tpm = Swtpm::start()?;
+    let host = host(&tpm)?;
+    let daemon = host.start()?;
+    host.trust()?;
+    await_entry(&host, "anchor", "cause", "start", 0)?;
+
+    tpm.pause()?;
+    let session = host.run_in_session(Path::new("/bin/true"), &[])?;
+    host.entries_after_session(&session)?;
+    let (slow, _) = await_entry(&host, "condition", "state", "slow", 0)?;
+    tpm.resume()?;
+    let (ready, _) = await_entry(&host, "condition", "state", "ready", slow)?;
+
+    tpm.kill()?;
+    let (absent, _) = await_entry(&host, "condition", "state", "absent", ready)?;
+    let session = host.run_in_session(Path::new("/bin/true"), &[])?;
+    host.entries_after_session(&session)?;
+    tpm.restart()?;
+    let (ready, _) = await_entry(&host, "condition", "state", "ready", absent)?;
+
+    // The TPM's owner clears it: another key, another counter, and a sealed key that nobody can unseal any more.
+    tpm.tool("tpm2_clear", &[])?;
+    let (cleared, _) = await_entry(&host, "condition", "state", "new_key", ready)?;
+    await_entry(&host, "condition", "state", "counter_moved", cleared)?;
+    await_entry(&host, "anchor", "cause", "interval", cleared)?;
+    daemon.stop()?;
+    host.assert_verifies()?;
+    let sealed = host.entries()?.len();
+
+    let daemon = host.start()?;
+    let session = host.run_in_session(Path::new("/bin/true"), &[])?;
+    ensure!(!session.id.is_empty());
+    let status = until("the key is known to be lost", || {
+        let status = host.affiant(&["status"]).output().context("cannot start affiant status")?;
+        let status = String::from_utf8_lossy(&status.stdout).into_owned();
+        Ok(status.contains("KEY_LOST").then_some(status))
+    })?;
+    ensure!(status.contains("NOT SIGNED"), "{status}");
+    daemon.stop()?;
+    assert_eq!(host.entries()?.len(), sealed, "what is not signed is not shown as sealed");
+    host.assert_verifies()
+}
+
+#[test]
+fn a_required_tpm_that_is_not_there_ends_the_start_and_a_log_without_one_says_so() -> Result<()> {
+    let mut tpm = Swtpm::start()?;
+    tpm.kill()?;
+    let tables = |required| format!("[tpm]\ndevice = {:?}\nrequired = {required}\n", tpm.tcti());
+    let host = Host::with(&tables(true))?;
+    let mut refused = tests::Daemon::spawn(&host, host.daemon_command())?;
+    assert_eq!(refused.wait()?.code(), Some(69), "{}", host.daemon_messages());
+
+    // Without the demand it runs with a software key, and keeps it when a TPM comes: the TPM anchors it all the same.
+    host.configure(&tables(false))?;
+    let daemon = host.start()?;
+    host.trust()?;
+    ensure!(host.daemon_messages().contains("NO TPM"), "{}", host.daemon_messages());
+    tpm.restart()?;
+    await_entry(&host, "anchor", "cause", "start", 0)?;
+    ensure!(host.state().join("keys/log.ed25519").exists() && !host.state().join("keys/log.tpm").exists());
+    daemon.stop()?;
+    let daemon = host.start()?;
+    let (_, entries) = await_entry(&host, "epoch", "how", "orphan", 0)?;
+    let epoch = entries.iter().rfind(|entry| entry.kind() == "epoch").context("an epoch")?;
+    ensure!(epoch.body_number("counter").is_some(), "{}", epoch.line);
+    daemon.stop()?;
+    assert_chained(&host.entries()?)?;
+    host.assert_verifies()
+}
