@@ -13,7 +13,7 @@
 //! | [`cosignature`], [`policy`], [`proof`] | C2SP cosignatures of witnesses, policies of quorums, and proofs of single entries |
 //! | [`mod@prove`] | proofs made from a log's tiles |
 //! | [`witness`] | the protocol of witnesses, without the network |
-//! | [`attest`] | TPM attestation: structures, attestation keys, what is attested |
+//! | [`attest`] | TPM attestation: structures, attestation keys, what is attested, who vouches |
 //! | [`bundle`] | evidence bundles: sessions of a log in one file |
 //! | [`verify`], [`trust`] | from a whole log and a trust file to a report |
 //!

@@ -20,7 +20,20 @@ const VERIFIER_FEATURES: &[&str] = &["cli", "cli,http"];
 const C_PACKAGES: &[&str] = &["aws-lc-rs", "bindgen", "cc", "cmake", "openssl", "pkg-config", "ring", "vcpkg"];
 /// Two versions of one of these in what ships would mean two implementations of what the evidence rests on. What only tests use
 /// may have its own: an independent implementation to compare with is worth having because it shares nothing.
-const ONE_VERSION: &[&str] = &["curve25519-dalek", "digest", "ed25519", "ed25519-dalek", "sha2", "signature"];
+const ONE_VERSION: &[&str] = &[
+    "crypto-bigint",
+    "curve25519-dalek",
+    "der",
+    "digest",
+    "ecdsa",
+    "ed25519",
+    "ed25519-dalek",
+    "elliptic-curve",
+    "p256",
+    "sha2",
+    "signature",
+    "x509-cert",
+];
 /// The only source of code besides this repository.
 const REGISTRY: &str = "registry+https://github.com/rust-lang/crates.io-index";
 /// Licenses that MIT OR Apache-2.0 code may be shipped with; an `OR` needs one of them, an `AND` all.

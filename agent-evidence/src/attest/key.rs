@@ -91,6 +91,12 @@ impl Ak {
         Ok(Self { key, name, qualified_name })
     }
 
+    /// Its point, for whoever compares it with a certificate's.
+    #[must_use]
+    pub fn point(&self) -> &VerifyingKey {
+        &self.key
+    }
+
     /// Its name, computed from its public area.
     #[must_use]
     pub fn name(&self) -> &Name {
