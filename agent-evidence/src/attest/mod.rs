@@ -5,6 +5,7 @@
 //! | [`tpm`] | structures of the TPM 2.0 Library, Part 2: strict readers, the one writing of each, object and NV names |
 //! | [`key`] | the attestation key: what it must be, and verification of what it signed |
 //! | [`cert`] | certificates: who vouches that the key is a TPM's |
+//! | [`credential`] | a secret that only the TPM of an endorsement key can open, made without a TPM |
 //! | [`statement`] | the 32 bytes of qualifying data that this format has a TPM sign |
 //!
 //! Every structure is a claim until a signature over it was verified by [`key::Ak::verify`], and even then it says only what
@@ -13,6 +14,7 @@
 #![forbid(unsafe_code)]
 
 pub mod cert;
+pub mod credential;
 pub mod key;
 pub mod statement;
 pub mod tpm;
