@@ -123,7 +123,9 @@ impl EndorsementKey {
                 let point = p256::PublicKey::from_sec1_bytes(&point).map_err(|_opaque| CredentialError::Point)?;
                 Key::P256(point)
             }
-            Parameters::Rsa { symmetric: Some(AES_128_CFB), scheme: Scheme::NULL, bits: 2048, exponent, modulus } => {
+            Parameters::Rsa { symmetric: Some(AES_128_CFB), scheme: Scheme::NULL, bits: 2048, exponent, modulus }
+                if modulus.len() == 256 =>
+            {
                 let exponent = if *exponent == 0 { EXPONENT_MIN } else { *exponent };
                 Key::Rsa(RsaKey::new(modulus, exponent).map_err(CredentialError::Rsa)?)
             }

@@ -6,6 +6,7 @@
 //! | [`key`] | the attestation key: what it must be, and verification of what it signed |
 //! | [`cert`] | certificates: who vouches that the key is a TPM's |
 //! | [`credential`] | a secret that only the TPM of an endorsement key can open, made without a TPM |
+//! | [`enroll`] | the files by which an authority comes to vouch for a key |
 //! | [`statement`] | the 32 bytes of qualifying data that this format has a TPM sign |
 //!
 //! Every structure is a claim until a signature over it was verified by [`key::Ak::verify`], and even then it says only what
@@ -15,6 +16,7 @@
 
 pub mod cert;
 pub mod credential;
+pub mod enroll;
 pub mod key;
 pub mod statement;
 pub mod tpm;

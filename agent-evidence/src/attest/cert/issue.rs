@@ -8,8 +8,11 @@
 
 use std::time::Duration;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use der::asn1::{Any, BitString, ObjectIdentifier, OctetString, Utf8StringRef};
 use der::{Decode as _, Encode as _, Sequence};
+use hmac::{Hmac, Mac as _};
 use p256::ecdsa::signature::Signer as _;
 use p256::ecdsa::{SigningKey, VerifyingKey};
 use sha2::{Digest as _, Sha256};
@@ -32,6 +35,8 @@ use super::{ENROLMENT, PURPOSE_ATTESTATION, Tie, TieError};
 
 const COMMON_NAME: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.5.4.3");
 const AUTHORITY_KEY_ID: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.5.29.35");
+const KEY_BEGIN: &str = "-----BEGIN EC PRIVATE KEY-----";
+const KEY_END: &str = "-----END EC PRIVATE KEY-----";
 /// Largest time of a certificate: the last second of the year 9999 (RFC 5280 section 4.1.2.5).
 pub const TIME_MAX: u64 = 253_402_300_799;
 
@@ -48,6 +53,9 @@ pub enum IssueError {
     /// The authority's certificate is of another key.
     #[error("the authority's certificate is of another key than the one that signs")]
     OtherKey,
+    /// A text that is no key of an authority.
+    #[error("not a key of an authority: expected one block EC PRIVATE KEY (RFC 5915) with a key on P-256")]
+    Key,
     /// What was made is refused.
     #[error("the certificate that was made is refused")]
     Refused(#[source] CertificateError),
@@ -60,6 +68,81 @@ pub struct Lifetime {
     pub from: u64,
     /// The last second.
     pub until: u64,
+}
+
+/// The key of a small authority. Erased from memory when it is dropped.
+pub struct AuthorityKey(SigningKey);
+
+/// `ECPrivateKey` of RFC 5915.
+#[derive(Sequence)]
+struct EcPrivateKey {
+    version: u8,
+    key: OctetString,
+    #[asn1(context_specific = "0", optional = "true")]
+    curve: Option<ObjectIdentifier>,
+    #[asn1(context_specific = "1", optional = "true")]
+    point: Option<BitString>,
+}
+
+impl AuthorityKey {
+    /// A key of 32 random bytes; absent if they are no key, which of 2^32 one is not.
+    #[must_use]
+    pub fn from_random(bytes: &[u8; 32]) -> Option<Self> {
+        SigningKey::from_slice(bytes).ok().map(Self)
+    }
+
+    /// Reads a key in PEM: a block `EC PRIVATE KEY`, as [`AuthorityKey::to_pem`] and OpenSSL write it.
+    ///
+    /// # Errors
+    /// [`IssueError::Key`].
+    pub fn parse_pem(text: &str) -> Result<Self, IssueError> {
+        let body = text.trim().strip_prefix(KEY_BEGIN).and_then(|rest| rest.strip_suffix(KEY_END));
+        let body: String = body.ok_or(IssueError::Key)?.split_whitespace().collect();
+        let bytes = STANDARD.decode(body).map_err(|_error| IssueError::Key)?;
+        let read = EcPrivateKey::from_der(&bytes).map_err(|_error| IssueError::Key)?;
+        if read.version != 1 || read.curve.is_some_and(|curve| curve != CURVE_P256) {
+            return Err(IssueError::Key);
+        }
+        SigningKey::from_slice(read.key.as_bytes()).map(Self).map_err(|_opaque| IssueError::Key)
+    }
+
+    /// The key in PEM. Secret.
+    ///
+    /// # Errors
+    /// [`IssueError::Form`], which no key causes.
+    pub fn to_pem(&self) -> Result<String, IssueError> {
+        let point = self.0.verifying_key().to_sec1_point(false);
+        let form = EcPrivateKey {
+            version: 1,
+            key: OctetString::new(self.0.to_bytes().as_slice()).map_err(IssueError::Form)?,
+            curve: Some(CURVE_P256),
+            point: Some(BitString::from_bytes(point.as_bytes()).map_err(IssueError::Form)?),
+        };
+        let mut text = format!("{KEY_BEGIN}\n");
+        for (position, character) in STANDARD.encode(form.to_der().map_err(IssueError::Form)?).chars().enumerate() {
+            if position > 0 && position.is_multiple_of(64) {
+                text.push('\n');
+            }
+            text.push(character);
+        }
+        text.push_str(&format!("\n{KEY_END}\n"));
+        Ok(text)
+    }
+
+    /// From which the secrets of this authority's challenges follow, so that it remembers none.
+    #[must_use]
+    pub fn secrets(&self) -> [u8; 32] {
+        let mut block = [0; 64];
+        block.iter_mut().zip(self.0.to_bytes()).for_each(|(to, from)| *to = from);
+        let mac = <Hmac<Sha256> as hmac::KeyInit>::new(&block.into());
+        mac.chain_update("affiant/enroll/secrets/v1").finalize().into_bytes().into()
+    }
+
+    /// The key itself, for [`authority`] and [`attestation_key`].
+    #[must_use]
+    pub fn signing_key(&self) -> &SigningKey {
+        &self.0
+    }
 }
 
 /// Makes the certificate of an authority that certifies attestation keys, and no other authority.

@@ -586,3 +586,19 @@ fn names_cannot_command_a_terminal() {
     let root = issue::authority(&key(1), "\u{1b}[2Jroot", &[1; 16], LIFETIME).unwrap();
     assert_eq!(root.to_string(), "CN=\\1b[2Jroot");
 }
+
+#[test]
+fn an_authoritys_key_is_written_as_openssl_writes_it_and_read_back() {
+    // `openssl ecparam -name prime256v1 -genkey -noout`.
+    let openssl = include_str!("../../../../tests/attest/authority_key.pem");
+    let key = issue::AuthorityKey::parse_pem(openssl).unwrap();
+    assert_eq!(key.to_pem().unwrap(), openssl);
+    let own = issue::AuthorityKey::from_random(&[7; 32]).unwrap();
+    let again = issue::AuthorityKey::parse_pem(&own.to_pem().unwrap()).unwrap();
+    assert_eq!(again.secrets(), own.secrets());
+    assert_ne!(own.secrets(), key.secrets());
+    assert!(issue::AuthorityKey::from_random(&[0; 32]).is_none());
+    for bad in ["", "-----BEGIN EC PRIVATE KEY-----\nAAAA\n-----END EC PRIVATE KEY-----\n", &openssl[1..]] {
+        assert!(matches!(issue::AuthorityKey::parse_pem(bad), Err(IssueError::Key)), "{bad}");
+    }
+}
