@@ -5,13 +5,13 @@ use std::process::ExitCode;
 
 use agent::cli;
 use agent::cli::args::{
-    self, Arguments, Command, ConfigCommand, HoldCommand, LogCommand, SessionCommand, TrustCommand, WitnessArguments,
-    WitnessCommand,
+    self, Arguments, Command, ConfigCommand, EnrollCommand, EnrollTpm, HoldCommand, LogCommand, SessionCommand,
+    TrustCommand, WitnessArguments, WitnessCommand,
 };
 use agent::cli::exit::{self, Exit};
 use agent::cli::output::{Output, complain};
 use agent::cli::{
-    anchor, bundle, config, doctor, erase, prove, run, session, status, tail, timeline, trust, verify, witness,
+    anchor, bundle, config, doctor, enroll, erase, prove, run, session, status, tail, timeline, trust, verify, witness,
 };
 use agent::config::Config;
 use agent::export::sealed::SealedLog;
@@ -53,6 +53,17 @@ fn command(arguments: Arguments) -> Result<u8, Exit> {
             command: Some(command @ (WitnessCommand::Init { .. } | WitnessCommand::Cosign { .. })),
             ..
         }) => return printed(|out| witness::witness(Path::new(""), state.as_deref(), None, &command, out)),
+        // An authority's machine has no agent either.
+        Command::Enroll(EnrollCommand::CaInit { directory, name, days }) => {
+            return printed(|out| enroll::ca_init(&directory, &name, days, out));
+        }
+        Command::Enroll(EnrollCommand::Challenge { request, output, authority }) => {
+            return printed(|out| enroll::challenge(&request, &output, &authority, out));
+        }
+        Command::Enroll(EnrollCommand::Certify { request, response, output, authority, uncertified_ek, days }) => {
+            let wish = enroll::Issue { uncertified_ek, days };
+            return printed(|out| enroll::certify(&request, &response, &output, &authority, wish, out));
+        }
         Command::Trust(TrustCommand::Show { file, json }) => return printed(|out| trust::show(&file, json, out)),
         _ => {}
     }
@@ -98,6 +109,17 @@ fn command(arguments: Arguments) -> Result<u8, Exit> {
         Command::Anchor { nonce, export, json } => {
             printed(|out| anchor::anchor(&socket, nonce, export.as_deref(), json, out))
         }
+        Command::Enroll(EnrollCommand::Request { output, mut tpm }) => {
+            let directory = log(tpm.log.take());
+            printed(|out| enroll::request(&tpm_here(&settings, tpm), &directory, &output, out))
+        }
+        Command::Enroll(EnrollCommand::Respond { challenge, output, tpm }) => {
+            printed(|out| enroll::respond(&tpm_here(&settings, tpm), &challenge, &output, out))
+        }
+        Command::Enroll(EnrollCommand::Install { certificate, mut tpm }) => {
+            let directory = log(tpm.log.take());
+            printed(|out| enroll::install(&tpm_here(&settings, tpm), &directory, &certificate, out))
+        }
         Command::Prove(wish) => printed(|out| prove::prove(&log_directory, &wish, out)),
         Command::Trust(TrustCommand::Init { output, witness_policy, log: directory }) => {
             printed(|out| trust::init(&log(directory), output.as_deref(), witness_policy.as_deref(), out))
@@ -136,7 +158,19 @@ fn command(arguments: Arguments) -> Result<u8, Exit> {
         | Command::Completions { .. }
         | Command::Doctor { .. }
         | Command::Config(_)
+        | Command::Enroll(
+            EnrollCommand::CaInit { .. } | EnrollCommand::Challenge { .. } | EnrollCommand::Certify { .. },
+        )
         | Command::Trust(TrustCommand::Show { .. }) => Err(Exit::new(exit::SOFTWARE, "a command was dispatched twice")),
+    }
+}
+
+/// The TPM that the command line names, or the configured one.
+fn tpm_here(settings: &Config, named: EnrollTpm) -> enroll::Tpm {
+    enroll::Tpm {
+        device: named.tpm.unwrap_or_else(|| settings.tpm.device.clone()),
+        nv_index: named.nv_index.unwrap_or(settings.tpm.nv_index),
+        keys: settings.paths.keys(),
     }
 }
 

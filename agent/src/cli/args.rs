@@ -116,6 +116,19 @@ pub enum Command {
         A witness belongs on another machine, under other hands than the logs that it watches.\n\
         Exit: 0; 64 usage; 65 unusable input; 69 a place cannot be used; 70 its memory is damaged; 77 refused to cosign.")]
     Witness(WitnessArguments),
+    /// Have an authority vouch for this host's TPM key, by files.
+    #[command(
+        subcommand,
+        after_help = "In this order, with a USB stick between the two machines:\n  \
+        affiant enroll request -o /media/usb/request          (on the host)\n  \
+        affiant enroll challenge /media/usb/request ...       (where the authority is)\n  \
+        affiant enroll respond /media/usb/challenge ...       (on the host)\n  \
+        affiant enroll certify /media/usb/request ...         (where the authority is)\n  \
+        affiant enroll install /media/usb/certificate         (on the host)\n\n\
+        The authority needs no TPM, no daemon and no network; `affiant enroll ca-init` makes a small one.\n\
+        Exit: 0; 64 usage; 65 a file that cannot be used; 69 no TPM, or a place cannot be used; 77 refused."
+    )]
+    Enroll(EnrollCommand),
     /// Write and read trust files.
     #[command(subcommand)]
     Trust(TrustCommand),
@@ -332,6 +345,128 @@ pub enum WitnessCommand {
         #[arg(long)]
         vkey: String,
     },
+}
+
+/// What `enroll` does.
+#[derive(Debug, Subcommand)]
+pub enum EnrollCommand {
+    /// On the host: ask for a certificate of its attestation key, signed by that key.
+    #[command(after_help = "Example:\n  affiant enroll request -o /media/usb/request\n\n\
+        The daemon must have run with the TPM; the log is verified first.")]
+    Request {
+        /// The file to write; it must not exist.
+        #[arg(short, long, value_name = "FILE")]
+        output: PathBuf,
+        /// Where the TPM is.
+        #[command(flatten)]
+        tpm: EnrollTpm,
+    },
+    /// Where the authority is: make a challenge that only the TPM of a request can open.
+    #[command(after_help = "Example:\n  affiant enroll challenge /media/usb/request --ca /root/ca \\\n    \
+        --ek-roots /root/tpm-vendors -o /media/usb/challenge")]
+    Challenge {
+        /// The request.
+        request: PathBuf,
+        /// The file to write; it must not exist.
+        #[arg(short, long, value_name = "FILE")]
+        output: PathBuf,
+        /// The authority.
+        #[command(flatten)]
+        authority: EnrollAuthority,
+    },
+    /// On the host: have the TPM open a challenge.
+    #[command(after_help = "Example:\n  affiant enroll respond /media/usb/challenge -o /media/usb/response")]
+    Respond {
+        /// The challenge.
+        challenge: PathBuf,
+        /// The file to write; it must not exist.
+        #[arg(short, long, value_name = "FILE")]
+        output: PathBuf,
+        /// Where the TPM is.
+        #[command(flatten)]
+        tpm: EnrollTpm,
+    },
+    /// Where the authority is: issue the certificate, if the challenge was opened.
+    #[command(
+        after_help = "Example:\n  affiant enroll certify /media/usb/request /media/usb/response --ca /root/ca \\\n    \
+        --ek-roots /root/tpm-vendors -o /media/usb/certificate\n\n\
+        Refuses (77) when no vendor that --ek-roots names certified the TPM's endorsement key."
+    )]
+    Certify {
+        /// The request.
+        request: PathBuf,
+        /// The response.
+        response: PathBuf,
+        /// The file to write; it must not exist.
+        #[arg(short, long, value_name = "FILE")]
+        output: PathBuf,
+        /// The authority.
+        #[command(flatten)]
+        authority: EnrollAuthority,
+        /// Certify the key although no vendor certified the endorsement key: the certificate says so.
+        #[arg(long)]
+        uncertified_ek: bool,
+        /// Days that the certificate is valid.
+        #[arg(long, default_value_t = 3650, value_parser = clap::value_parser!(u32).range(1..=36_500))]
+        days: u32,
+    },
+    /// On the host: keep the certificate; the daemon writes it into the log when it starts next.
+    #[command(after_help = "Example:\n  affiant enroll install /media/usb/certificate && systemctl restart affiant")]
+    Install {
+        /// What `certify` wrote.
+        certificate: PathBuf,
+        /// Where the TPM is.
+        #[command(flatten)]
+        tpm: EnrollTpm,
+    },
+    /// Make a small authority: a key and its certificate, which trust files name as a root.
+    #[command(after_help = "Example:\n  affiant enroll ca-init /root/ca --name 'Example site CA'\n\n\
+        Whoever reads ca.key in it can certify any key: keep it on a machine that no network reaches.")]
+    CaInit {
+        /// The directory to make.
+        directory: PathBuf,
+        /// Name of the authority, as verdicts will show it.
+        #[arg(long)]
+        name: String,
+        /// Days that its certificate is valid.
+        #[arg(long, default_value_t = 7300, value_parser = clap::value_parser!(u32).range(1..=36_500))]
+        days: u32,
+    },
+}
+
+/// Where a host's TPM is.
+#[derive(Debug, Args)]
+pub struct EnrollTpm {
+    /// The TPM, instead of the configured one (`tpm.device`).
+    #[arg(long, value_name = "TPM")]
+    pub tpm: Option<String>,
+    /// Handle of the agent's NV counter, instead of the configured one (`tpm.nv_index`).
+    #[arg(long, value_name = "HANDLE", value_parser = handle)]
+    pub nv_index: Option<u32>,
+    /// The log, instead of the one in the state directory.
+    #[arg(long, value_name = "DIR")]
+    pub log: Option<PathBuf>,
+}
+
+/// An authority's places.
+#[derive(Debug, Args)]
+pub struct EnrollAuthority {
+    /// The authority's directory, as `ca-init` made it.
+    #[arg(long, value_name = "DIR")]
+    pub ca: PathBuf,
+    /// A directory with the root certificates of TPM vendors, PEM or DER: whom you believe that a TPM is one.
+    #[arg(long, value_name = "DIR")]
+    pub ek_roots: Option<PathBuf>,
+    /// Print facts as JSON.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// A handle of an NV index, in hexadecimal.
+fn handle(text: &str) -> Result<u32, String> {
+    let digits = text.strip_prefix("0x").ok_or("expected 0x and hexadecimal digits")?;
+    let handle = u32::from_str_radix(digits, 16).map_err(|error| error.to_string())?;
+    if handle >> 24 == 1 { Ok(handle) } else { Err("expected a handle of an NV index: 0x01......".to_owned()) }
 }
 
 /// What `prove` takes.

@@ -7,6 +7,7 @@ pub mod clock;
 pub mod config;
 pub mod doctor;
 pub mod duration;
+pub mod enroll;
 pub mod erase;
 pub mod exit;
 pub mod log;

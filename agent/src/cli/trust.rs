@@ -215,7 +215,7 @@ fn continues(log: &Path, head: Head, now: Head) -> Result<(), Exit> {
 }
 
 /// What a log without findings says of itself; with a trust file, one that agrees with it.
-fn observe(log: &Path, trust: Option<&Path>) -> Result<Observed, Exit> {
+pub(crate) fn observe(log: &Path, trust: Option<&Path>) -> Result<Observed, Exit> {
     let mut attempt = 1;
     loop {
         let before = fs::read(log.join("checkpoint")).ok();
@@ -249,7 +249,7 @@ fn read(path: &Path) -> Result<Trust, Exit> {
     command::read_trust(path).map_err(|error| Exit::new(exit::DATA, error.in_full()))
 }
 
-fn create(path: &Path, bytes: &[u8]) -> io::Result<()> {
+pub(crate) fn create(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let mut file = OpenOptions::new().write(true).create_new(true).mode(0o644).open(path)?;
     file.write_all(bytes)?;
     file.sync_all()?;

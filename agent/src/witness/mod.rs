@@ -33,7 +33,7 @@ fn ensure_directory(path: &Path) -> io::Result<()> {
 }
 
 /// Puts a whole file in the place of another, atomically, and durable when it returns.
-fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
+pub(crate) fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let temporary = path.with_extension("tmp");
     match std::fs::remove_file(&temporary) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
