@@ -28,7 +28,7 @@ use x509_cert::ext::pkix::name::GeneralName;
 use crate::attest::key::Ak;
 use crate::record::{Digest, KeyTier, LeafHash, PublicKey, WallTime};
 
-use self::path::{PathError, RootClass, Roots, follow, read_chain};
+use self::path::{PathError, RootClass, RootError, Roots, follow, read_chain};
 use self::vendor::{CertifyError, KeyCertification};
 use self::x509::{Certificate, CertificateError, SubjectKey};
 
@@ -222,6 +222,57 @@ pub struct TrustRoots {
     pub keys: Roots,
     /// For endorsement keys.
     pub endorsement: Roots,
+}
+
+/// Why a trust file's roots are refused. Positions count from 0 in the list.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum TrustRootsError {
+    /// A text that is not one certificate in PEM.
+    #[error("item {position} has {seen} certificates in PEM, expected one")]
+    Count {
+        /// Which.
+        position: usize,
+        /// How many it has.
+        seen: usize,
+    },
+    /// A certificate that is not understood.
+    #[error("item {position} is refused")]
+    Certificate {
+        /// Which.
+        position: usize,
+        /// Why.
+        #[source]
+        source: CertificateError,
+    },
+    /// A certificate that cannot be a root, or is one of another sort already.
+    #[error("item {position} is refused")]
+    Root {
+        /// Which.
+        position: usize,
+        /// Why.
+        #[source]
+        source: RootError,
+    },
+}
+
+impl TrustRoots {
+    /// Believes the roots of one list of a trust file: texts with one certificate in PEM each.
+    ///
+    /// # Errors
+    /// [`TrustRootsError`]. What was before the item that is refused is believed.
+    pub fn add_pem<S: AsRef<str>>(&mut self, class: RootClass, list: &[S]) -> Result<(), TrustRootsError> {
+        let known = if class == RootClass::Endorsement { &mut self.endorsement } else { &mut self.keys };
+        for (position, text) in list.iter().enumerate() {
+            let read = Certificate::parse_pem(text.as_ref())
+                .map_err(|source| TrustRootsError::Certificate { position, source })?;
+            let seen = read.len();
+            let [root] =
+                <[Certificate; 1]>::try_from(read).map_err(|_other_count| TrustRootsError::Count { position, seen })?;
+            known.add(class, root).map_err(|source| TrustRootsError::Root { position, source })?;
+        }
+        Ok(())
+    }
 }
 
 /// Who says that a key is a TPM's.

@@ -1,4 +1,8 @@
-//! Chains that others made (`tests/attest`), and the rules one by one with chains made here.
+//! Chains that others made (`tests/attest`), and the rules one by one with chains made here. Whatever is judged here is
+//! judged by the second reader (`tests/reader/certificates.py`) too, and both must agree.
+
+use std::io::Write as _;
+use std::process::{Command, Stdio};
 
 use p256::ecdsa::SigningKey;
 use p256::ecdsa::signature::Signer as _;
@@ -88,6 +92,99 @@ fn may_sign(below: Option<u8>) -> Vec<Extension> {
     vec![basic_constraints(true, below).unwrap(), key_usage(KeyUsages::KeyCertSign.into()).unwrap()]
 }
 
+/// What both readers say.
+fn agreed(
+    shown: &Shown<'_, impl AsRef<[u8]>>,
+    beginning: &Beginning<'_>,
+    roots: &TrustRoots,
+    at: WallTime,
+) -> Result<Vouched, CertError> {
+    let own = who_vouches(shown, beginning, roots, at);
+    let others = second_reader(&[case(shown, beginning, roots, at)]);
+    assert_eq!(others[0].0, in_words(&own), "the second reader says {:?}; here {own:?}", others[0]);
+    own
+}
+
+fn in_words(outcome: &Result<Vouched, CertError>) -> String {
+    let Ok(vouched) = outcome else { return "refused".to_owned() };
+    let by = match vouched.by() {
+        VouchedBy::Site => "site",
+        VouchedBy::Independent => "independent",
+        VouchedBy::Cloud => "cloud",
+        VouchedBy::Vendor => "vendor",
+    };
+    let endorsement = match vouched.endorsement() {
+        Endorsement::Certified { .. } => "certified",
+        Endorsement::Said(NotChecked::NoRoots) => "no_roots",
+        Endorsement::Said(NotChecked::NotShown) => "not_shown",
+        Endorsement::Contradicted(_) => "contradicted",
+        Endorsement::Uncertified => "uncertified",
+        Endorsement::NotStated => "not_stated",
+    };
+    format!("{by} {} {endorsement}", vouched.tier().as_str())
+}
+
+fn case(
+    shown: &Shown<'_, impl AsRef<[u8]>>,
+    beginning: &Beginning<'_>,
+    roots: &TrustRoots,
+    at: WallTime,
+) -> serde_json::Value {
+    let hex = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+    let list = |chain: &[_]| chain.iter().map(|one| hex(AsRef::<[u8]>::as_ref(one))).collect::<Vec<_>>();
+    let point = shown.ak.point().to_sec1_point(false);
+    let class = |class: &RootClass| match class {
+        RootClass::Site => "site",
+        RootClass::Independent => "independent",
+        RootClass::Cloud => "cloud",
+        RootClass::Vendor => "vendor",
+        RootClass::Endorsement => "endorsement",
+    };
+    serde_json::json!({
+        "x": hex(point.x().unwrap()),
+        "y": hex(point.y().unwrap()),
+        "name": hex(shown.ak.name().as_bytes()),
+        "qualified_name": hex(shown.ak.qualified_name().as_bytes()),
+        "certificates": list(shown.certificates),
+        "ek_certificates": list(shown.ek_certificates),
+        "origin": beginning.origin,
+        "log_key": hex(&beginning.log_key.0),
+        "genesis": hex(&beginning.genesis.0),
+        "first_epoch_key": hex(&beginning.first_epoch_key.0),
+        "counter": hex(beginning.counter_name.unwrap_or_default()),
+        "roots": roots.keys.iter().map(|(known, root)| (class(known), hex(root.der()))).collect::<Vec<_>>(),
+        "ek_roots": roots.endorsement.iter().map(|(_, root)| hex(root.der())).collect::<Vec<_>>(),
+        "seconds": at.0 / 1_000_000_000,
+    })
+}
+
+/// What the second reader says of cases: the outcome, and the rule where it refuses.
+fn second_reader(cases: &[serde_json::Value]) -> Vec<(String, String)> {
+    let mut child = Command::new("python3")
+        .args(["-m", "reader.certificates"])
+        .current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/../tests"))
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let lines: String = cases.iter().map(|case| format!("{case}\n")).collect();
+    // All of it fits into no pipe: it is written by a thread of its own.
+    let mut input = child.stdin.take().unwrap();
+    let writer = std::thread::spawn(move || input.write_all(lines.as_bytes()));
+    let output = child.wait_with_output().unwrap();
+    writer.join().unwrap().unwrap();
+    let answers: Vec<(String, String)> = String::from_utf8(output.stdout)
+        .unwrap()
+        .lines()
+        .map(|line| match line.strip_prefix("refused") {
+            Some(why) => ("refused".to_owned(), why.to_owned()),
+            None => (line.to_owned(), String::new()),
+        })
+        .collect();
+    assert_eq!(answers.len(), cases.len());
+    answers
+}
+
 /// A root, an authority below it, and an attestation key below that.
 struct Site {
     root: Certificate,
@@ -124,7 +221,7 @@ fn judge(
     let certificates: Vec<&[u8]> = chain.iter().map(|one| one.der()).collect();
     let ek_certificates: Vec<&[u8]> = endorsement.iter().map(|one| one.der()).collect();
     let shown = Shown { ak: &ak, certificates: &certificates, ek_certificates: &ek_certificates };
-    who_vouches(&shown, beginning, roots, NOW)
+    agreed(&shown, beginning, roots, NOW)
 }
 
 fn beginning(tie: &Tie) -> Beginning<'_> {
@@ -267,7 +364,7 @@ fn a_vendor_vouches_by_way_of_the_machines_own_restricted_key() {
         let certificates = [certification.to_der().unwrap(), iak.der().to_vec()];
         let shown = Shown { ak: &ours, certificates: &certificates, ek_certificates: &[] };
         let roots = TrustRoots { keys: roots(class, &root), endorsement: Roots::new() };
-        who_vouches(&shown, &beginning(&tie), &roots, NOW)
+        agreed(&shown, &beginning(&tie), &roots, NOW)
     };
     let good = certify(&|_| {});
     for extension in [purpose.clone(), policy] {
@@ -314,7 +411,7 @@ fn the_endorsement_certificate_is_followed_where_the_trust_file_has_roots() {
         let shown = Shown { ak: &ak, certificates: &certificates, ek_certificates: &ek_certificates };
         let roots = TrustRoots { keys: keys.clone(), endorsement };
         // In 2030 the certificates made here are still valid, and swtpm's already.
-        who_vouches(&shown, &beginning(&own), &roots, RECORDED)
+        agreed(&shown, &beginning(&own), &roots, RECORDED)
     };
     let swtpm = || roots(RootClass::Endorsement, &one(recorded!("swtpm_root")));
     let vouched = at(swtpm(), &[&ek, &issuer]).unwrap();
@@ -498,6 +595,25 @@ fn a_root_must_be_an_authoritys_and_is_believed_as_one_thing() {
 }
 
 #[test]
+fn the_roots_of_a_trust_file_are_read_list_by_list() {
+    let site = Site::new(&tie());
+    let mut roots = TrustRoots::default();
+    roots.add_pem(RootClass::Site, &[site.root.to_pem()]).unwrap();
+    roots.add_pem(RootClass::Endorsement, &[recorded!("swtpm_root")]).unwrap();
+    assert_eq!((roots.keys.iter().count(), roots.endorsement.iter().count()), (1, 1));
+    let mut refused = |class, text: &str| roots.add_pem(class, &[text]).unwrap_err();
+    assert_eq!(refused(RootClass::Site, ""), TrustRootsError::Count { position: 0, seen: 0 });
+    let two = format!("{}{}", site.root.to_pem(), site.middle.to_pem());
+    assert_eq!(refused(RootClass::Site, &two), TrustRootsError::Count { position: 0, seen: 2 });
+    let both = refused(RootClass::Independent, &site.root.to_pem());
+    assert!(matches!(both, TrustRootsError::Root { source: RootError::TwoClasses { .. }, .. }), "{both:?}");
+    let leaf = refused(RootClass::Site, &site.leaf.to_pem());
+    assert!(matches!(leaf, TrustRootsError::Root { source: RootError::NotAuthority { .. }, .. }), "{leaf:?}");
+    let weak = refused(RootClass::Endorsement, recorded!("refused_sha1"));
+    assert!(matches!(weak, TrustRootsError::Certificate { .. }), "{weak:?}");
+}
+
+#[test]
 fn forms_that_are_not_understood_are_refused() {
     let leaf = Site::new(&tie()).leaf;
     let large = vec![0; CERTIFICATE_BYTES_MAX + 1];
@@ -600,5 +716,95 @@ fn an_authoritys_key_is_written_as_openssl_writes_it_and_read_back() {
     assert!(issue::AuthorityKey::from_random(&[0; 32]).is_none());
     for bad in ["", "-----BEGIN EC PRIVATE KEY-----\nAAAA\n-----END EC PRIVATE KEY-----\n", &openssl[1..]] {
         assert!(matches!(issue::AuthorityKey::parse_pem(bad), Err(IssueError::Key)), "{bad}");
+    }
+}
+
+/// A fixed generator of numbers below its argument: the same ones each time.
+fn generator() -> impl FnMut(usize) -> usize {
+    let mut state = 0x9e37_79b9_7f4a_7c15_u64;
+    move |below| {
+        state = state.wrapping_mul(0x5851_f42d_4c95_7f2d).wrapping_add(0x1405_7b7e_f767_814f);
+        usize::try_from(state >> 33).unwrap() % below
+    }
+}
+
+fn alter(bytes: &mut Vec<u8>, next: &mut impl FnMut(usize) -> usize) {
+    let at = next(bytes.len());
+    match next(5) {
+        0 => bytes[at] ^= 1 << next(8),
+        1 => bytes[at] = u8::try_from(next(256)).unwrap(),
+        2 => bytes.truncate(at.max(1)),
+        3 => drop(bytes.remove(at)),
+        _ => bytes.insert(at, 0),
+    }
+}
+
+/// Signatures are not judged here, so that forms are what is compared.
+#[test]
+fn both_readers_read_altered_certificates_alike() {
+    let site = Site::new(&Tie { ek_certificate: Some(Digest([7; 32])), ..tie() });
+    let pems = [
+        recorded!("swtpm_ek_rsa"),
+        recorded!("swtpm_ek_p384"),
+        recorded!("swtpm_issuer"),
+        recorded!("rsa_authority"),
+        recorded!("p384_root"),
+    ];
+    let mut originals: Vec<Vec<u8>> = pems.iter().map(|pem| one(pem).der().to_vec()).collect();
+    // Twice, since it has the most in it.
+    originals.extend([site.middle.der().to_vec(), site.leaf.der().to_vec(), site.leaf.der().to_vec()]);
+    let mut next = generator();
+    let (mut cases, mut expected) = (Vec::new(), Vec::new());
+    for round in 0..4000 {
+        let mut bytes = originals[round % originals.len()].clone();
+        if round >= originals.len() {
+            alter(&mut bytes, &mut next);
+        }
+        let read = Certificate::parse(&bytes);
+        let tied = read.as_ref().is_ok_and(|certificate| read_tie(certificate).is_ok());
+        expected.push(match (read.is_ok(), tied) {
+            (false, _) => "refused",
+            (true, false) => "certificate",
+            (true, true) => "tied",
+        });
+        let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+        cases.push(serde_json::json!({ "certificate": hex }));
+    }
+    // Altered bits in the signature leave the form as it is.
+    assert!(expected.iter().filter(|word| **word == "tied").count() > 2);
+    for ((case, expected), (said, why)) in cases.iter().zip(expected).zip(second_reader(&cases)) {
+        assert_eq!(said, expected, "{why}: {case}");
+    }
+}
+
+#[test]
+fn both_readers_judge_altered_bytes_alike() {
+    let ek = one(recorded!("swtpm_ek_rsa"));
+    let issuer = one(recorded!("swtpm_issuer"));
+    let own = Tie { ek_certificate: Some(Digest(Sha256::digest(ek.der()).into())), ..tie() };
+    let site = Site::new(&own);
+    let ak = ak(AK);
+    let roots = TrustRoots {
+        keys: roots(RootClass::Independent, &site.root),
+        endorsement: roots(RootClass::Endorsement, &one(recorded!("swtpm_root"))),
+    };
+    let good =
+        [vec![site.leaf.der().to_vec(), site.middle.der().to_vec()], vec![ek.der().to_vec(), issuer.der().to_vec()]];
+    let mut next = generator();
+    let (mut cases, mut expected) = (Vec::new(), Vec::new());
+    for _ in 0..100 {
+        let mut chains = good.clone();
+        let bytes = &mut chains[next(2)][next(2)];
+        alter(bytes, &mut next);
+        let shown = Shown { ak: &ak, certificates: &chains[0], ek_certificates: &chains[1] };
+        cases.push(case(&shown, &beginning(&own), &roots, RECORDED));
+        expected.push(in_words(&who_vouches(&shown, &beginning(&own), &roots, RECORDED)));
+    }
+    // Unaltered, it verifies: what the others are compared with.
+    let shown = Shown { ak: &ak, certificates: &good[0], ek_certificates: &good[1] };
+    cases.push(case(&shown, &beginning(&own), &roots, RECORDED));
+    expected.push("independent T3 certified".to_owned());
+    for ((case, expected), (said, why)) in cases.iter().zip(expected).zip(second_reader(&cases)) {
+        assert_eq!(said, expected, "{why}: {case}");
     }
 }
