@@ -46,9 +46,9 @@ use agent_evidence::blob::BLOB_BYTES_MAX;
 use agent_evidence::checkpoint::Checkpoint;
 use agent_evidence::note::VerifierKey;
 use agent_evidence::record::{
-    Blob, Body, BootTime, CommitRules, ControlNumber, Disclosure, Draft, ENTRY_BYTES_MAX, EntryIndex, EpochNumber,
-    Genesis, Kind, LeafHash, Nanoseconds, Placement, Predecessor, SessionNumber, SessionState, Text, TreeSize,
-    WallTime,
+    Blob, Body, BootTime, CommitRules, ControlNumber, Digest, Disclosure, Draft, ENTRY_BYTES_MAX, EntryIndex,
+    EpochNumber, Genesis, Kind, LeafHash, Nanoseconds, Placement, Predecessor, SessionNumber, SessionState, Text,
+    TreeSize, WallTime,
 };
 
 use crate::sign::epoch::{EpochKey, NAME_SUFFIX, Previous};
@@ -93,7 +93,7 @@ pub struct Birth<'a> {
     /// Kernel release, as `uname -r`.
     pub kernel: Text<'a>,
     /// SHA-256 of `/etc/machine-id`.
-    pub machine: Option<agent_evidence::record::Digest>,
+    pub machine: Option<Digest>,
     /// The log that this one continues.
     pub predecessor: Option<Predecessor<'a>>,
 }

@@ -41,6 +41,8 @@ use crate::tpm::{AkFrom, CounterFacts, Identity, TpmError, Trouble};
 
 /// Longest time an epoch waits for the counter after a start, ns: a discrete TPM needs one to two seconds.
 const EPOCH_WAIT: u64 = 5_000_000_000;
+/// Entries of the log's end that are looked through at once at a start: 2 MB, a few milliseconds.
+const SEARCH_STEP: u64 = 4_096;
 /// Entries looked through for the last step of the counter once the last anchor is found: it may never have been stepped.
 const SEARCH_MAX: u64 = 1 << 21;
 /// Milliseconds of the TPM's clock in which steps are counted.
@@ -69,6 +71,8 @@ pub(super) struct Attestation {
     parts: TpmParts,
     schedule: Schedule,
     chain: Chain,
+    /// What a look backwards over the log has found, while it is not at its end.
+    search: Option<Search>,
     under_way: UnderWay,
     identity: Option<Identity>,
     ak: Option<Ak>,
@@ -144,6 +148,7 @@ impl Attestation {
             parts,
             schedule,
             chain: Chain::default(),
+            search: None,
             under_way: UnderWay::Nothing,
             identity: None,
             ak: None,
@@ -171,7 +176,8 @@ impl Attestation {
     }
 
     fn epoch_waits(&self, now: BootTime) -> bool {
-        let counter_comes = !matches!(self.under_way, UnderWay::Nothing)
+        let counter_comes = self.search.is_some()
+            || !matches!(self.under_way, UnderWay::Nothing)
             || self.schedule.is_starting()
             || self.schedule.is_step_due(now);
         now < self.epoch_by && self.chain.stepped.is_none() && counter_comes
@@ -211,6 +217,9 @@ impl Recorder {
     }
 
     fn attend(&mut self, attest: &mut Attestation, now: BootTime) -> Result<(), PipelineError> {
+        if let Some(search) = attest.search.take() {
+            self.search(attest, search)?;
+        }
         if attest.schedule.is_slow(now) {
             self.tell_trouble(attest, Trouble::Slow, "it has not answered for 30 s; capture goes on".to_owned())?;
         }
@@ -223,6 +232,10 @@ impl Recorder {
         }
         if self.log.epoch().is_none() && self.log.has_log_key() && !attest.epoch_waits(now) {
             self.log.begin_epoch(Now { wall: self.clock.wall(), boot: now }, attest.chain.stepped)?;
+        }
+        if attest.search.is_some() {
+            // What is attested next is not known yet.
+            return Ok(());
         }
         let sealed = self.log.anchorable().map(|(checkpoint, _)| checkpoint.size);
         match attest.schedule.next(now, sealed) {
@@ -456,13 +469,21 @@ impl Recorder {
             // The counter of before is in another TPM, or was cleared with it.
             attest.chain.steps.clear();
         }
+        let mut ek_certificates = Vec::new();
+        for certificate in &identity.ek_certificates {
+            match self.log.store_blob(certificate) {
+                Ok(blob) => ek_certificates.push(blob),
+                Err(LogError::Full(_)) => tracing::warn!("no room for a certificate of the TPM beside the log"),
+                Err(error) => return Err(error.into()),
+            }
+        }
         let key = AttestationKey {
             public: Bytes::new(identity.ak_public.as_slice()),
             name: Bytes::new(identity.ak_name.as_slice()),
             qualified_name: Bytes::new(identity.ak_qualified_name.as_slice()),
             voucher: Voucher::Nobody,
             certificates: List::default(),
-            ek_certificates: List::default(),
+            ek_certificates: List::from(ek_certificates),
             tpm: Text::new(identity.tpm.as_bytes()),
         };
         self.append_now(None, None, Body::AttestationKey(key))?;
@@ -679,19 +700,52 @@ impl Recorder {
         })
     }
 
-    /// Reads backwards where the attestations of this log stand. The log is the only memory of them.
-    pub(super) fn resume_attestation(&mut self) -> Result<(), PipelineError> {
-        if self.attest.is_none() {
-            return Ok(());
-        }
-        let mut tail = AttestTail::default();
-        let looked: Result<(), LogError> = self.log.entries_back(|_, entry| tail.look(entry));
-        looked?;
+    /// Begins to look for where the attestations of this log stand. The log is the only memory of them, and may be long: it is
+    /// read backwards in steps, and nothing is asked of the TPM before that is done.
+    pub(super) fn resume_attestation(&mut self) {
+        let before = self.log.size();
         if let Some(attest) = &mut self.attest {
+            attest.search = Some(Search { before, tail: AttestTail::default() });
+        }
+    }
+
+    /// Looks a step further back.
+    fn search(&mut self, attest: &mut Attestation, search: Search) -> Result<(), PipelineError> {
+        let Search { before, mut tail } = search;
+        let from = before.0.saturating_sub(SEARCH_STEP);
+        // Entries come in order and are wanted the other way round: few are kept.
+        let mut found = Vec::new();
+        self.log.entries_from(EntryIndex(from), |index, entry| {
+            if index.0 >= before.0 {
+                return ControlFlow::Break(());
+            }
+            if AttestTail::is_of_interest(entry) {
+                found.push((index, entry.to_vec()));
+            }
+            ControlFlow::Continue(())
+        })?;
+        let mut is_done = from == 0;
+        for (index, entry) in found.into_iter().rev() {
+            if tail.look(index, &entry).is_break() {
+                is_done = true;
+                break;
+            }
+        }
+        if is_done || tail.is_far(from) {
             attest.chain = tail.chain();
+        } else {
+            attest.search = Some(Search { before: TreeSize(from), tail });
         }
         Ok(())
     }
+}
+
+/// A look backwards over the log.
+#[derive(Debug)]
+struct Search {
+    /// Everything from here on was looked at.
+    before: TreeSize,
+    tail: AttestTail,
 }
 
 /// What a pass backwards over the log has found so far.
@@ -707,18 +761,29 @@ struct AttestTail {
     /// Newest first.
     steps: Vec<u64>,
     steps_done: bool,
-    since_anchor: u64,
+    /// Index of the newest anchor.
+    anchor_at: u64,
 }
 
 impl AttestTail {
-    fn look(&mut self, entry: &[u8]) -> ControlFlow<()> {
+    fn is_of_interest(entry: &[u8]) -> bool {
         let of_interest = [Kind::Anchor, Kind::NvCounter, Kind::Epoch, Kind::AttestationKey];
-        if kind_of(entry).is_some_and(|kind| of_interest.contains(&kind))
-            && let Ok(record) = decode(entry)
-        {
+        kind_of(entry).is_some_and(|kind| of_interest.contains(&kind))
+    }
+
+    /// Whether it is not worth to look further back than here for steps of the counter.
+    fn is_far(&self, from: u64) -> bool {
+        self.anchor.is_some() && self.anchor_at.saturating_sub(from) > SEARCH_MAX
+    }
+
+    fn look(&mut self, index: EntryIndex, entry: &[u8]) -> ControlFlow<()> {
+        if let Ok(record) = decode(entry) {
             match record.body() {
                 Body::Anchor(anchor) => {
-                    self.anchor.get_or_insert(anchor.number);
+                    if self.anchor.is_none() {
+                        self.anchor = Some(anchor.number);
+                        self.anchor_at = index.0;
+                    }
                     self.attestation(anchor.attest.as_bytes());
                 }
                 Body::Epoch(epoch) => {
@@ -735,9 +800,8 @@ impl AttestTail {
                 _ => {}
             }
         }
-        self.since_anchor += u64::from(self.anchor.is_some());
         let whole = self.anchor.is_some() && self.certified.is_some() && self.steps_done;
-        if whole || self.since_anchor > SEARCH_MAX { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        if whole { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     }
 
     fn counter(&mut self, counter: &NvCounter<'_>) {

@@ -170,7 +170,7 @@ impl Pipeline {
     }
 
     fn begun(mut self, recovery: Option<Recovery>) -> Result<Self, PipelineError> {
-        self.recorder.resume_attestation()?;
+        self.recorder.resume_attestation();
         self.recorder.take_over(recovery)?;
         self.recorder.record_armed()?;
         self.recorder.want_anchor(AnchorCause::Start);

@@ -16,8 +16,8 @@ use zeroize::Zeroizing;
 
 use super::{SignError, Signer, prepare_keys};
 use crate::sys::locked::Locked;
-use crate::tpm::blob::{Blob, BlobError};
-use crate::tpm::{Device, TpmError};
+use crate::tpm::blob::BlobError;
+use crate::tpm::{Device, TpmError, keyfile};
 
 /// A log key that may still wait for its TPM.
 pub struct SealedKey {
@@ -63,7 +63,7 @@ impl SealedKey {
     /// [`SignError::Tpm`] for a blob that is none.
     pub fn load(keys: &Path) -> Result<Option<Self>, SignError> {
         let path = Device::log_key_path(keys);
-        let Some(blob) = Blob::load(&path)? else { return Ok(None) };
+        let Some(blob) = keyfile::load(&path)? else { return Ok(None) };
         let public_key: [u8; 32] = blob.clear.as_slice().try_into().map_err(|_other_length| {
             SignError::Tpm(TpmError::Blob { path, fault: BlobError::Clear(blob.clear.len()) })
         })?;
@@ -128,6 +128,7 @@ impl Signer for SealedKey {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::tpm::blob::Blob;
 
     #[test]
     fn a_sealed_key_signs_once_its_slot_has_the_seed_that_it_names() {
@@ -135,7 +136,7 @@ mod tests {
         assert!(matches!(SealedKey::load(dir.path()), Ok(None)));
         let public_key = SigningKey::from_bytes(&[3; 32]).verifying_key().to_bytes();
         let blob = Blob { parent: vec![1; 34], public: vec![2; 88], private: vec![3; 100], clear: public_key.to_vec() };
-        blob.store(&Device::log_key_path(dir.path())).expect("stored");
+        keyfile::store(&blob, &Device::log_key_path(dir.path())).expect("stored");
         let key = SealedKey::load(dir.path()).expect("a blob").expect("there");
         assert_eq!(key.public_key(), PublicKey(public_key));
         assert!(matches!(key.sign(b"text"), Err(SignError::Unavailable { .. })));
@@ -150,7 +151,7 @@ mod tests {
     fn a_blob_whose_clear_part_is_no_public_key_is_refused() {
         let dir = tempfile::tempdir().expect("a directory");
         let blob = Blob { parent: Vec::new(), public: Vec::new(), private: Vec::new(), clear: vec![0; 31] };
-        blob.store(&Device::log_key_path(dir.path())).expect("stored");
+        keyfile::store(&blob, &Device::log_key_path(dir.path())).expect("stored");
         let refused = SealedKey::load(dir.path()).err().expect("refused");
         assert!(matches!(refused, SignError::Tpm(TpmError::Blob { fault: BlobError::Clear(31), .. })), "{refused}");
     }

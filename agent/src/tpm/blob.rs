@@ -1,24 +1,16 @@
 //! A key of the TPM as it lies on the disk: useless anywhere but in the TPM that made it.
 //!
-//! Owns the bytes of `keys/ak.tpm` and `keys/log.tpm` and how they get there (mode 0600 in a directory of mode 0700, durable
-//! before they count). Five fields, each two bytes of length and so many bytes: the word `affiant/tpm/v1`, the parent's name,
+//! Owns the bytes of `keys/ak.tpm` and `keys/log.tpm`; how they get there is [`super::keyfile`]'s. Five fields, each two bytes of length and so many bytes: the word `affiant/tpm/v1`, the parent's name,
 //! the public area (TPMT_PUBLIC), the wrapped private part (TPM2B_PRIVATE's content), and what goes with it in clear.
 //!
 //! Trust: who can replace such a file can make the key unusable, not another's: the name of the AK is in the log, and the
 //! log key's public half in `genesis`.
 #![forbid(unsafe_code)]
 
-use std::fs::{File, OpenOptions};
-use std::io::{self, Read as _, Write as _};
-use std::os::unix::fs::OpenOptionsExt as _;
-use std::path::Path;
-
-use super::TpmError;
-
 /// First field: what the file is, and the version of its layout.
 const TAG: &[u8] = b"affiant/tpm/v1";
 /// Longest file: a public area has 88 bytes, a private part below 300.
-const BYTES_MAX: usize = 4096;
+pub const BYTES_MAX: usize = 4096;
 
 /// Why a file is not a key blob.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -95,46 +87,6 @@ impl Blob {
         }
         if bytes.len() <= BYTES_MAX { Ok(bytes) } else { Err(BlobError::TooLong) }
     }
-
-    /// Reads a file; `None` when there is none.
-    ///
-    /// # Errors
-    /// [`TpmError::Io`], [`TpmError::Blob`].
-    pub fn load(path: &Path) -> Result<Option<Self>, TpmError> {
-        let file = match File::open(path) {
-            Ok(file) => file,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-            Err(source) => return Err(TpmError::Io { path: path.to_owned(), source }),
-        };
-        let mut bytes = Vec::new();
-        file.take(BYTES_MAX as u64 + 1)
-            .read_to_end(&mut bytes)
-            .map_err(|source| TpmError::Io { path: path.to_owned(), source })?;
-        let blob = Self::parse(&bytes).map_err(|fault| TpmError::Blob { path: path.to_owned(), fault })?;
-        Ok(Some(blob))
-    }
-
-    /// Writes a file in the place of an earlier one: durable when it returns. The directory exists.
-    ///
-    /// # Errors
-    /// [`TpmError::Io`], [`TpmError::Blob`].
-    pub fn store(&self, path: &Path) -> Result<(), TpmError> {
-        let bytes = self.to_bytes().map_err(|fault| TpmError::Blob { path: path.to_owned(), fault })?;
-        let next = path.with_extension("next");
-        let write = || -> io::Result<()> {
-            match std::fs::remove_file(&next) {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-                _ => {}
-            }
-            let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&next)?;
-            file.write_all(&bytes)?;
-            file.sync_all()?;
-            // A rename within one directory, synced on the next line.
-            rustix::fs::rename(&next, path)?;
-            File::open(path.parent().unwrap_or(Path::new(".")))?.sync_all()
-        };
-        write().map_err(|source| TpmError::Io { path: path.to_owned(), source })
-    }
 }
 
 #[cfg(test)]
@@ -157,19 +109,5 @@ mod tests {
         let mut other = bytes;
         other[2] ^= 1;
         assert_eq!(Blob::parse(&other), Err(BlobError::Tag));
-    }
-
-    #[test]
-    fn a_stored_blob_is_the_owners_alone_and_replaces_the_one_before() {
-        use std::os::unix::fs::PermissionsExt as _;
-        let dir = tempfile::tempdir().expect("a directory");
-        let path = dir.path().join("ak.tpm");
-        assert_eq!(Blob::load(&path).expect("readable"), None);
-        blob().store(&path).expect("stored");
-        let other = Blob { clear: Vec::new(), ..blob() };
-        other.store(&path).expect("stored");
-        assert_eq!(Blob::load(&path).expect("readable"), Some(other));
-        assert_eq!(std::fs::metadata(&path).expect("there").permissions().mode() & 0o777, 0o600);
-        assert_eq!(std::fs::read_dir(dir.path()).expect("listed").count(), 1);
     }
 }

@@ -36,6 +36,7 @@ use tss_esapi::{Context, Error, TctiNameConf};
 use zeroize::Zeroizing;
 
 use super::blob::{Blob, BlobError};
+use super::keyfile;
 use super::{
     AkFrom, CERTIFICATES_MAX, COUNTER_ATTRIBUTES, Certified, Clock, CounterFacts, Identity, Looked, NV_WRITTEN, Place,
     QUOTED_PCRS, Quote, ResponseCode, TpmError, certificates_in,
@@ -247,7 +248,7 @@ impl Device {
             private: made.out_private.value().to_vec(),
             clear: public_key.to_vec(),
         };
-        blob.store(&self.log_key)
+        keyfile::store(&blob, &self.log_key)
     }
 
     /// Unseals the log key's seed, encrypted between the TPM and this process; `None` when there is no sealed one.
@@ -256,7 +257,7 @@ impl Device {
     /// [`TpmError::KeyLost`] when this TPM cannot, and never will; whatever else a TPM answers.
     pub fn unseal_log_key(&self) -> Result<Option<Zeroizing<[u8; SEED_BYTES]>>, TpmError> {
         let what = "unseal the log key";
-        let Some(blob) = Blob::load(&self.log_key)? else { return Ok(None) };
+        let Some(blob) = keyfile::load(&self.log_key)? else { return Ok(None) };
         if blob.parent != self.ek_blob_name {
             return Err(TpmError::KeyLost { why: "it was sealed by another TPM" });
         }
@@ -407,7 +408,7 @@ fn load_or_make_ak(
     ek_name: &[u8],
     path: &Path,
 ) -> Result<(KeyHandle, AkFrom), TpmError> {
-    let from = match Blob::load(path)? {
+    let from = match keyfile::load(path)? {
         None => AkFrom::New,
         Some(blob) if blob.parent != ek_name => AkFrom::OtherTpm,
         Some(blob) => match load(context, ek, &blob, path, "load the AK") {
@@ -432,7 +433,7 @@ fn load_or_make_ak(
         clear: Vec::new(),
     };
     let handle = load(context, ek, &blob, path, "load the new AK")?;
-    blob.store(path)?;
+    keyfile::store(&blob, path)?;
     Ok((handle, from))
 }
 

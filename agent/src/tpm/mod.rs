@@ -1,6 +1,6 @@
 //! The host's TPM 2.0: what ties this log to one machine, one boot and one order of time.
 //!
-//! Owns the [`Device`] (one TPM command after the other), the key [`blob`]s, the [`schedule`] of what is attested when, and
+//! Owns the [`Device`] (one TPM command after the other), the key [`blob`]s and their [`keyfile`]s, the [`schedule`] of what is attested when, and
 //! the [`worker`], the one thread that waits for the TPM. What is attested means nothing here: digests go in, signed bytes
 //! come out, and [`crate::pipeline`] writes the entries.
 //!
@@ -30,6 +30,7 @@ mod device;
 #[cfg(not(feature = "tpm"))]
 #[path = "without.rs"]
 mod device;
+pub mod keyfile;
 pub mod schedule;
 pub mod worker;
 
