@@ -366,6 +366,7 @@ fn use_tpm(
         on_counter_gap: config.tpm.on_counter_gap,
         slot,
         keys,
+        vouched: None,
     })
 }
 

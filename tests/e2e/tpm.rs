@@ -221,3 +221,43 @@ fn a_required_tpm_that_is_not_there_ends_the_start_and_a_log_without_one_says_so
     assert_chained(&host.entries()?)?;
     host.assert_verifies()
 }
+
+#[test]
+fn a_step_without_a_record_is_certified_late_and_any_other_is_a_gap() -> Result<()> {
+    let tpm = Swtpm::start()?;
+    let host = host(&tpm)?;
+    let step_by_somebody = || tpm.tool("tpm2_nvincrement", &["0x1500100", "-C", "0x1500100"]);
+    let daemon = host.start()?;
+    host.trust()?;
+    await_entry(&host, "anchor", "cause", "start", 0)?;
+
+    // A kill between the intent and the record of the step, and the step itself made: the stop's own, which hangs.
+    let from = host.entries()?.len() as u64;
+    tpm.pause()?;
+    let terminated = std::process::Command::new("kill").args(["-TERM", &daemon.id().to_string()]).status()?;
+    ensure!(terminated.success());
+    await_entry(&host, "counter", "op", "intent", from)?;
+    daemon.kill()?;
+    tpm.resume()?;
+    step_by_somebody()?;
+    let daemon = host.start()?;
+    let (late, _) = await_entry(&host, "counter", "op", "late", from)?;
+    let (_, entries) = await_entry(&host, "counter", "op", "step", late)?;
+    assert_chained(&entries)?;
+    daemon.stop()?;
+
+    // A step that no intent announced.
+    step_by_somebody()?;
+    let tables = format!("[tpm]\ndevice = {:?}\non_counter_gap = \"halt\"\n", tpm.tcti());
+    host.configure(&tables)?;
+    let mut halted = tests::Daemon::spawn(&host, host.daemon_command())?;
+    assert_eq!(halted.wait()?.code(), Some(70), "{}", host.daemon_messages());
+    ensure!(host.daemon_messages().contains("the counter stands at"), "{}", host.daemon_messages());
+    host.configure(&tables.replace("halt", "record"))?;
+    let from = host.entries()?.len() as u64;
+    let daemon = host.start()?;
+    let (moved, _) = await_entry(&host, "condition", "state", "counter_moved", from)?;
+    await_entry(&host, "counter", "op", "step", moved)?;
+    daemon.stop()?;
+    host.assert_verifies()
+}

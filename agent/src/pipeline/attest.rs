@@ -22,8 +22,8 @@ use agent_evidence::attest::key::Ak;
 use agent_evidence::attest::statement::{AnchorStatement, CounterStatement, NO_ATTESTATION, attestation_digest};
 use agent_evidence::attest::tpm::{Attest, Attested, Name};
 use agent_evidence::record::{
-    Anchor, AnchorCause, AttestationKey, Body, BootTime, Bytes, Condition, CounterOp, Digest, EntryIndex, EpochNumber,
-    Kind, List, NvCounter, Pcr, RootHash, Subject, Text, TreeSize, Voucher, decode,
+    Anchor, AnchorCause, AttestationKey, Blob, Body, BootTime, Bytes, Condition, CounterOp, Digest, EntryIndex,
+    EpochNumber, Kind, List, NvCounter, Pcr, RootHash, Subject, Text, TreeSize, Voucher, decode,
 };
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -64,6 +64,18 @@ pub struct TpmParts {
     pub slot: Option<KeySlot>,
     /// The directory of keys, to name in errors.
     pub keys: PathBuf,
+    /// Who vouches for the attestation key, as installed on this host.
+    pub vouched: Option<VouchedKey>,
+}
+
+/// Certificates of the attestation key. What they are worth is for a verifier to say.
+pub struct VouchedKey {
+    /// Name of the key that they are for; they are not shown with another.
+    pub name: Vec<u8>,
+    /// Who vouches: the agent's claim.
+    pub voucher: Voucher,
+    /// The key's certificate and those above, DER.
+    pub certificates: Vec<Vec<u8>>,
 }
 
 /// See the module.
@@ -178,7 +190,7 @@ impl Attestation {
     fn epoch_waits(&self, now: BootTime) -> bool {
         let counter_comes = self.search.is_some()
             || !matches!(self.under_way, UnderWay::Nothing)
-            || self.schedule.is_starting()
+            || !self.schedule.is_begun()
             || self.schedule.is_step_due(now);
         now < self.epoch_by && self.chain.stepped.is_none() && counter_comes
     }
@@ -415,8 +427,11 @@ impl Recorder {
             let detail = "the attestation key that the TPM made is not one of this format".to_owned();
             return self.tpm_failed(attest, Trouble::Refused, detail, now);
         };
-        if attest.chain.signer.as_deref() != Some(identity.ak_qualified_name.as_slice()) {
-            self.announce(attest, &identity)?;
+        let is_known = attest.chain.signer.as_deref() == Some(identity.ak_qualified_name.as_slice());
+        // Certificates may have come since; they are repeated at each start rather than looked for in a long log.
+        let is_shown = attest.parts.vouched.is_none() || attest.identity.is_some();
+        if !is_known || !is_shown {
+            self.announce(attest, &identity, is_known)?;
         }
         attest.ak = Some(ak);
         attest.identity = Some(identity);
@@ -456,8 +471,8 @@ impl Recorder {
         Ok(())
     }
 
-    fn announce(&mut self, attest: &mut Attestation, identity: &Identity) -> Result<(), PipelineError> {
-        if attest.chain.signer.is_some() {
+    fn announce(&mut self, attest: &mut Attestation, identity: &Identity, is_known: bool) -> Result<(), PipelineError> {
+        if attest.chain.signer.is_some() && !is_known {
             let why = match identity.ak_from {
                 AkFrom::Cleared => "the TPM was cleared",
                 AkFrom::OtherTpm => "the TPM is another one",
@@ -469,26 +484,40 @@ impl Recorder {
             // The counter of before is in another TPM, or was cleared with it.
             attest.chain.steps.clear();
         }
-        let mut ek_certificates = Vec::new();
-        for certificate in &identity.ek_certificates {
-            match self.log.store_blob(certificate) {
-                Ok(blob) => ek_certificates.push(blob),
-                Err(LogError::Full(_)) => tracing::warn!("no room for a certificate of the TPM beside the log"),
-                Err(error) => return Err(error.into()),
-            }
-        }
+        let ek_certificates = self.keep_certificates(&identity.ek_certificates)?;
+        let vouched = attest.parts.vouched.as_ref().filter(|vouched| vouched.name == identity.ak_name);
+        let (voucher, certificates) = match vouched {
+            Some(vouched) => (vouched.voucher, self.keep_certificates(&vouched.certificates)?),
+            None => (Voucher::Nobody, Vec::new()),
+        };
         let key = AttestationKey {
             public: Bytes::new(identity.ak_public.as_slice()),
             name: Bytes::new(identity.ak_name.as_slice()),
             qualified_name: Bytes::new(identity.ak_qualified_name.as_slice()),
-            voucher: Voucher::Nobody,
-            certificates: List::default(),
+            voucher,
+            certificates: List::from(certificates),
             ek_certificates: List::from(ek_certificates),
             tpm: Text::new(identity.tpm.as_bytes()),
         };
         self.append_now(None, None, Body::AttestationKey(key))?;
         attest.chain.signer = Some(identity.ak_qualified_name.clone());
         Ok(())
+    }
+
+    /// Keeps certificates beside the log. On a full disk they stay out, and the key is announced without them.
+    fn keep_certificates(&mut self, certificates: &[Vec<u8>]) -> Result<Vec<Blob>, PipelineError> {
+        let mut blobs = Vec::new();
+        for certificate in certificates {
+            match self.log.store_blob(certificate) {
+                Ok(blob) => blobs.push(blob),
+                Err(LogError::Full(_)) => {
+                    tracing::warn!("no room for a certificate beside the log");
+                    return Ok(Vec::new());
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(blobs)
     }
 
     /// Sees whether the counter stands where the log says. `true` when it was stepped by a run that could not say so.

@@ -40,7 +40,7 @@ use crate::log::{Log, Now, Recovery};
 use crate::probe::{Probe, Rings};
 use crate::workload::CgroupIndex;
 
-pub use attest::TpmParts;
+pub use attest::{TpmParts, VouchedKey};
 pub use cgroupfs::SessionCgroups;
 pub use clock::Clock;
 pub use error::PipelineError;

@@ -21,6 +21,7 @@ use crate::tpm::{Device, TpmError, keyfile};
 
 /// A log key that may still wait for its TPM.
 pub struct SealedKey {
+    tier: KeyTier,
     public_key: PublicKey,
     slot: Arc<OnceLock<Locked<SigningKey>>>,
 }
@@ -54,7 +55,7 @@ impl SealedKey {
         let slot = OnceLock::new();
         // It is empty.
         drop(slot.set(key));
-        Ok(Self { public_key, slot: Arc::new(slot) })
+        Ok(Self { tier: KeyTier::T0, public_key, slot: Arc::new(slot) })
     }
 
     /// Reads the blob of an existing log's key; `None` when there is none. The key waits for [`KeySlot::fill`].
@@ -67,7 +68,14 @@ impl SealedKey {
         let public_key: [u8; 32] = blob.clear.as_slice().try_into().map_err(|_other_length| {
             SignError::Tpm(TpmError::Blob { path, fault: BlobError::Clear(blob.clear.len()) })
         })?;
-        Ok(Some(Self { public_key: PublicKey(public_key), slot: Arc::default() }))
+        Ok(Some(Self { tier: KeyTier::T0, public_key: PublicKey(public_key), slot: Arc::default() }))
+    }
+
+    /// Claims another tier than T0, which is what the voucher of an installed certificate of the attestation key makes it. A
+    /// verifier computes the tier by itself.
+    #[must_use]
+    pub fn claiming(self, tier: KeyTier) -> Self {
+        Self { tier, ..self }
     }
 
     /// Where the unsealed key goes.
@@ -101,11 +109,18 @@ impl KeySlot {
 
 impl Signer for SealedKey {
     fn tier(&self) -> KeyTier {
-        KeyTier::T0
+        self.tier
     }
 
     fn place(&self) -> &'static str {
-        "the log key is sealed in the TPM, as the agent says; nobody vouches for the TPM's attestation key yet"
+        match self.tier {
+            KeyTier::T0 => {
+                "the log key is sealed in the TPM, as the agent says; nobody vouches for the TPM's attestation key yet"
+            }
+            _ => {
+                "the log key is sealed in the TPM, as the agent says; whether its voucher is believed is for trust files to say"
+            }
+        }
     }
 
     fn is_available(&self) -> bool {

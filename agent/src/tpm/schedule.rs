@@ -312,6 +312,12 @@ impl Schedule {
         self.has_counter && now >= self.step_at
     }
 
+    /// Whether the TPM is open.
+    #[must_use]
+    pub fn is_begun(&self) -> bool {
+        self.begun
+    }
+
     /// Whether it was not opened yet, and nothing is known to be wrong.
     #[must_use]
     pub fn is_starting(&self) -> bool {
