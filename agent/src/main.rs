@@ -38,8 +38,10 @@ fn command(arguments: Arguments) -> Result<u8, Exit> {
         Command::SessionExec { socket, command } => return Err(run::session_exec(&socket, &command)),
         Command::Completions { shell } => return completions(shell),
         Command::Doctor { json } => {
-            // Without a configuration that can be read it looks where the TPM usually is.
-            let settings = Config::load_or_default(file.as_deref()).unwrap_or_default();
+            let settings = Config::load_or_default(file.as_deref()).unwrap_or_else(|error| {
+                complain(&format!("{error}; the TPM is looked for where it usually is"));
+                Config::default()
+            });
             return printed(|out| doctor::doctor(&settings.tpm, json, out));
         }
         Command::Config(ConfigCommand::Check { file, json }) => {

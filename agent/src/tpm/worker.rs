@@ -127,20 +127,23 @@ fn carry_out(
     keys: &std::path::Path,
     order: Order,
 ) -> Result<Answer, TpmError> {
-    if let Order::Begin { unseal, counter } = order {
-        return begin(device.insert(Device::open(place, keys)?), unseal, counter);
-    }
-    // It was reset, or failed, since it was begun: what was said of its keys and counter may be wrong.
-    let device = device.as_ref().ok_or(TpmError::Reset)?;
     match order {
-        Order::Begin { unseal, counter } => begin(device, unseal, counter),
-        Order::Quote { qualifying } => Ok(Answer::Quoted(device.quote(&qualifying)?)),
+        Order::Begin { unseal, counter } => begin(device.insert(Device::open(place, keys)?), unseal, counter),
+        Order::Quote { qualifying } => Ok(Answer::Quoted(opened(device)?.quote(&qualifying)?)),
         Order::Step { index, to, qualifying } => {
-            device.step_counter(index, to)?;
-            Ok(Answer::Certified(device.certify_counter(index, &qualifying)?))
+            opened(device)?.step_counter(index, to)?;
+            Ok(Answer::Certified(opened(device)?.certify_counter(index, &qualifying)?))
         }
-        Order::Certify { index, qualifying } => Ok(Answer::Certified(device.certify_counter(index, &qualifying)?)),
+        Order::Certify { index, qualifying } => {
+            Ok(Answer::Certified(opened(device)?.certify_counter(index, &qualifying)?))
+        }
     }
+}
+
+/// The open device. Where there is none, it was reset or failed since it was begun, and what was said of its keys and counter
+/// may be wrong.
+fn opened(device: &Option<Device>) -> Result<&Device, TpmError> {
+    device.as_ref().ok_or(TpmError::Reset)
 }
 
 fn begin(device: &Device, unseal: bool, counter: Option<u32>) -> Result<Answer, TpmError> {
