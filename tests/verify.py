@@ -29,6 +29,7 @@ from reader.packed import SEGMENT_BYTES_MAX, blocks_of, unpack
 from reader.profile import ENTRY_BYTES_MAX, U53_MAX, decode, decode_disclosure
 from reader.rules import BREAKS, CLAIMS, Audit, Outcome, newer_version
 from reader.signed import NOTE_BYTES_MAX, is_key_name, parse_checkpoint_text, parse_note, parse_vkey, signed_by
+from reader.tpm import check_name
 from reader.values import Values
 from reader.witnesses import Policy, stored_path
 
@@ -172,6 +173,9 @@ class Trust:
 
     KEYS = {"version": int, "origin": str, "log_key": str, "genesis": str, "first_epoch_key": str,
             "minimum_tier": str, "required": list}
+    TPM_NAMES = ("ak_names", "live_activated_aks")
+    ROOTS = ("site_roots", "independent_roots", "cloud_roots", "vendor_roots", "ek_roots")
+    TPM_NUMBERS = {"counter_value": I64_MAX, "reset_count": 2**32 - 1, "largest_anchor_gap_seconds": I64_MAX}
     LIMITS = ("largest_gap_seconds", "largest_loss_events", "accepted_not_covered")
 
     def __init__(self, data):
@@ -190,6 +194,7 @@ class Trust:
                 raise Refused(f"`{key}` is of another type or out of range")
         if self.limits["accepted_not_covered"] is not None:
             self.limits["accepted_not_covered"] = {item.encode() for item in self.limits["accepted_not_covered"]}
+        self.tpm(table)
         for key, kind in self.KEYS.items():
             # `type`, because True is an int for isinstance.
             if type(table.get(key)) is not kind:
@@ -224,6 +229,29 @@ class Trust:
             root = self.hash(head["root"])
             if self.heads.setdefault(head["size"], root) != root:
                 raise Refused("two roots for one size")
+
+    def tpm(self, table):
+        """What is known of the TPM."""
+        self.attestation = known = {}
+        for key in (*self.TPM_NAMES, *self.ROOTS):
+            known[key] = table.pop(key, [])
+            if type(known[key]) is not list or not all(type(item) is str for item in known[key]):
+                raise Refused(f"`{key}` is not an array of strings")
+        for key, most in self.TPM_NUMBERS.items():
+            known[key] = table.pop(key, None)
+            if known[key] is not None and not (type(known[key]) is int and 0 <= known[key] <= most):
+                raise Refused(f"`{key}` is of another type or out of range")
+        for key in self.TPM_NAMES:
+            known[key] = [self.tpm_name(text) for text in known[key]]
+        name = table.pop("counter_name", None)
+        known["counter_name"] = None if name is None else self.tpm_name(name)
+        self.keys = frozenset(known["ak_names"] + known["live_activated_aks"])
+
+    @staticmethod
+    def tpm_name(text):
+        if type(text) is not str or text.strip("0123456789abcdef") or len(text) % 2:
+            raise Refused("not a name of a TPM's object")
+        return check_name(bytes.fromhex(text))
 
     @staticmethod
     def hash(encoded):
@@ -277,7 +305,7 @@ class Log:
             return {claim: "failed" if claim in self.out.failed else "not proved" for claim in CLAIMS}
         if self.trust and self.trust.policy and self.trust.origin == origin:
             self.take_cosigned(None, size, root, body, signatures)
-        self.audit = Audit(origin, self.strict, self.out)
+        self.audit = Audit(origin, self.strict, self.out, self.trust.keys if self.trust else ())
         self.audit.values = Values(self.out.find)
         self.walk(size)
         self.audit.finish(size)
@@ -448,6 +476,7 @@ class Log:
         if self.complete:
             for level, tile, hashes in self.tree.partial_tiles():
                 self.compare_tile(level, tile, hashes)
+            self.audit.attested.settle(lambda at: self.root_at(at, size))
             self.sidecars(size)
             blobs = self.audit.blobs
             for digest in sorted(blobs.awaited):
@@ -482,6 +511,28 @@ class Log:
         for size, _, _ in self.cosigned:
             if before < size < past:
                 self.out.note("cosignature_pruned", f"a cosigned size, {size}, is within what is pruned")
+
+    def root_at(self, at, size):
+        """The root hash of the first `at` entries, from the tiles; None where they do not say."""
+        if at > size:
+            return None
+        peaks, first = [], 0
+        for height in subtrees(0, at):
+            level, within = divmod(height, 8)
+            tile, place = divmod(first >> 8 * level, TILE_WIDTH)
+            width = min(TILE_WIDTH, (size >> 8 * level) - tile * TILE_WIDTH)
+            data, stored_width = self.stored(level, tile, width, TILE_WIDTH * 32)
+            if data is None or len(data) != stored_width * 32:
+                return None
+            hashes = [data[32 * n:32 * n + 32] for n in range(place, place + (1 << within))]
+            while len(hashes) > 1:
+                hashes = [node_hash(left, right) for left, right in zip(hashes[::2], hashes[1::2])]
+            peaks.append(hashes[0])
+            first += 1 << height
+        root = peaks.pop() if peaks else hashlib.sha256(b"").digest()
+        while peaks:
+            root = node_hash(peaks.pop(), root)
+        return root
 
     def sidecars(self, size):
         """The texts behind committed values, judged last: what was erased is told by later entries."""
@@ -574,14 +625,19 @@ class Log:
             self.out.find("genesis_untrusted", "the log begins otherwise than the trust file says")
         if audit.first_epoch_key not in (None, trust.first_epoch_key):
             self.out.find("first_epoch_untrusted", "the first epoch has another key than the trust file names")
-        if trust.minimum_tier != "T0":
-            self.out.find("tier_too_low", f"tier T0, the trust file requires {trust.minimum_tier}")
+        tier = audit.attested.tier(trust.attestation)
+        if tier < trust.minimum_tier:
+            self.out.find("tier_too_low", f"tier {tier}, the trust file requires {trust.minimum_tier}")
         if audit.sighted:
+            audit.attested.compare(trust.attestation)
             audit.compare_limits(trust.limits)
 
     def unproved(self):
         """Claims that are not proved, whatever was found."""
         unproved = {"host_state", "time_bounds"}
+        known = self.trust.attestation if self.trust else None
+        if self.audit.claimed_tier > (tier := self.audit.attested.tier(known)):
+            self.out.note("tier_claimed", f"the log claims tier {self.audit.claimed_tier}: judged as {tier}")
         if self.witnessed() is None:
             unproved.add("non_equivocation")
         if self.trust is None:
@@ -648,11 +704,12 @@ class Bundle(Log):
             return {claim: "failed" if claim in self.out.failed else "not proved" for claim in CLAIMS}
         if heads and heads[-1] >= size:
             raise Refused("a head is not below the checkpoint")
-        self.audit = BundleAudit(origin, self.strict, self.out, sessions)
+        self.audit = BundleAudit(origin, self.strict, self.out, sessions, self.trust.keys if self.trust else ())
         roots = self.walk_bundle(size, heads)
         self.audit.finish(size)
         if roots[size] != root:
             self.out.find("evb_proof_wrong", "the entries and hashes have another root hash than the checkpoint")
+        self.audit.attested.settle(roots.get)
         for head, remembered in (self.trust.heads if self.trust else {}).items():
             if head not in roots:
                 self.heads_left += 1

@@ -1,6 +1,8 @@
 //! Small logs made from fixed seeds, for tests, vectors and benchmarks. Real keys and real hashes; only the
 //! randomness is missing, so that the same calls give the same bytes.
 
+pub mod tpm;
+
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io;
 
@@ -24,7 +26,7 @@ use crate::record::{
 };
 use crate::tiles::{self, TileKind, TilePath};
 use crate::tree::{NodeHash, Subtrees, TILE_WIDTH, TileView, Tree, TreeError, fold_tile, leaf_hash};
-use crate::trust::{Head, Limits, Trust};
+use crate::trust::{AttestationTrust, Head, Limits, Trust};
 use crate::verify::{Claim, Source, SourceError};
 use crate::witness::stored_path;
 
@@ -297,6 +299,32 @@ impl Builder {
         KernelNumber { cpu, class, seq: *next - 1 }
     }
 
+    /// Lets so many milliseconds pass.
+    pub fn wait(&mut self, milliseconds: u64) {
+        self.time += milliseconds * 1_000_000;
+    }
+
+    /// The next epoch, if it were introduced now, with this value of the counter and signed anew.
+    ///
+    /// # Errors
+    /// [`NoteError`], which the names used here do not cause.
+    pub fn counted_epoch(
+        &mut self,
+        seed: u8,
+        how: Succession,
+        counter: Option<u64>,
+    ) -> Result<Epoch<'static>, NoteError> {
+        let next = FixedSigner::new(&format!("{ORIGIN}{EPOCH_SUFFIX}"), seed)?;
+        let mut epoch = self.epoch_statement(next.public_key(), how, None);
+        epoch.counter = counter;
+        let digest = EpochStatement::of(ORIGIN, &epoch).digest();
+        epoch.sig_log = self.log_key.sign(&digest);
+        epoch.sig_previous = (how == Succession::Continued).then(|| self.epoch_key.sign(&digest));
+        self.epoch_key = next;
+        self.epochs += 1;
+        Ok(epoch)
+    }
+
     /// A draft of this body at the next tick of the clock.
     pub fn draft<'a>(&mut self, body: Body<'a>) -> Draft<'a> {
         self.time += 1_000_000;
@@ -493,6 +521,7 @@ impl Builder {
             required: vec![Claim::Integrity, Claim::Authenticity, Claim::Continuity, Claim::Coverage, Claim::Sessions],
             witnesses: None,
             limits: Limits::default(),
+            attestation: AttestationTrust::default(),
             heads: vec![Head { size: checkpoint.size, root: checkpoint.root }],
         })
     }

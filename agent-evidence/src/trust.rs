@@ -8,6 +8,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde::{Deserialize, Serialize};
 
+use crate::attest::tpm::Name;
 use crate::note::{KeyName, NoteError, VerifierKey};
 use crate::policy::{Policy, PolicyError};
 use crate::record::{EntryIndex, KeyTier, LeafHash, PublicKey, RootHash, TreeSize};
@@ -143,6 +144,40 @@ pub struct Limits {
     pub accepted_not_covered: Option<Vec<String>>,
 }
 
+/// What is known of the TPM that attests a log, and who is believed about it. What is absent is not known.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct AttestationTrust {
+    /// Names of the attestation keys that the log may have. They were pinned by hand: nobody vouches that they live in a TPM.
+    pub ak_names: Vec<Name>,
+    /// Names of those that whoever wrote the file activated with the TPM before him: he vouches for them himself.
+    pub live_activated_aks: Vec<Name>,
+    /// Certificates (PEM) of authorities of the site.
+    pub site_roots: Vec<String>,
+    /// Of authorities that do not depend on the operator.
+    pub independent_roots: Vec<String>,
+    /// Of cloud providers.
+    pub cloud_roots: Vec<String>,
+    /// Of vendors of machines.
+    pub vendor_roots: Vec<String>,
+    /// Of vendors of TPMs, who certify endorsement keys.
+    pub ek_roots: Vec<String>,
+    /// Name of the NV counter.
+    pub counter_name: Option<Name>,
+    /// The value at which it was first certified in the log.
+    pub counter_value: Option<u64>,
+    /// How many times the TPM had been reset by the first attestation of the log.
+    pub reset_count: Option<u32>,
+    /// Longest time within a run of the agent without an anchor, in seconds.
+    pub largest_anchor_gap_seconds: Option<u64>,
+}
+
+impl AttestationTrust {
+    /// Every attestation key that is named, by whatever right.
+    pub fn names(&self) -> impl Iterator<Item = &Name> {
+        self.ak_names.iter().chain(&self.live_activated_aks)
+    }
+}
+
 /// What is known of a log, and required of it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Trust {
@@ -162,6 +197,8 @@ pub struct Trust {
     pub witnesses: Option<WitnessPolicy>,
     /// How much may be missing.
     pub limits: Limits,
+    /// The TPM that attests it.
+    pub attestation: AttestationTrust,
     /// Heads seen before, smallest first.
     pub heads: Vec<Head>,
 }
@@ -185,6 +222,28 @@ struct File {
     largest_loss_events: Option<u64>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     accepted_not_covered: Option<Vec<String>>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    ak_names: Vec<String>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    live_activated_aks: Vec<String>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    site_roots: Vec<String>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    independent_roots: Vec<String>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    cloud_roots: Vec<String>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    vendor_roots: Vec<String>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    ek_roots: Vec<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    counter_name: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    counter_value: Option<u64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    reset_count: Option<u32>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    largest_anchor_gap_seconds: Option<u64>,
     #[serde(default, rename = "head", skip_serializing_if = "Vec::is_empty")]
     heads: Vec<FileHead>,
 }
@@ -197,10 +256,21 @@ struct FileHead {
 }
 
 impl Trust {
-    /// What `trust init` pins: the log as it was observed, and the claims that a software key can prove at all.
+    /// What `trust init` pins: the log as it was observed, its attestation keys and its counter where it has them, and the claims
+    /// that such a log can prove at all.
     #[must_use]
     pub fn pin(observed: &Observed) -> Self {
+        let attested = &observed.attestation;
+        // TOML has no integers above 2^63 - 1: a counter beyond is pinned by its name alone.
+        let value = attested.counter.as_ref().map(|(_, value)| *value).filter(|value| i64::try_from(*value).is_ok());
         Self {
+            attestation: AttestationTrust {
+                ak_names: attested.keys.iter().map(|seen| seen.name.clone()).collect(),
+                counter_name: attested.counter.as_ref().map(|(name, _)| name.clone()),
+                counter_value: value,
+                reset_count: attested.reset_count,
+                ..AttestationTrust::default()
+            },
             origin: observed.log_key.name().clone(),
             log_key: observed.log_key.clone(),
             genesis: observed.genesis,
@@ -283,6 +353,19 @@ impl Trust {
                 largest_loss_events: file.largest_loss_events,
                 accepted_not_covered: file.accepted_not_covered,
             },
+            attestation: AttestationTrust {
+                ak_names: names(&file.ak_names, "ak_names")?,
+                live_activated_aks: names(&file.live_activated_aks, "live_activated_aks")?,
+                site_roots: file.site_roots,
+                independent_roots: file.independent_roots,
+                cloud_roots: file.cloud_roots,
+                vendor_roots: file.vendor_roots,
+                ek_roots: file.ek_roots,
+                counter_name: file.counter_name.as_deref().map(|text| name(text, "counter_name")).transpose()?,
+                counter_value: file.counter_value,
+                reset_count: file.reset_count,
+                largest_anchor_gap_seconds: file.largest_anchor_gap_seconds,
+            },
             heads: Vec::new(),
         };
         for head in file.heads {
@@ -312,6 +395,17 @@ impl Trust {
             largest_gap_seconds: self.limits.largest_gap_seconds,
             largest_loss_events: self.limits.largest_loss_events,
             accepted_not_covered: self.limits.accepted_not_covered.clone(),
+            ak_names: self.attestation.ak_names.iter().map(ToString::to_string).collect(),
+            live_activated_aks: self.attestation.live_activated_aks.iter().map(ToString::to_string).collect(),
+            site_roots: self.attestation.site_roots.clone(),
+            independent_roots: self.attestation.independent_roots.clone(),
+            cloud_roots: self.attestation.cloud_roots.clone(),
+            vendor_roots: self.attestation.vendor_roots.clone(),
+            ek_roots: self.attestation.ek_roots.clone(),
+            counter_name: self.attestation.counter_name.as_ref().map(ToString::to_string),
+            counter_value: self.attestation.counter_value,
+            reset_count: self.attestation.reset_count,
+            largest_anchor_gap_seconds: self.attestation.largest_anchor_gap_seconds,
             heads: self
                 .heads
                 .iter()
@@ -332,10 +426,29 @@ fn hash(encoded: &str, key: &'static str) -> Result<[u8; 32], TrustError> {
         .ok_or(TrustError::Value { key, expected: "the base64 of 32 bytes" })
 }
 
+/// A name of a TPM's object in lower-case hexadecimal digits.
+fn name(text: &str, key: &'static str) -> Result<Name, TrustError> {
+    let wrong = TrustError::Value { key, expected: "a name of a TPM's object in lower-case hexadecimal digits" };
+    if !text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f')) {
+        return Err(wrong);
+    }
+    let digits = text.as_bytes().chunks(2).map(|pair| std::str::from_utf8(pair).ok().filter(|pair| pair.len() == 2));
+    let bytes: Option<Vec<u8>> = digits.map(|pair| u8::from_str_radix(pair?, 16).ok()).collect();
+    bytes.and_then(|bytes| Name::parse(&bytes).ok()).ok_or(wrong)
+}
+
+fn names(texts: &[String], key: &'static str) -> Result<Vec<Name>, TrustError> {
+    texts.iter().map(|text| name(text, key)).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::cosignature::WitnessKey;
+
+    fn tpm_name(byte: u8) -> Name {
+        Name::parse(&[&[0, 0x0b][..], &[byte; 32]].concat()).unwrap()
+    }
 
     fn trust() -> Trust {
         let name = KeyName::new("affiant.example/host").unwrap();
@@ -352,6 +465,16 @@ mod tests {
                 largest_loss_events: Some(0),
                 accepted_not_covered: Some(vec!["io_uring opens".to_owned()]),
             },
+            attestation: AttestationTrust {
+                ak_names: vec![tpm_name(1)],
+                live_activated_aks: vec![tpm_name(2)],
+                site_roots: vec!["-----BEGIN CERTIFICATE-----\nAA==\n-----END CERTIFICATE-----\n".to_owned()],
+                counter_name: Some(tpm_name(3)),
+                counter_value: Some(7),
+                reset_count: Some(8),
+                largest_anchor_gap_seconds: Some(180),
+                ..AttestationTrust::default()
+            },
             heads: vec![Head { size: TreeSize(5), root: RootHash([4; 32]) }],
         }
     }
@@ -359,7 +482,8 @@ mod tests {
     #[test]
     fn a_trust_file_reads_back_as_it_was_written() {
         assert_eq!(Trust::parse(&trust().to_toml().unwrap()), Ok(trust()));
-        let unlimited = Trust { limits: Limits::default(), heads: Vec::new(), ..trust() };
+        let unlimited =
+            Trust { limits: Limits::default(), attestation: AttestationTrust::default(), heads: Vec::new(), ..trust() };
         assert_eq!(Trust::parse(&unlimited.to_toml().unwrap()), Ok(unlimited));
     }
 
@@ -416,6 +540,12 @@ mod tests {
             refused("genesis = \"", "genesis = \"A"),
             TrustError::Value { key: "genesis", expected: "the base64 of 32 bytes" }
         );
+        let name =
+            |key| TrustError::Value { key, expected: "a name of a TPM's object in lower-case hexadecimal digits" };
+        assert_eq!(refused("ak_names = [\"000b", "ak_names = [\"000B"), name("ak_names"));
+        assert_eq!(refused("ak_names = [\"000b", "ak_names = [\"0004"), name("ak_names"));
+        assert_eq!(refused("counter_name = \"000b", "counter_name = \"000b0"), name("counter_name"));
+        assert!(matches!(refused("reset_count = 8", "reset_count = -8"), TrustError::Form { .. }));
         assert_eq!(refused("origin = \"affiant", "origin = \"effiant"), TrustError::KeyName);
         assert!(matches!(refused("log_key = \"", "log_key = \"x"), TrustError::Key { key: "log_key", .. }));
     }

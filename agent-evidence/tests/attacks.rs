@@ -12,7 +12,7 @@ use agent_evidence::command::{COULD_NOT_CHECK, verify_path};
 use agent_evidence::note::NOTE_BYTES_MAX;
 use agent_evidence::tiles::{BUNDLE_BYTES_MAX, TILE_BYTES};
 use agent_evidence::trust::TRUST_BYTES_MAX;
-use agent_evidence::verify::{Options, Report};
+use agent_evidence::verify::{ClaimReport, Options, Outcome as Outcomes, Report};
 
 /// What must come of an attack.
 #[derive(Debug, Clone, Copy)]
@@ -23,13 +23,15 @@ enum Outcome {
     Window(&'static str),
     /// A note; no finding.
     Note(&'static str),
+    /// Nothing that could be found here: this claim is not proved, and the report says why a TPM does not help.
+    Unproved(&'static str),
     /// Nothing: it changes nothing.
     Nothing,
     /// It cannot be checked.
     CouldNotCheck,
 }
 
-use Outcome::{CouldNotCheck, Finding, Note, Nothing, Window};
+use Outcome::{CouldNotCheck, Finding, Note, Nothing, Unproved, Window};
 
 /// The attack, the vector that has it, and what must come of it.
 const ATTACKS: &[(&str, &str, Outcome)] = &[
@@ -92,6 +94,33 @@ const ATTACKS: &[(&str, &str, Outcome)] = &[
     ("leave an entry out of an evidence bundle", "evb_entry_omitted", Finding("evb_entry_omitted")),
     ("leave a `gap` or `armed` out of an evidence bundle", "evb_control_omitted", Finding("evb_control_omitted")),
     ("leave a heartbeat out of an evidence bundle", "evb_control_omitted_heartbeat", Finding("evb_control_omitted")),
+    ("replay an old quote", "attack_quote_replayed", Finding("attestation_data_wrong")),
+    ("quote with a key that is not restricted", "attack_key_unrestricted", Finding("attestation_key_wrong")),
+    ("sign a quote that no TPM made", "attack_quote_forged", Finding("attestation_forged")),
+    ("quote with a key of the owner hierarchy", "attack_key_of_owner", Finding("attestation_signer_wrong")),
+    ("quote in another boot", "attack_quote_other_boot", Finding("tpm_reset_back")),
+    ("set the TPM's clock back within a boot", "attack_clock_back", Finding("tpm_clock_back")),
+    ("set the TPM's clock back over a boot", "attack_clock_back_reset", Finding("tpm_clock_back")),
+    ("boot another kernel without a reset (kexec)", "attack_kexec", Finding("boot_without_reset")),
+    ("reset the TPM under a running host", "attack_reset_unexplained", Finding("tpm_reset_unexplained")),
+    ("burn values of the counter", "attack_counter_burnt", Finding("nv_counter_gap")),
+    ("make the agent start until the counter is capped", "attack_crash_loop", Finding("nv_counter_capped")),
+    ("clear the TPM", "attack_tpm_cleared", Finding("tpm_reset_back")),
+    ("define the counter anew, of another sort", "attack_counter_redefined", Finding("nv_counter_wrong")),
+    ("swap the attestation key", "attack_key_swapped", Finding("attestation_key_changed")),
+    ("have a nonce of one's choice signed as it is", "attack_nonce_raw", Finding("attestation_data_wrong")),
+    ("begin an epoch with the log key alone, under a TPM", "attack_epoch_uncounted", Finding("epoch_uncounted")),
+    ("begin an epoch with a step that was used", "attack_epoch_step_used", Finding("epoch_uncounted")),
+    ("roll the state directory back, under a counter", "attack_state_rolled_back", Finding("nv_counter_gap")),
+    ("put back a copy from between an intent and its step", "attack_snapshot_after_intent", Window("counted_late")),
+    ("go on without anchors", "attack_unanchored", Window("unanchored")),
+    ("roll state directory and TPM back together", "attack_state_and_tpm_rolled_back", Unproved("non_equivocation")),
+    ("the same, before a witness", "attack_state_and_tpm_rolled_back_witnessed", Finding("log_truncated")),
+    ("keep a second log beside the first, with one TPM", "attack_two_logs", Unproved("non_equivocation")),
+    ("the same two logs, before a witness", "attack_two_logs_witnessed", Finding("split_view")),
+    ("remove an anchor, with the keys", "attack_anchor_removed", Finding("attestation_order_wrong")),
+    ("anchor another history", "attack_anchor_elsewhere", Finding("anchor_mismatch")),
+    ("dress a register of a quote", "attack_register_dressed", Finding("pcr_digest_wrong")),
 ];
 
 fn tree() -> PathBuf {
@@ -120,6 +149,13 @@ fn each_attack_has_its_outcome() {
                     && kept.iter().any(|window| window.kind.name() == *kind && window.may_miss_entries)
             }
             (Note(name), Some(report)) => exit == 0 && report.notes.iter().any(|note| note.name == *name),
+            (Unproved(name), Some(report)) => {
+                let says = |reason: &str| reason.contains("a TPM alone does not show");
+                let is_said = |claim: &ClaimReport| {
+                    claim.claim.name() == *name && matches!(&claim.outcome, Outcomes::NotProved(reason) if says(reason))
+                };
+                exit == 0 && report.claims.iter().any(is_said) && says(&report.to_string())
+            }
             (Nothing, Some(report)) => exit == 0 && report.findings.is_empty(),
             (CouldNotCheck, None) => true,
             _ => false,

@@ -249,7 +249,8 @@ fn no_entry_can_be_left_out_and_none_added() {
     let log = &town.log;
     let trust = log.trust().unwrap();
     for id in &town.ids {
-        let Selected { sessions, disclosed, open, closed, pruned: _ } = log.selected(&[id]).unwrap();
+        let Selected { sessions, disclosed, open, closed, anchored, pruned: _ } = log.selected(&[id]).unwrap();
+        assert!(anchored.is_empty());
         assert_eq!((open, closed), (vec![], true));
         let manifest = Manifest { sessions, heads: Vec::new() };
         assert!(passes(&log.bundle(&manifest, &disclosed).unwrap(), &trust));

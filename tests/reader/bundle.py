@@ -141,8 +141,10 @@ def subtrees(first, past):
 class BundleAudit(Audit):
     """The rules of section 17.5 on top of those of sections 13.2 and 13.3, as far as a bundle shows them."""
 
-    def __init__(self, origin, strict, out, sessions):
-        super().__init__(origin, strict, out)
+    PARTIAL = True
+
+    def __init__(self, origin, strict, out, sessions, trusted=()):
+        super().__init__(origin, strict, out, trusted)
         self.named, self.begun, self.ended = frozenset(sessions), set(), set()
         self.omitted = set()  # sessions of which entries were left out
         self.phase = "before"
@@ -177,6 +179,7 @@ class BundleAudit(Audit):
         self.kernel_number(index, entry)
         if kind in ("erased", "secret") and body["of"] >= index:
             self.find("reference_wrong", f"entry {index} refers to entry {body['of']}, which is not earlier", index)
+        self.attest(index, entry)
         handler = getattr(self, "on_" + kind, None)
         if handler is not None:
             handler(index, entry)
@@ -216,7 +219,7 @@ class BundleAudit(Audit):
         self.last_control = seen
         if seen != following:
             self.from_genesis = False
-        always = kind in ("genesis", "epoch") or (kind == "erased" and entry["body"]["of"] in self.committed)
+        always = kind in ("genesis", "epoch", "attestation_key") or (kind == "erased" and entry["body"]["of"] in self.committed)
         if self.phase == "after":
             return always
         if self.phase == "before" and kind != "armed":
@@ -333,6 +336,7 @@ class BundleAudit(Audit):
     def finish(self, size):
         for session in self.named - self.begun:
             self.find("evb_entry_omitted", f"entry {session}, which issued a session, is left out", session)
+        self.attested.close(self.listed)
         for index in [*self.unused, *self.unused_processes.values()]:
             self.find("evb_entry_foreign", f"entry {index} is named by nothing", index)
 

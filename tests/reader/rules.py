@@ -4,6 +4,7 @@ import bisect
 import hashlib
 import re
 
+from reader.attest import Attested
 from reader.basics import CannotCheck, Refused
 from reader.blobs import Blobs
 from reader.kept import Pruning
@@ -85,9 +86,14 @@ FINDINGS = {
                  "kept_malformed kept_omitted pruned_unrecorded evb_proof_wrong evb_entry_foreign commitment_wrong "
                  "sidecar_malformed value_absent blob_altered blob_absent",
     "authenticity": "checkpoint_unsigned checkpoint_forged epoch_missing epoch_forged origin_untrusted "
-                    "log_key_untrusted tier_too_low",
+                    "log_key_untrusted tier_too_low attestation_key_wrong attestation_key_changed attestation_key_missing "
+                    "attestation_malformed attestation_forged attestation_signer_wrong attestation_data_wrong ak_untrusted",
     "continuity": "genesis_missing genesis_repeated genesis_wrong epoch_wrong genesis_untrusted first_epoch_untrusted "
-                  "log_truncated head_mismatch",
+                  "log_truncated head_mismatch attestation_order_wrong tpm_clock_back tpm_reset_back "
+                  "tpm_reset_unexplained boot_without_reset anchor_number_wrong anchor_wrong anchor_mismatch "
+                  "nv_counter_wrong nv_counter_gap nv_counter_capped epoch_uncounted counter_untrusted "
+                  "reset_count_untrusted anchor_gap_too_long",
+    "host_state": "pcr_digest_wrong",
     "non_equivocation": "equivocation split_view cosignature_forged",
     "coverage": "kernel_number_wrong number_repeated number_hole counter_wrong gap_count_wrong loss_unexplained "
                 "loss_accounted event_outside_run hooks_not_attached gap_too_long loss_too_large not_covered_unaccepted",
@@ -183,8 +189,12 @@ class Session:
 class Audit:
     """FORMAT.md sections 13.2 and 13.3, one entry after the other."""
 
-    def __init__(self, origin, strict, out):
+    PARTIAL = False
+
+    def __init__(self, origin, strict, out, trusted=()):
         self.origin, self.strict, self.out, self.find = origin, strict, out, out.find
+        self.attested = Attested(origin, out, self.PARTIAL, trusted)
+        self.claimed_tier = "T0"
         self.sighted, self.overflowed = True, False
         self.shift = 0  # by how much the last entry's `i` was off
         self.log_key = self.first_epoch_key = self.epoch = None
@@ -249,9 +259,18 @@ class Audit:
             self.session_chain(index, entry, leaf)
             self.kernel_number(index, entry)
             self.references(index, entry)
+            self.attest(index, entry)
             handler = getattr(self, "on_" + kind, None)
             if handler is not None:
                 handler(index, entry)
+
+    def attest(self, index, entry):
+        self.attested.entry(index, entry, alive_at(index, entry), self.listed)
+
+    def listed(self, kind, since, until):
+        """A window in which the agent was heard of."""
+        if len(self.windows) < KEPT_MAX:
+            self.windows.append([kind, since[0], until[0]])
 
     def genesis(self, index, body):
         if index != 0:
@@ -274,8 +293,7 @@ class Audit:
             self.out.note("predecessor", "this log continues another, which must be verified by itself")
 
     def tier_claimed(self, body):
-        if body["key_tier"] != "T0" and not any(name == "tier_claimed" for name, _ in self.out.notes):
-            self.out.note("tier_claimed", f"the log claims tier {body['key_tier']} without evidence: judged as T0")
+        self.claimed_tier = max(self.claimed_tier, body["key_tier"])
 
     def epoch_entry(self, index, own, body):
         number, how = body["number"], body["how"]
@@ -589,6 +607,7 @@ class Audit:
             self.find("genesis_missing", "the log is empty")
         if not self.sighted:
             return
+        self.attested.close(self.listed)
         if self.run is not None:
             self.window("ended" if self.run["disarmed"] else "open_end", self.run["alive"], None, 0)
         in_flight = cut_off = 0

@@ -2,6 +2,7 @@
 
 use agent_evidence::blob;
 use agent_evidence::bundle::write_blob;
+use agent_evidence::fixture::tpm::FixedTpm;
 use agent_evidence::record::{AttestationKey, Measured, MeasuredLog, Voucher};
 
 use super::bundles::Two;
@@ -23,18 +24,16 @@ fn measured(content: Blob) -> Body<'static> {
 
 /// 10 policy, 11 attestation key, 12 and 13 measured: the same content twice, and one certificate in both chains.
 fn log(change: impl FnOnce(&mut Blob)) -> Result<Builder, BuildError> {
+    let key = FixedTpm::new(0x51)?.attestation_key();
     Ok(Story::with(|story| {
         let policy = policy(&mut story.log);
         story.log.append(policy);
         let (own, root) = (story.log.blob(KEY), story.log.blob(ROOT));
         story.log.append(Body::AttestationKey(AttestationKey {
-            public: Bytes::new(&[1]),
-            name: Bytes::new(&[2]),
-            qualified_name: Bytes::new(&[3]),
             voucher: Voucher::Site,
             certificates: vec![own, root.clone()].into(),
             ek_certificates: vec![root].into(),
-            tpm: "simulated".into(),
+            ..key
         }));
         let mut content = story.log.blob(IMA);
         story.log.append(measured(content.clone()));

@@ -25,6 +25,8 @@ mod segments;
 
 #[path = "attacks.rs"]
 mod attacks;
+#[path = "attested.rs"]
+mod attested;
 
 /// One case.
 pub(crate) struct Case {
@@ -404,6 +406,7 @@ pub(crate) fn cases() -> Result<Vec<Case>, BuildError> {
     bundles::bundles(&mut cases)?;
     attacks::attacks(&mut cases)?;
     blobs::blobs(&mut cases)?;
+    attested::attested(&mut cases)?;
     Ok(cases.0)
 }
 

@@ -18,7 +18,8 @@ use crate::tree::{TILE_WIDTH, TreeError};
 use crate::verify::{Cold, Source};
 
 use super::{
-    Disclosed, Manifest, Selected, Selection, write_blob, write_end, write_entries, write_proof, write_sidecar,
+    Disclosed, HEADS_MAX, Manifest, Selected, Selection, write_blob, write_end, write_entries, write_proof,
+    write_sidecar,
 };
 
 /// Longest sidecar that is read, in bytes.
@@ -81,7 +82,7 @@ pub struct Made {
     pub selected: Selected,
     /// The head it is under.
     pub checkpoint: Checkpoint,
-    /// Sizes for which it shows the root.
+    /// Those of the sizes asked for whose root it shows. It shows those that its anchors name too.
     pub heads: Vec<TreeSize>,
 }
 
@@ -148,7 +149,13 @@ pub fn make_under(
             shown.push(head);
         }
     }
-    let heads = shown;
+    let asked = shown.clone();
+    let mut heads = shown;
+    // As many anchors as there is room for, the latest first: without the roots that they name nothing shows that they hold.
+    let room = HEADS_MAX.saturating_sub(heads.len());
+    heads.extend(selected.anchored.iter().rev().filter(|at| at.0 > 0 && **at < size).take(room));
+    heads.sort_unstable();
+    heads.dedup();
     let manifest = Manifest { sessions: selected.sessions.clone(), heads };
     let tiles = Tiles::new(&mut source, size);
     let written = write_proof::<MakeError>(out, &manifest, (note, size), &selected.disclosed, &tiles);
@@ -173,7 +180,7 @@ pub fn make_under(
     write_sidecar(out, bytes, |write| each_disclosure(&mut source, disclosed, write))?;
     each_blob(&mut source, blobs, out)?;
     write_end(out)?;
-    Ok(Made { selected, checkpoint, heads: manifest.heads })
+    Ok(Made { selected, checkpoint, heads: asked })
 }
 
 /// Whether the tree can be cut at this size: not within entries that are pruned.

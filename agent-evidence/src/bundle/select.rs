@@ -4,7 +4,9 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use crate::record::{Body, Class, Counter, DisarmCause, Disarmed, EntryIndex, Heartbeat, Id128, ProcessCookie, Record};
+use crate::record::{
+    Body, Class, Counter, DisarmCause, Disarmed, EntryIndex, Heartbeat, Id128, ProcessCookie, Record, TreeSize,
+};
 
 use super::Disclosed;
 
@@ -68,6 +70,8 @@ pub struct Selection {
     processes: HashMap<ProcessCookie, Disclosed>,
     /// Where values of an entry were erased.
     erased: HashMap<EntryIndex, Vec<Disclosed>>,
+    /// Anchors of the window, with the sizes whose roots they name.
+    anchors: Vec<(EntryIndex, TreeSize)>,
 }
 
 /// What a bundle is to hold.
@@ -83,6 +87,8 @@ pub struct Selected {
     pub open: Vec<EntryIndex>,
     /// Whether the log goes far enough to show that nothing was lost late.
     pub closed: bool,
+    /// Sizes whose roots the anchors among the entries name, ascending: with these roots a bundle shows that they hold.
+    pub anchored: Vec<TreeSize>,
 }
 
 impl Selection {
@@ -100,6 +106,7 @@ impl Selection {
             described: HashMap::new(),
             processes: HashMap::new(),
             erased: HashMap::new(),
+            anchors: Vec::new(),
         }
     }
 
@@ -167,7 +174,12 @@ impl Selection {
     fn control(&mut self, record: &Record<'_>, own: Disclosed, chosen: bool) {
         let body = record.body();
         let ended = self.has_ended();
-        let always = matches!(body, Body::Genesis(_) | Body::Epoch(_));
+        if let Body::Anchor(anchor) = body
+            && !self.closed
+        {
+            self.anchors.push((record.index(), anchor.size));
+        }
+        let always = matches!(body, Body::Genesis(_) | Body::Epoch(_) | Body::AttestationKey(_));
         if !self.closed && self.closing.control(body, ended) {
             self.closed = true;
             self.chosen.push(own);
@@ -178,6 +190,7 @@ impl Selection {
         } else if self.sessions.is_empty() {
             if matches!(body, Body::Armed(_)) {
                 self.before.clear();
+                self.anchors.clear();
             }
             self.before.push(own);
         }
@@ -213,7 +226,12 @@ impl Selection {
         self.chosen.extend(erased);
         self.chosen.sort_unstable();
         self.chosen.dedup();
+        let holds = |of: &EntryIndex| self.chosen.binary_search_by_key(of, |entry| entry.index).is_ok();
+        let mut anchored: Vec<_> = self.anchors.iter().filter(|(of, _)| holds(of)).map(|(_, size)| *size).collect();
+        anchored.sort_unstable();
+        anchored.dedup();
         Ok(Selected {
+            anchored,
             sessions: self.sessions.keys().copied().collect(),
             disclosed: self.chosen,
             pruned: self.pruned.into_iter().collect(),

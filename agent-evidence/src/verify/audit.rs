@@ -13,7 +13,10 @@ use crate::record::{
     RECORD_VERSION, Record, Recovered, RecoveryCause, SecretUse, Succession, TreeSize, WallTime,
 };
 
+use crate::trust::Trust;
+
 use super::Options;
+use super::attest::Attested;
 use super::blobs::Blobs;
 use super::coverage::Coverage;
 use super::finding::Finding;
@@ -60,6 +63,8 @@ pub(super) struct Audit {
     control_next: u64,
     pub(super) sessions: Sessions,
     pub(super) coverage: Coverage,
+    /// What a TPM vouches for.
+    pub(super) attested: Attested,
     workloads: Targets,
     unknowns: Targets,
     policies: Targets,
@@ -67,7 +72,8 @@ pub(super) struct Audit {
     values: Option<Values>,
     blobs: Blobs,
     log_key: Option<VerifierKey>,
-    tier: KeyTier,
+    /// The highest tier that `genesis` or `armed` claims for the log key.
+    pub(super) tier_claimed: KeyTier,
     first_epoch_key: Option<PublicKey>,
     epoch: Option<(u64, PublicKey)>,
     pub(super) notes: Notes,
@@ -85,16 +91,22 @@ pub(super) struct Audit {
 
 impl Audit {
     /// Of the sessions of a bundle.
-    pub(super) fn of_bundle(origin: &KeyName, options: Options, sessions: &[EntryIndex]) -> Self {
+    pub(super) fn of_bundle(
+        origin: &KeyName,
+        options: Options,
+        sessions: &[EntryIndex],
+        trust: Option<&Trust>,
+    ) -> Self {
         Self {
+            attested: Attested::new(origin, true, trust),
             sessions: Sessions::of_bundle(),
             coverage: Coverage::new(options.strict, true),
             part: Some(Part::new(sessions)),
-            ..Self::new(origin, options)
+            ..Self::new(origin, options, trust)
         }
     }
 
-    pub(super) fn new(origin: &KeyName, options: Options) -> Self {
+    pub(super) fn new(origin: &KeyName, options: Options, trust: Option<&Trust>) -> Self {
         Self {
             origin: origin.clone(),
             sight_lost: None,
@@ -103,6 +115,7 @@ impl Audit {
             control_next: 0,
             sessions: Sessions::default(),
             coverage: Coverage::new(options.strict, false),
+            attested: Attested::new(origin, false, trust),
             part: None,
             workloads: Targets::default(),
             unknowns: Targets::default(),
@@ -110,7 +123,7 @@ impl Audit {
             values: Some(Values::default()),
             blobs: Blobs::new(options.strict),
             log_key: None,
-            tier: KeyTier::T0,
+            tier_claimed: KeyTier::T0,
             first_epoch_key: None,
             epoch: None,
             notes: Notes::default(),
@@ -138,11 +151,6 @@ impl Audit {
         self.first_epoch_key
     }
 
-    /// Where the log key lives, as the latest `genesis` or `armed` says: T0 unless attested.
-    pub(super) fn tier(&self) -> KeyTier {
-        self.tier
-    }
-
     /// Whether every entry could be read.
     pub(super) fn is_sighted(&self) -> bool {
         self.sight_lost.is_none()
@@ -151,6 +159,11 @@ impl Audit {
     /// Entries from here on could not be read: what counts across entries is not checked any more.
     pub(super) fn lose_sight(&mut self, index: EntryIndex) {
         self.sight_lost.get_or_insert(index);
+    }
+
+    /// Takes over the notes about what a TPM attests.
+    pub(super) fn take_notes(&mut self) {
+        self.notes.append(std::mem::take(&mut self.attested.notes));
     }
 
     /// The committed values of all entries, when these could be followed.
@@ -320,7 +333,7 @@ impl Audit {
             Some(key) if *key.name() == self.origin => self.log_key = Some(key),
             _ => findings.push(Finding::GenesisWrong { what: "log key" }),
         }
-        self.key_tier(genesis.key_tier);
+        self.tier_claimed = self.tier_claimed.max(genesis.key_tier);
         if let Some(predecessor) = &genesis.predecessor {
             let text = format!(
                 "this log continues {} from {} entries on; that log must be verified by itself",
@@ -328,15 +341,6 @@ impl Audit {
                 predecessor.size.0
             );
             self.notes.push(Note { name: "predecessor", index: Some(index), text });
-        }
-    }
-
-    /// A tier above T0 needs attestation evidence, of which this version of the format has none.
-    fn key_tier(&mut self, claimed: KeyTier) {
-        if claimed != KeyTier::T0 && self.tier == KeyTier::T0 {
-            let text =
-                format!("the log claims tier {} for its key without evidence; it is judged as T0", claimed.as_str());
-            self.notes.push_once(Note { name: "tier_claimed", index: None, text });
         }
     }
 
@@ -428,6 +432,7 @@ impl Audit {
     fn statements(&mut self, index: EntryIndex, record: &Record<'_>, findings: &mut Findings) {
         let draft = &record.draft;
         let now = Alive { index, boot: draft.boot, wall: draft.wall };
+        self.attested.entry(index, record, &mut self.coverage.windows, findings);
         match record.body() {
             // What is erased, or is said of an act, comes after it.
             Body::Erased(Erased { of, .. }) | Body::Secret(SecretUse { of, .. }) if *of >= record.index() => {
@@ -435,7 +440,7 @@ impl Audit {
             }
             Body::FileFolded(folded) => self.coverage.folded(index, folded, findings),
             Body::Armed(armed) => {
-                self.key_tier(armed.key_tier);
+                self.tier_claimed = self.tier_claimed.max(armed.key_tier);
                 self.coverage.armed(armed, now);
             }
             Body::Heartbeat(heartbeat) => {
@@ -487,6 +492,7 @@ impl Audit {
         if !self.is_sighted() {
             return;
         }
+        self.attested.finish(&mut self.coverage.windows);
         self.coverage.finish(last, findings);
         if self.part.is_none() {
             if self.pruning.finish(&mut self.notes, findings) {

@@ -30,7 +30,8 @@ use super::{Options, SourceError, VerifyError, judge};
 /// [`VerifyError`] when it could not be read or is no bundle; everything else is in the report.
 pub fn verify_bundle(input: impl Read, trust: Option<&Trust>, options: Options) -> Result<Report, VerifyError> {
     let mut findings = Findings::new();
-    let read = BundleReader::open(input).and_then(|(reader, manifest)| read(reader, manifest, options, &mut findings));
+    let read =
+        BundleReader::open(input).and_then(|(reader, manifest)| read(reader, manifest, options, trust, &mut findings));
     match read {
         Ok(Some((walk, checkpoint, note))) => Ok(conclude(walk, checkpoint, &note, findings, trust)),
         Ok(None) => Ok(Report::unread(findings, trust)),
@@ -50,6 +51,7 @@ fn read(
     mut reader: BundleReader<impl Read>,
     manifest: Manifest,
     options: Options,
+    trust: Option<&Trust>,
     findings: &mut Findings,
 ) -> Result<Option<(Walk, Checkpoint, SignedNote)>, BundleError> {
     let (checkpoint, note) = match Checkpoint::parse(&reader.checkpoint()?) {
@@ -74,7 +76,7 @@ fn read(
         genesis: None,
         entries: 0,
         values: Values::default(),
-        audit: Audit::of_bundle(&checkpoint.origin, options, &manifest.sessions),
+        audit: Audit::of_bundle(&checkpoint.origin, options, &manifest.sessions, trust),
     };
     let (mut line, mut scratch) = (Vec::new(), Vec::new());
     while reader.entry(&mut line)? {
@@ -202,16 +204,16 @@ fn conclude(
     if !root_holds {
         findings.push(Finding::EvbProofWrong { size: checkpoint.size });
     }
+    let shown = |size: TreeSize| match size {
+        TreeSize(0) => Some(empty_root()),
+        size if size == checkpoint.size => Some(peaks.root()),
+        size => roots.binary_search_by_key(&size, |(size, _)| *size).ok().and_then(|at| roots.get(at)).map(|at| at.1),
+    };
+    let anchored: Vec<_> = audit.attested.pending().map(|pending| shown(pending.size)).collect();
+    audit.attested.settle(anchored, &mut findings);
     let mut heads_left = 0;
     for head in trust.map(|trust| trust.heads.as_slice()).unwrap_or_default() {
-        let shown = match head.size {
-            TreeSize(0) => Some(empty_root()),
-            size if size == checkpoint.size => Some(peaks.root()),
-            size => {
-                roots.binary_search_by_key(&size, |(size, _)| *size).ok().and_then(|at| roots.get(at)).map(|at| at.1)
-            }
-        };
-        match shown {
+        match shown(head.size) {
             None => heads_left += 1,
             Some(root) if root == head.root => {}
             Some(_) if head.size == checkpoint.size => findings.push(Finding::Equivocation { size: head.size }),
@@ -221,6 +223,7 @@ fn conclude(
     let (witnesses, policy) = Witnesses::of_checkpoint(trust, &checkpoint, note, root_holds, &mut findings);
     let witnessed = policy.and_then(|policy| witnesses.quorum(policy));
     audit.notes.extend(witnesses.notes);
+    audit.take_notes();
     let window = audit.part.as_ref().and_then(super::part::Part::window);
     let bundle = Some(BundleReport { entries, window, heads_left });
     // Heads that it does not show are in what it says of itself.

@@ -447,6 +447,187 @@ findings! {
         required: &'static str,
     } = "tier_too_low" breaks Authenticity
         "the log key is of tier {tier}, the trust file requires {required}";
+    /// A public area of an attestation key that is none of this format, or has another name than it is given.
+    AttestationKeyWrong {
+        /// Which entry.
+        index: EntryIndex,
+        /// What is wrong.
+        reason: String,
+    } = "attestation_key_wrong" breaks Authenticity
+        "entry {} introduces an attestation key that is none: {reason}", index.0;
+    /// The log goes on under another attestation key, which the trust file does not name.
+    AttestationKeyChanged {
+        /// Which entry introduces it.
+        index: EntryIndex,
+    } = "attestation_key_changed" breaks Authenticity
+        "entry {} goes on with another attestation key, which the trust file does not name: another TPM, or one that was cleared", index.0;
+    /// An attestation with no attestation key before it.
+    AttestationKeyMissing {
+        /// Which entry.
+        index: EntryIndex,
+    } = "attestation_key_missing" breaks Authenticity
+        "entry {} holds an attestation, and no entry before it introduces an attestation key", index.0;
+    /// An attestation, or its signature, that cannot be read or is of another sort.
+    AttestationMalformed {
+        /// Which entry.
+        index: EntryIndex,
+        /// What is wrong.
+        reason: String,
+    } = "attestation_malformed" breaks Authenticity
+        "entry {} holds no attestation of the sort that it should: {reason}", index.0;
+    /// An attestation that the attestation key did not sign.
+    AttestationForged {
+        /// Which entry.
+        index: EntryIndex,
+    } = "attestation_forged" breaks Authenticity
+        "entry {} holds an attestation that the attestation key did not sign", index.0;
+    /// An attestation that names another signer: a key at another place of the TPM.
+    AttestationSignerWrong {
+        /// Which entry.
+        index: EntryIndex,
+    } = "attestation_signer_wrong" breaks Authenticity
+        "entry {} holds an attestation whose signer has another qualified name than the attestation key", index.0;
+    /// An attestation of something else than its entry says: an old one, or one that was made for another purpose.
+    AttestationDataWrong {
+        /// Which entry.
+        index: EntryIndex,
+    } = "attestation_data_wrong" breaks Authenticity
+        "entry {} holds an attestation of something else than the entry says: an old one, or one made for another purpose", index.0;
+    /// An attestation that does not follow the one before it in the log.
+    AttestationOrderWrong {
+        /// Which entry.
+        index: EntryIndex,
+    } = "attestation_order_wrong" breaks Continuity
+        "entry {} was attested after another attestation than the one before it in the log: some were removed, added or moved", index.0;
+    /// The TPM's clock went back.
+    TpmClockBack {
+        /// Which entry.
+        index: EntryIndex,
+        /// The clock before, in milliseconds.
+        before: u64,
+        /// The clock now.
+        seen: u64,
+    } = "tpm_clock_back" breaks Continuity
+        "entry {} was attested at {seen} ms of the TPM's clock, after one at {before} ms", index.0;
+    /// The TPM's count of resets went back: it was cleared, replaced, or is another.
+    TpmResetBack {
+        /// Which entry.
+        index: EntryIndex,
+        /// The count before.
+        before: u32,
+        /// The count now.
+        seen: u32,
+    } = "tpm_reset_back" breaks Continuity
+        "entry {} was attested after {seen} resets of the TPM, one before it after {before}: the TPM was cleared, or is another", index.0;
+    /// The TPM was reset while the host went on running, as the agent says.
+    TpmResetUnexplained {
+        /// The first entry after the reset.
+        index: EntryIndex,
+        /// The count.
+        reset_count: u32,
+    } = "tpm_reset_unexplained" breaks Continuity
+        "by entry {} the TPM was reset (count {reset_count}), and the host did not boot, as the agent says", index.0;
+    /// The host booted and the TPM was not reset: the new kernel was not measured from the start.
+    BootWithoutReset {
+        /// The first attested entry of the boot.
+        index: EntryIndex,
+        /// The count.
+        reset_count: u32,
+    } = "boot_without_reset" breaks Continuity
+        "by entry {} the host had booted another kernel without a reset of the TPM (count {reset_count}): what runs was not measured from the start", index.0;
+    /// Anchors are not numbered without holes.
+    AnchorNumberWrong {
+        /// Which entry.
+        index: EntryIndex,
+        /// The number it must have.
+        expected: u64,
+        /// The number it has.
+        seen: u64,
+    } = "anchor_number_wrong" breaks Continuity
+        "entry {} is anchor {seen}, expected {expected}", index.0;
+    /// An anchor of a tree that the log did not have yet, of another epoch, or with a nonce of a wrong length.
+    AnchorWrong {
+        /// Which entry.
+        index: EntryIndex,
+        /// What is wrong.
+        what: &'static str,
+    } = "anchor_wrong" breaks Continuity
+        "entry {} is an anchor with a wrong {what}", index.0;
+    /// The TPM vouched for another history of the log than this one.
+    AnchorMismatch {
+        /// Which entry.
+        index: EntryIndex,
+        /// Size of the tree.
+        size: TreeSize,
+    } = "anchor_mismatch" breaks Continuity
+        "by entry {} the TPM vouched for another history of {} entries than the log has", index.0, size.0;
+    /// The registers that an anchor lists are not those that the TPM quoted.
+    PcrDigestWrong {
+        /// Which entry.
+        index: EntryIndex,
+    } = "pcr_digest_wrong" breaks HostState
+        "entry {} lists other registers, or other values of them, than the TPM quoted", index.0;
+    /// An entry about the NV counter says what the TPM or an entry before does not.
+    NvCounterWrong {
+        /// Which entry.
+        index: EntryIndex,
+        /// What is wrong.
+        what: &'static str,
+    } = "nv_counter_wrong" breaks Continuity
+        "entry {} about the TPM's counter has a wrong {what}", index.0;
+    /// The NV counter was stepped without an entry: entries were removed, or somebody else stepped it.
+    NvCounterGap {
+        /// Which entry.
+        index: EntryIndex,
+        /// The value it must have.
+        expected: u64,
+        /// The value it has.
+        seen: u64,
+    } = "nv_counter_gap" breaks Continuity
+        "entry {} has the value {seen} of the TPM's counter, expected {expected}: entries were removed, or somebody else stepped it", index.0;
+    /// The NV counter was not stepped any more, because it had been too often in a day.
+    NvCounterCapped {
+        /// Which entry.
+        index: EntryIndex,
+    } = "nv_counter_capped" breaks Continuity
+        "entry {} says that the TPM's counter is not stepped any more on that day: what starts and stops is not counted", index.0;
+    /// An epoch without the signature of the one before, and without a step of the NV counter.
+    EpochUncounted {
+        /// Which entry.
+        index: EntryIndex,
+    } = "epoch_uncounted" breaks Continuity
+        "entry {} begins an epoch that neither the epoch before nor a step of the TPM's counter vouches for", index.0;
+    /// An attestation key that the trust file does not name.
+    AkUntrusted {
+        /// The entry that introduces it.
+        index: EntryIndex,
+        /// Its name.
+        name: String,
+    } = "ak_untrusted" breaks Authenticity
+        "entry {} introduces the attestation key {name}, which the trust file does not name", index.0;
+    /// The NV counter is not the one that the trust file names, or did not begin where it says.
+    CounterUntrusted {
+        /// What differs.
+        what: &'static str,
+    } = "counter_untrusted" breaks Continuity
+        "the TPM's counter has another {what} than the trust file says, or none was certified";
+    /// The log's first attestation is not of the count of resets that the trust file says.
+    ResetCountUntrusted {
+        /// The count; none without an attestation.
+        seen: Option<u32>,
+    } = "reset_count_untrusted" breaks Continuity
+        "the first attestation was made after another number of resets of the TPM than the trust file says ({})",
+        seen.map_or_else(|| "there is none".to_owned(), |seen| seen.to_string());
+    /// The agent made no anchor for longer than the trust file allows.
+    AnchorGapTooLong {
+        /// The entry that ends the longest time.
+        index: EntryIndex,
+        /// How long, in words.
+        seen: String,
+        /// How many seconds are allowed.
+        allowed: u64,
+    } = "anchor_gap_too_long" breaks Continuity
+        "before entry {} the TPM vouched for nothing for {seen}, the trust file allows {allowed} s", index.0;
     /// An evidence bundle is not in the one permitted form.
     EvbMalformed {
         /// What is wrong with it.
@@ -602,6 +783,28 @@ impl Finding {
             | Self::NotCoveredUnaccepted { index, .. }
             | Self::EpochWrong { index, .. }
             | Self::EpochForged { index, .. }
+            | Self::AttestationKeyWrong { index, .. }
+            | Self::AttestationKeyChanged { index, .. }
+            | Self::AttestationKeyMissing { index, .. }
+            | Self::AttestationMalformed { index, .. }
+            | Self::AttestationForged { index, .. }
+            | Self::AttestationSignerWrong { index, .. }
+            | Self::AttestationDataWrong { index, .. }
+            | Self::AttestationOrderWrong { index, .. }
+            | Self::TpmClockBack { index, .. }
+            | Self::TpmResetBack { index, .. }
+            | Self::TpmResetUnexplained { index, .. }
+            | Self::BootWithoutReset { index, .. }
+            | Self::AnchorNumberWrong { index, .. }
+            | Self::AnchorWrong { index, .. }
+            | Self::AnchorMismatch { index, .. }
+            | Self::PcrDigestWrong { index, .. }
+            | Self::NvCounterWrong { index, .. }
+            | Self::NvCounterGap { index, .. }
+            | Self::NvCounterCapped { index, .. }
+            | Self::EpochUncounted { index, .. }
+            | Self::AkUntrusted { index, .. }
+            | Self::AnchorGapTooLong { index, .. }
             | Self::EvbEntryOmitted { index, .. }
             | Self::EvbControlOmitted { index, .. }
             | Self::CommitmentWrong { index, .. }
@@ -630,6 +833,8 @@ impl Finding {
             | Self::SplitView { .. }
             | Self::CosignatureForged { .. }
             | Self::TierTooLow { .. }
+            | Self::CounterUntrusted { .. }
+            | Self::ResetCountUntrusted { .. }
             | Self::EvbMalformed { .. }
             | Self::EvbProofWrong { .. }
             | Self::LossTooLarge { .. }

@@ -12,6 +12,7 @@
 //! | `coverage.rs`, `numbers.rs` | runs of the agent; which kernel numbers are accounted for |
 //! | `bundle.rs`, `part.rs` | evidence bundles: the walk over one, and what must not be left out of it |
 //! | `pruned.rs` | what a pruned log leaves out, and whether it may |
+//! | `attest.rs` | what a TPM vouches for: anchors, counter, clock |
 //! | `witnesses.rs` | what trusted witnesses cosigned |
 //! | `entry.rs` | one entry by its proof |
 //! | `windows.rs` | the times between runs |
@@ -20,6 +21,7 @@
 //! | `finding.rs` | one variant per broken rule |
 //! | `report.rs`, `text.rs` | the verdict for programs and for people |
 
+mod attest;
 mod audit;
 mod blobs;
 mod bundle;
@@ -41,6 +43,7 @@ mod witnesses;
 #[cfg(test)]
 mod tests;
 
+pub use attest::{Anchored, AttestationReport, Counted, KeySeen, Standing};
 pub use bundle::verify_bundle;
 pub use cold::Cold;
 pub use entry::{EntryFault, ProvedEntry, verify_entry};
@@ -57,7 +60,7 @@ use std::num::NonZeroUsize;
 
 use crate::checkpoint::{self, Checkpoint};
 use crate::note::{KeyName, Note as SignedNote, VerifierKey};
-use crate::record::{Body, EntryIndex, LeafHash, PublicKey, RECORD_VERSION, decode};
+use crate::record::{Body, EntryIndex, KeyTier, LeafHash, PublicKey, RECORD_VERSION, decode};
 use crate::tiles::{self, TileKind, TilePath};
 use crate::tree::TILE_WIDTH;
 use crate::trust::{Head, Trust, WitnessPolicy};
@@ -187,7 +190,7 @@ fn over<'t, S: Source>(
         policy: trust.and_then(|trust| trust.witnesses.as_ref()).map(WitnessPolicy::policy),
         witnesses,
     };
-    let audit = Audit::new(&checkpoint.origin, options);
+    let audit = Audit::new(&checkpoint.origin, options, trust);
     let walk = pass(source, Walk::new(checkpoint.size, audit, known, findings))?;
     Ok(conclude(walk, checkpoint, &note, trust))
 }
@@ -253,6 +256,7 @@ fn conclude(walk: Walk<'_>, checkpoint: Checkpoint, note: &SignedNote, trust: Op
         );
         audit.notes.push(Note { name: "head_pruned", index: None, text });
     }
+    audit.take_notes();
     let witnessed = policy.and_then(|policy| witnesses.quorum(policy));
     audit.finish(checkpoint.size, &mut findings);
     let root_holds = tree_complete && tree.root() == checkpoint.root;
@@ -279,7 +283,16 @@ struct Read<'n> {
 }
 
 fn judge(read: Read<'_>, trust: Option<&Trust>) -> Report {
-    let Read { checkpoint, note, root_holds, audit, mut findings, genesis, witnessed, bundle, hidden } = read;
+    let Read { checkpoint, note, root_holds, mut audit, mut findings, genesis, witnessed, bundle, hidden } = read;
+    let standing = audit.attested.report.standing(trust);
+    let claimed = audit.tier_claimed;
+    if claimed > standing.tier {
+        let (claimed, judged) = (claimed.as_str(), standing.tier.as_str());
+        let text = format!(
+            "the log claims tier {claimed} for its key, which what this trust file believes does not show; it is judged as {judged}"
+        );
+        audit.notes.push(Note { name: "tier_claimed", index: None, text });
+    }
     let own_key = audit.log_key().cloned();
     let log_key = trust.map(|trust| trust.log_key.clone()).or_else(|| own_key.clone());
     let log_signed = log_key.as_ref().is_some_and(|key| signed(note, key, &mut findings));
@@ -293,21 +306,22 @@ fn judge(read: Read<'_>, trust: Option<&Trust>) -> Report {
         }
     };
     if let Some(trust) = trust {
-        compare_with_trust(trust, &checkpoint, own_key.as_ref(), genesis, &audit, &mut findings);
+        compare_with_trust(trust, &checkpoint, own_key.as_ref(), genesis, &audit, standing.tier, &mut findings);
     }
     let observed = match (own_key, genesis, audit.first_epoch_key()) {
         (Some(log_key), Some(genesis), Some(first_epoch_key)) if bundle.is_none() => Some(Observed {
             log_key,
             genesis,
             first_epoch_key,
-            tier: audit.tier(),
+            tier: standing.tier,
+            attestation: audit.attested.report.clone(),
             head: Head { size: checkpoint.size, root: checkpoint.root },
         }),
         _ => None,
     };
     let holds = root_holds && log_signed && epoch_signed && trust.is_some();
     let verified = holds.then(|| Verified(checkpoint.clone()));
-    Report::new(checkpoint, verified, observed, audit, findings, trust, Besides { witnessed, bundle, hidden })
+    Report::new(checkpoint, verified, observed, audit, findings, trust, Besides { witnessed, bundle, hidden, standing })
 }
 
 fn epoch_name(checkpoint: &Checkpoint) -> Option<KeyName> {
@@ -330,6 +344,7 @@ fn compare_with_trust(
     own_key: Option<&VerifierKey>,
     genesis: Option<LeafHash>,
     audit: &Audit,
+    tier: KeyTier,
     findings: &mut Findings,
 ) {
     if trust.origin != checkpoint.origin {
@@ -348,10 +363,11 @@ fn compare_with_trust(
     if audit.first_epoch_key().is_some_and(differs) {
         findings.push(Finding::FirstEpochUntrusted {});
     }
-    if audit.tier() < trust.minimum_tier {
-        findings.push(Finding::TierTooLow { tier: audit.tier().as_str(), required: trust.minimum_tier.as_str() });
+    if tier < trust.minimum_tier {
+        findings.push(Finding::TierTooLow { tier: tier.as_str(), required: trust.minimum_tier.as_str() });
     }
     if audit.is_sighted() {
+        audit.attested.compare(trust, findings);
         audit.coverage.compare(&trust.limits, findings);
     }
 }

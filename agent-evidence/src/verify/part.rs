@@ -237,7 +237,7 @@ impl Part {
         let always = match body {
             // Why a value is not there.
             Body::Erased(erased) => self.committed.binary_search(&erased.of).is_ok(),
-            _ => matches!(body.kind(), Kind::Genesis | Kind::Epoch),
+            _ => matches!(body.kind(), Kind::Genesis | Kind::Epoch | Kind::AttestationKey),
         };
         let issued = self.sessions.values().any(|session| session.issued.is_some());
         match self.phase {

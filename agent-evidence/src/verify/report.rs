@@ -8,6 +8,7 @@ use crate::record::{EntryIndex, KeyTier, LeafHash, PublicKey, WallTime};
 use crate::trust::{Head, Trust, WitnessPolicy};
 
 use super::Verified;
+use super::attest::{Anchored, AttestationReport, Counted, Standing};
 use super::audit::Audit;
 use super::finding::{Claim, Finding};
 use super::walk::Hidden;
@@ -99,6 +100,13 @@ impl Notes {
         if !self.kept.iter().any(|kept| kept.name == note.name) {
             self.push(note);
         }
+    }
+
+    /// Takes over other notes, those that were not kept too.
+    pub(super) fn append(&mut self, other: Self) {
+        let dropped = other.total.saturating_sub(other.kept.len() as u64);
+        self.extend(other.kept);
+        self.total = self.total.saturating_add(dropped);
     }
 
     pub(super) fn extend(&mut self, notes: impl IntoIterator<Item = Note>) {
@@ -263,6 +271,8 @@ pub struct Observed {
     pub first_epoch_key: PublicKey,
     /// Where the log key lives.
     pub tier: KeyTier,
+    /// What a TPM vouches for.
+    pub attestation: AttestationReport,
     /// The head.
     pub head: Head,
 }
@@ -276,6 +286,8 @@ pub(super) struct Besides {
     pub(super) bundle: Option<BundleReport>,
     /// Heads of the trust file within what is pruned.
     pub(super) hidden: Hidden,
+    /// Where the log key lives, and who vouches for it.
+    pub(super) standing: Standing,
 }
 
 /// The verdict in one word.
@@ -340,6 +352,10 @@ pub struct Report {
     pub verified: Option<Verified<Checkpoint>>,
     /// Where the log key lives.
     pub tier: KeyTier,
+    /// The same in words, and who vouches for it.
+    pub standing: Standing,
+    /// What a TPM vouches for; none where the log introduces no attestation key.
+    pub attestation: Option<AttestationReport>,
     /// Earliest and latest time by the host's clock.
     pub times: Option<(WallTime, WallTime)>,
     /// What the last run of the agent said it does not capture.
@@ -390,6 +406,8 @@ impl Report {
             witnessed: None,
             verified: None,
             tier: KeyTier::T0,
+            standing: Standing::UNATTESTED,
+            attestation: None,
             times: None,
             not_covered: Vec::new(),
             bundle: None,
@@ -407,7 +425,7 @@ impl Report {
         audit: Audit,
         mut findings: Findings,
         trust: Option<&Trust>,
-        Besides { witnessed, bundle, hidden }: Besides,
+        Besides { witnessed, bundle, hidden, standing }: Besides,
     ) -> Self {
         let (mut sessions, sessions_total) = audit.sessions.reports();
         for session in &mut sessions {
@@ -418,6 +436,7 @@ impl Report {
             bundle,
             pruned: pruned.as_ref(),
             hidden,
+            standing,
             checkpoint: &checkpoint,
             audit: &audit,
             witnessed: witnessed.as_ref(),
@@ -462,7 +481,9 @@ impl Report {
             observed,
             witnessed,
             verified,
-            tier: audit.tier(),
+            tier: standing.tier,
+            standing,
+            attestation: (!audit.attested.report.keys.is_empty()).then_some(audit.attested.report),
             times: audit.times,
             notes_total: audit.notes.total,
             notes: audit.notes.kept,
@@ -488,6 +509,7 @@ struct Facts<'f> {
     bundle: Option<BundleReport>,
     pruned: Option<&'f PrunedReport>,
     hidden: Hidden,
+    standing: Standing,
 }
 
 impl Facts<'_> {
@@ -510,9 +532,9 @@ impl Facts<'_> {
                 "the bundle does not show that it continues {heads_left} of the heads that the trust file remembers: have it made again with that trust file (`affiant bundle --trust`)"
             ))),
             Claim::Continuity => self.trust.map(|trust| {
-                let last = trust.heads.last().map_or(0, |head| head.size.0);
+                let (anchored, alone) = beyond(trust, &self.audit.attested.report);
                 Outcome::Proved(format!(
-                    "one history from the genesis entry that the trust file names, through {} remembered heads; entries from {last} to {} rest on the log key alone; runs that ended without a word outside the time of the sessions are withheld",
+                    "one history from the genesis entry that the trust file names, through {} remembered heads{anchored}; entries from {alone} to {} rest on the log key alone; runs that ended without a word outside the time of the sessions are withheld",
                     trust.heads.len(),
                     self.checkpoint.size.0
                 ))
@@ -559,10 +581,11 @@ impl Facts<'_> {
             Claim::Authenticity => match self.trust {
                 None => Outcome::NotProved(format!("{no_trust}: the signer is not established")),
                 Some(trust) => Outcome::Proved(format!(
-                    "signed by the log key that the trust file names ({}) and by the key of the epoch; tier {}: {}",
+                    "signed by the log key that the trust file names ({}) and by the key of the epoch; tier {}; where that key lives: {}; who vouches for it: {}",
                     trust.log_key,
-                    self.audit.tier().as_str(),
-                    tier_in_words(self.audit.tier())
+                    self.standing.tier.as_str(),
+                    self.standing.lives,
+                    self.standing.vouched
                 )),
             },
             Claim::Continuity => match self.trust {
@@ -573,7 +596,7 @@ impl Facts<'_> {
                 )),
                 Some(trust) => {
                     let may_miss = self.audit.coverage.windows.may_miss;
-                    Outcome::Proved(continuity(trust, size, self.hidden.heads, may_miss))
+                    Outcome::Proved(continuity(trust, size, self.hidden.heads, may_miss, &self.audit.attested.report))
                 }
             },
             Claim::NonEquivocation => self.non_equivocation(size),
@@ -589,7 +612,12 @@ impl Facts<'_> {
     }
 
     fn non_equivocation(&self, size: u64) -> Outcome {
-        let could = "whoever holds its key could keep a second one";
+        let could = if self.audit.attested.report.keys.is_empty() {
+            "whoever holds its key could keep a second one"
+        } else {
+            "whoever holds its key could keep a second one; a TPM alone does not show a second log beside this one, nor a state \
+             directory and the state of a (virtual) TPM that were put back together"
+        };
         let Some(policy) = self.trust.and_then(|trust| trust.witnesses.as_ref()).map(WitnessPolicy::policy) else {
             return Outcome::NotProved(format!(
                 "the trust file names no witness that would have seen this log: {could}"
@@ -674,8 +702,7 @@ impl Facts<'_> {
     }
 }
 
-fn continuity(trust: &Trust, size: u64, hidden: usize, may_miss: u64) -> String {
-    let last = trust.heads.last().map_or(0, |head| head.size.0);
+fn continuity(trust: &Trust, size: u64, hidden: usize, may_miss: u64, attested: &AttestationReport) -> String {
     let pruned = match hidden {
         0 => String::new(),
         _ => format!(" ({hidden} more fall within what is pruned, and rest on the later ones)"),
@@ -685,27 +712,40 @@ fn continuity(trust: &Trust, size: u64, hidden: usize, may_miss: u64) -> String 
         1 => "in 1 window, listed below, entries could be missing".to_owned(),
         several => format!("in {several} windows, listed below, entries could be missing"),
     };
+    let heads = trust.heads.len().saturating_sub(hidden);
+    let (anchored, alone) = beyond(trust, attested);
     format!(
-        "one history from the genesis entry that the trust file names, through {} remembered heads{pruned}; entries from {last} to {size} rest on the log key alone; {windows}",
-        trust.heads.len().saturating_sub(hidden)
+        "one history from the genesis entry that the trust file names, through {heads} remembered heads{pruned}{anchored}; entries from {alone} to {size} rest on the log key alone; {windows}"
+    )
+}
+
+/// How far the history is anchored, and from where on neither a remembered head nor an anchor holds it.
+fn beyond(trust: &Trust, attested: &AttestationReport) -> (String, u64) {
+    let last = trust.heads.last().map_or(0, |head| head.size.0);
+    match attested.anchored {
+        None => (String::new(), last),
+        Some(anchored) => (format!("; {}", extent(&anchored, attested)), last.max(anchored.size.0)),
+    }
+}
+
+/// How far the history is anchored and counted.
+pub(super) fn extent(anchored: &Anchored, attested: &AttestationReport) -> String {
+    let Anchored { size, clock, .. } = anchored;
+    let counted = match attested.counted {
+        Some(Counted { size, value }) => {
+            format!("counted up to {} entries by the value {value} of its counter", size.0)
+        }
+        None => "not counted".to_owned(),
+    };
+    format!(
+        "anchored up to {} entries by {} quotes of the attestation key, the last at {} ms of the TPM's clock after {} resets; {counted}; {} of {} epochs are bound to that key",
+        size.0, attested.anchors, clock.clock, clock.reset_count, attested.epochs_bound, attested.epochs
     )
 }
 
 /// A time in seconds and milliseconds.
 pub(super) fn seconds(nanoseconds: u64) -> String {
     format!("{}.{:03} s", nanoseconds / 1_000_000_000, nanoseconds / 1_000_000 % 1000)
-}
-
-/// What a tier means.
-pub(super) fn tier_in_words(tier: KeyTier) -> &'static str {
-    match tier {
-        KeyTier::T0 => {
-            "a software key in a file on the host, which whoever became root there could have used or copied"
-        }
-        KeyTier::T1 => "a key in a TPM that the site's own authority vouches for",
-        KeyTier::T2 => "a key in a TPM that the cloud provider vouches for",
-        KeyTier::T3 => "a key in a TPM that its vendor vouches for",
-    }
 }
 
 /// A time as RFC 3339 to the millisecond. Days to date: Howard Hinnant, "chrono-Compatible Low-Level Date Algorithms".

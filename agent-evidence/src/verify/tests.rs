@@ -313,3 +313,75 @@ fn at(mut draft: crate::record::Draft<'_>, wall: u64, boot: u64) -> crate::recor
     draft.boot = crate::record::BootTime(boot * 1_000_000_000);
     draft
 }
+
+/// A log of 300 entries that a TPM attests, an anchor over each 30 of them.
+fn attested() -> (Builder, crate::fixture::tpm::FixedTpm) {
+    let (mut log, mut tpm) = (Builder::new().unwrap(), crate::fixture::tpm::FixedTpm::new(0x51).unwrap());
+    log.append(Body::AttestationKey(tpm.attestation_key()));
+    log.append(Body::NvCounter(tpm.intent()));
+    let step = tpm.step();
+    log.append(step);
+    log.append(Builder::armed());
+    while log.entries.len() < 299 {
+        if log.entries.len().is_multiple_of(30) {
+            let checkpoint = log.checkpoint().unwrap();
+            let cause = crate::record::AnchorCause::Interval;
+            let anchor = tpm.anchor(cause, crate::record::EpochNumber(0), &checkpoint, None);
+            log.append(Body::Anchor(anchor));
+        } else {
+            log.append(Builder::workload());
+        }
+    }
+    let disarmed = log.disarmed();
+    log.append(Body::Disarmed(disarmed));
+    (log, tpm)
+}
+
+#[test]
+fn what_a_tpm_attests_can_be_pinned_and_raises_no_tier_by_itself() {
+    let (log, tpm) = attested();
+    let files = log.files().unwrap();
+    let observed = check(&files, None).unwrap().observed.unwrap();
+    let trust = Trust::pin(&observed);
+    let known = &trust.attestation;
+    assert_eq!((&known.ak_names, &known.counter_name), (&vec![tpm.name()], &Some(tpm.nv.name())));
+    assert_eq!((known.counter_value, known.reset_count), (Some(8), Some(5)));
+    let report = check(&files, Some(&trust)).unwrap();
+    assert_eq!((report.verdict, report.tier), (Verdict::Proved, KeyTier::T0), "{report}");
+    let attestation = report.attestation.as_ref().unwrap();
+    assert_eq!((attestation.anchors, attestation.anchored.map(|anchored| anchored.size)), (9, Some(TreeSize(270))));
+    assert_eq!((attestation.epochs, attestation.epochs_bound, attestation.counted), (1, 1, None));
+    let text = report.to_string();
+    assert!(text.contains("TIER T0 - NOT VOUCHED FOR"), "{text}");
+    assert!(text.contains("where the log key lives: ") && text.contains("who vouches for that: nobody"), "{text}");
+    // Without the tiles nobody can say whether the anchors' roots are the log's, and nothing is anchored.
+    let mut without = files.clone();
+    without.0.retain(|path, _| !path.starts_with("tile/0/"));
+    let report = check(&without, Some(&trust)).unwrap();
+    assert!(report.attestation.unwrap().anchored.is_none());
+}
+
+#[test]
+fn no_changed_byte_of_an_attestation_passes() {
+    let (log, _) = attested();
+    let trust = Trust::pin(&check(&log.files().unwrap(), None).unwrap().observed.unwrap());
+    // The entry that holds the first anchor, with everything after it written anew by whoever has the keys.
+    let entry = log.entries.get(30).unwrap().clone();
+    let record = decode(&entry).unwrap();
+    let Body::Anchor(anchor) = record.body() else { panic!("entry 30 is an anchor") };
+    for at in (0..anchor.attest.as_bytes().len()).step_by(7) {
+        let mut bytes = anchor.attest.as_bytes().to_vec();
+        *bytes.get_mut(at).unwrap() ^= 0x10;
+        let mut forged = Builder::new().unwrap();
+        for entry in &log.entries[2..30] {
+            forged.append_draft(&decode(entry).unwrap().draft, |_| {});
+        }
+        let changed = crate::record::Anchor { attest: crate::record::Bytes::owned(bytes), ..anchor.clone() };
+        forged.append(Body::Anchor(changed));
+        let report = check(&forged.files().unwrap(), Some(&trust)).unwrap();
+        let about = |finding: &&Finding| finding.index() == Some(EntryIndex(30));
+        let names: Vec<_> = report.findings.iter().filter(about).map(Finding::name).collect();
+        assert_eq!(names, ["attestation_forged"], "byte {at}");
+        assert_eq!(report.attestation.unwrap().anchors, 0);
+    }
+}

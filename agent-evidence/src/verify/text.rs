@@ -11,8 +11,9 @@ use serde_json::{Value, json};
 
 use crate::record::{KeyTier, WallTime, shown};
 
+use super::attest::{Anchored, AttestationReport};
 use super::finding::Finding;
-use super::report::{Outcome, Report, Verdict, iso, seconds, tier_in_words};
+use super::report::{Outcome, Report, Verdict, extent, iso, seconds};
 use super::windows::{Edge, Window, WindowKind};
 
 /// Version of the JSON report: its names are stable; more may be added without a new version.
@@ -72,6 +73,7 @@ impl fmt::Display for Report {
                 index.0
             )?;
         }
+        self.attested(out)?;
         self.observation(out)?;
         if !self.sessions.is_empty() {
             writeln!(out, "\nSessions ({}):", self.sessions_total)?;
@@ -167,10 +169,36 @@ impl Report {
             ),
         }?;
         if self.tier == KeyTier::T0 {
-            writeln!(out, "TIER T0 - SOFTWARE KEY: {}.", tier_in_words(KeyTier::T0))?;
+            let what = if self.attestation.is_some() { "NOT VOUCHED FOR" } else { "SOFTWARE KEY" };
+            writeln!(out, "TIER T0 - {what}: {}.", self.standing.lives)?;
             writeln!(out, "What is proved below is proved only as far as that key was in honest hands.")?;
         }
         Ok(())
+    }
+
+    /// What a TPM vouches for: where the key lives and who says so, apart.
+    fn attested(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Some(attested) = &self.attestation else { return Ok(()) };
+        writeln!(out, "\nAttestation:")?;
+        writeln!(out, "  where the log key lives: {}", self.standing.lives)?;
+        writeln!(out, "  who vouches for that: {}", self.standing.vouched)?;
+        for seen in attested.keys.iter().take(LINES_MAX) {
+            let named = if seen.named { "named by the trust file" } else { "not named by a trust file" };
+            writeln!(out, "  attestation key {} (entry {}), {named}", seen.name, seen.index.0)?;
+        }
+        more(out, attested.keys.len() as u64, "keys")?;
+        match &attested.anchored {
+            Some(anchored @ Anchored { size, .. }) => {
+                writeln!(out, "  {}", extent(anchored, attested))?;
+                writeln!(
+                    out,
+                    "  Entries from {} on are signed by the host and not anchored: whoever took the host over could have replaced them. \
+                     At the end of the log up to one anchor interval could be missing.",
+                    size.0
+                )
+            }
+            None => writeln!(out, "  NOT ANCHORED: no quote in the log holds and vouches for its history"),
+        }
     }
 
     /// What was lost, when nothing was observed, and where entries could be missing.
@@ -293,6 +321,9 @@ impl Report {
             "verdict": self.verdict.name(),
             "exit": self.verdict.exit_code(),
             "tier": self.tier.as_str(),
+            "key_lives": self.standing.lives,
+            "vouched_by": self.standing.vouched,
+            "attestation": self.attestation.as_ref().map(attestation_json),
             "checkpoint": checkpoint,
             "checkpoint_verified": self.verified.is_some(),
             "log_key": self.observed.as_ref().map(|observed| observed.log_key.to_string()),
@@ -331,6 +362,26 @@ impl Report {
 
 fn finding_json(finding: &Finding) -> Value {
     json!({"name": finding.name(), "claim": finding.claim().name(), "index": finding.index().map(|index| index.0), "text": finding.to_string()})
+}
+
+fn attestation_json(attested: &AttestationReport) -> Value {
+    json!({
+        "keys": attested.keys.iter().map(|seen| json!({
+            "index": seen.index.0, "name": seen.name.to_string(), "named": seen.named,
+        })).collect::<Vec<_>>(),
+        "anchors": attested.anchors,
+        "anchored": attested.anchored.map(|anchored| json!({
+            "index": anchored.index.0, "size": anchored.size.0, "clock_ms": anchored.clock.clock.to_string(),
+            "reset_count": anchored.clock.reset_count, "restart_count": anchored.clock.restart_count,
+        })),
+        "counted": attested.counted.map(|counted| json!({"size": counted.size.0, "value": counted.value.to_string()})),
+        "epochs": attested.epochs,
+        "epochs_bound": attested.epochs_bound,
+        "counter_name": attested.counter.as_ref().map(|(name, _)| name.to_string()),
+        "counter_first_value": attested.counter.as_ref().map(|(_, value)| value.to_string()),
+        "first_reset_count": attested.reset_count,
+        "longest_unanchored_ns": attested.longest_unanchored.map(|(length, _)| length.to_string()),
+    })
 }
 
 fn window_json(window: &Window) -> Value {
@@ -383,6 +434,14 @@ impl Window {
             }
             WindowKind::Resumed => "one agent handed over to the next; the kernel side captured meanwhile",
             WindowKind::Silent => "the agent gave no sign of life for longer than it had declared",
+            WindowKind::Unanchored => {
+                "the TPM vouched for nothing for longer than the agent had declared: whoever has the keys could have removed or \
+                 replaced entries of this time"
+            }
+            WindowKind::CountedLate => {
+                "a step of the TPM's counter was made up for at a later start: what the log held in between is NOT PROVED, a copy \
+                 of an earlier state could have been put in its place"
+            }
             WindowKind::OpenEnd => "the log ends within a run: later entries are not here yet, or were removed",
             WindowKind::Ended => "the agent was stopped in order, and nothing was observed since",
         };

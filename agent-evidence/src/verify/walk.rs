@@ -11,9 +11,10 @@ use std::thread;
 
 use crate::kept::Item;
 use crate::policy::Policy;
+use crate::prove::{ProveError, Tiles};
 use crate::record::{DecodeError, EntryIndex, LeafHash, RECORD_VERSION, Record, TreeSize, decode_with};
 use crate::tiles::{self, TileKind, TilePath};
-use crate::tree::{NodeHash, TILE_WIDTH, TileView, Tree, fold_tile, leaf_hash};
+use crate::tree::{NodeHash, TILE_WIDTH, TileView, Tree, fold_tile, leaf_hash, root_of};
 use crate::trust::Head;
 
 use super::audit::Audit;
@@ -514,8 +515,30 @@ impl<'t> Walk<'t> {
         for tile in edge {
             self.compare_tile(source, tile)?;
         }
+        self.anchors(source)?;
         self.values(source)?;
         self.blobs(source)
+    }
+
+    /// The roots that anchors name, looked up in the tiles: those that are there hold what the tree was made of.
+    fn anchors<S: Source>(&mut self, source: &mut Cold<S>) -> Result<(), VerifyError> {
+        let tiles = Tiles::new(source, self.size);
+        let mut roots = Vec::with_capacity(self.audit.attested.pending().len());
+        for pending in self.audit.attested.pending() {
+            let root = if pending.size > self.size {
+                None
+            } else {
+                match tiles.finish(root_of(&tiles, pending.size)) {
+                    Ok(root) => Some(root),
+                    Err(ProveError::Source(error)) => return Err(error.into()),
+                    // Reported as missing or damaged where it is.
+                    Err(_) => None,
+                }
+            };
+            roots.push(root);
+        }
+        self.audit.attested.settle(roots, &mut self.findings);
+        Ok(())
     }
 
     /// The texts behind committed values, which are judged last: what was erased is told by later entries.

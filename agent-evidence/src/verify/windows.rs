@@ -23,6 +23,10 @@ pub enum WindowKind {
     Resumed,
     /// Within a run: far longer between two signs of life than the run declared.
     Silent,
+    /// Within a run: far longer without an anchor than the run declared.
+    Unanchored,
+    /// From the latest certification of the TPM's counter to one that was made up for at a later start.
+    CountedLate,
     /// The log ends within a run.
     OpenEnd,
     /// The log ends after `disarmed`.
@@ -31,13 +35,15 @@ pub enum WindowKind {
 
 impl WindowKind {
     /// Every kind, in the order of the specification.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 10] = [
         Self::BeforeFirstRun,
         Self::Stopped,
         Self::Restarted,
         Self::RunCut,
         Self::Resumed,
         Self::Silent,
+        Self::Unanchored,
+        Self::CountedLate,
         Self::OpenEnd,
         Self::Ended,
     ];
@@ -52,6 +58,8 @@ impl WindowKind {
             Self::RunCut => "run_cut",
             Self::Resumed => "resumed",
             Self::Silent => "silent",
+            Self::Unanchored => "unanchored",
+            Self::CountedLate => "counted_late",
             Self::OpenEnd => "open_end",
             Self::Ended => "ended",
         }
@@ -217,6 +225,32 @@ impl Windows {
         });
     }
 
+    /// No anchor was made in a run for longer than it declared, `length` in nanoseconds.
+    pub(super) fn unanchored(&mut self, since: Alive, until: Alive, length: u64) {
+        self.keep(Window {
+            kind: WindowKind::Unanchored,
+            from: since.edge(),
+            to: Some(until.edge()),
+            length: Some(length),
+            booted: None,
+            seal_ms: None,
+            may_miss_entries: true,
+        });
+    }
+
+    /// A step of the counter was certified only at a later start.
+    pub(super) fn counted_late(&mut self, since: Alive, now: Alive) {
+        self.keep(Window {
+            kind: WindowKind::CountedLate,
+            from: since.edge(),
+            to: Some(now.edge()),
+            length: now.wall.0.checked_sub(since.wall.0),
+            booted: None,
+            seal_ms: None,
+            may_miss_entries: true,
+        });
+    }
+
     /// The log ends.
     pub(super) fn end(&mut self, last: Option<&Before>) {
         let Some(last) = last else { return };
@@ -232,17 +266,22 @@ impl Windows {
         });
     }
 
-    fn push(&mut self, window: Window) {
+    /// Keeps a window in which the agent was heard of: it does not count as a time that it was not.
+    fn keep(&mut self, window: Window) {
         self.total += 1;
         self.may_miss += u64::from(window.may_miss_entries);
+        if self.kept.len() < WINDOWS_MAX {
+            self.kept.push(window);
+        }
+    }
+
+    fn push(&mut self, window: Window) {
         let between_entries = window.from.index.is_some() && window.to.is_some();
         // A clock that went back hides how long it was.
         let length = |window: &Window| window.length.unwrap_or(u64::MAX);
         if between_entries && self.largest.as_ref().is_none_or(|largest| length(&window) > length(largest)) {
             self.largest = Some(window);
         }
-        if self.kept.len() < WINDOWS_MAX {
-            self.kept.push(window);
-        }
+        self.keep(window);
     }
 }

@@ -9,11 +9,12 @@ use std::io::{self, Read as _, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 
+use agent_evidence::attest::tpm::Name;
 use agent_evidence::checkpoint::Checkpoint;
 use agent_evidence::command::{self, CommandError, Directory};
 use agent_evidence::note::NOTE_BYTES_MAX;
 use agent_evidence::prove;
-use agent_evidence::trust::{Head, Trust, TrustError, WitnessPolicy};
+use agent_evidence::trust::{AttestationTrust, Head, Trust, TrustError, WitnessPolicy};
 use agent_evidence::verify::{Finding, Observed, Options, Report, Verdict};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -55,6 +56,12 @@ pub fn init(log: &Path, output: Option<&Path>, witness_policy: Option<&Path>, ou
         };
         Exit::new(exit::USAGE, format!("cannot write {}: {error}{hint}", path.display()))
     })?;
+    if !trust.attestation.ak_names.is_empty() {
+        complain(
+            "the log's attestation key is pinned, and nobody vouches that it is a TPM's: tier T0 until you activate it yourself \
+             or trust an authority that did",
+        );
+    }
     complain(&format!(
         "{} pins {} at {} entries, key tier {}; keep it where whoever could change the log cannot",
         path.display(),
@@ -88,6 +95,7 @@ pub fn show(path: &Path, json: bool, out: &mut Output) -> Result<u8, Exit> {
             "largest_gap_seconds": trust.limits.largest_gap_seconds,
             "largest_loss_events": trust.limits.largest_loss_events,
             "accepted_not_covered": trust.limits.accepted_not_covered,
+            "attestation": attestation_json(&trust.attestation),
             "witness_policy": trust.witnesses.as_ref().map(WitnessPolicy::text),
             "heads": heads,
         }))?;
@@ -108,6 +116,7 @@ pub fn show(path: &Path, json: bool, out: &mut Output) -> Result<u8, Exit> {
     for what in trust.limits.accepted_not_covered.iter().flatten() {
         out.line(&format!("may not cover {}", printable(what)))?;
     }
+    attestation(&trust.attestation, out)?;
     for line in trust.witnesses.iter().flat_map(|witnesses| witnesses.text().lines()) {
         out.line(&format!("witnesses     {}", printable(line)))?;
     }
@@ -115,6 +124,55 @@ pub fn show(path: &Path, json: bool, out: &mut Output) -> Result<u8, Exit> {
         out.line(&format!("head          {} entries, root {}", head.size.0, STANDARD.encode(head.root.0)))?;
     }
     Ok(0)
+}
+
+/// What the file knows of the TPM, for programs.
+fn attestation_json(known: &AttestationTrust) -> serde_json::Value {
+    let names = |names: &[Name]| names.iter().map(ToString::to_string).collect::<Vec<_>>();
+    json!({
+        "ak_names": names(&known.ak_names),
+        "live_activated_aks": names(&known.live_activated_aks),
+        "site_roots": known.site_roots,
+        "independent_roots": known.independent_roots,
+        "cloud_roots": known.cloud_roots,
+        "vendor_roots": known.vendor_roots,
+        "ek_roots": known.ek_roots,
+        "counter_name": known.counter_name.as_ref().map(ToString::to_string),
+        "counter_value": known.counter_value,
+        "reset_count": known.reset_count,
+        "largest_anchor_gap_seconds": known.largest_anchor_gap_seconds,
+    })
+}
+
+/// The same for people.
+fn attestation(known: &AttestationTrust, out: &mut Output) -> Result<(), Exit> {
+    for name in &known.ak_names {
+        out.line(&format!("pinned AK     {name}"))?;
+    }
+    for name in &known.live_activated_aks {
+        out.line(&format!("activated AK  {name}"))?;
+    }
+    let roots = [
+        ("site", &known.site_roots),
+        ("independent", &known.independent_roots),
+        ("cloud", &known.cloud_roots),
+        ("vendor", &known.vendor_roots),
+        ("TPM vendor", &known.ek_roots),
+    ];
+    for (whose, roots) in roots.into_iter().filter(|(_, roots)| !roots.is_empty()) {
+        out.line(&format!("believed      {} {whose} authorities", roots.len()))?;
+    }
+    if let Some(name) = &known.counter_name {
+        let value = known.counter_value.map_or_else(String::new, |value| format!(" from {value} on"));
+        out.line(&format!("counter       {name}{value}"))?;
+    }
+    if let Some(count) = known.reset_count {
+        out.line(&format!("reset count   {count} at the beginning"))?;
+    }
+    if let Some(seconds) = known.largest_anchor_gap_seconds {
+        out.line(&format!("no anchor for {seconds} s at most"))?;
+    }
+    Ok(())
 }
 
 /// Remembers a head: the log's as it is now, once the log is verified against what the file says already; or that of a
