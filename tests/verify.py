@@ -29,6 +29,7 @@ from reader.packed import SEGMENT_BYTES_MAX, blocks_of, unpack
 from reader.profile import ENTRY_BYTES_MAX, U53_MAX, decode, decode_disclosure
 from reader.rules import BREAKS, CLAIMS, Audit, Outcome, newer_version
 from reader.signed import NOTE_BYTES_MAX, is_key_name, parse_checkpoint_text, parse_note, parse_vkey, signed_by
+from reader.certificates import read_chain
 from reader.tpm import check_name
 from reader.values import Values
 from reader.witnesses import Policy, stored_path
@@ -43,6 +44,8 @@ TRUST_BYTES_MAX = 4 << 20
 SIDECAR_BYTES_MAX = 64 << 20
 EXPECTED_BYTES_MAX = 1 << 20
 I64_MAX = 2**63 - 1  # of TOML
+PEM_BYTES_MAX = 1 << 20
+ROOTS_MAX = 1024
 ENTRIES_BYTES_MAX = 4 << 20
 
 
@@ -243,9 +246,49 @@ class Trust:
                 raise Refused(f"`{key}` is of another type or out of range")
         for key in self.TPM_NAMES:
             known[key] = [self.tpm_name(text) for text in known[key]]
+        known["key_roots"] = [(kind, self.root(text)) for kind in ("site", "independent", "cloud", "vendor")
+                              for text in known[kind + "_roots"]]
+        known["endorsement_roots"] = [("endorsement", self.root(text)) for text in known["ek_roots"]]
+        self.check_roots(known)
         name = table.pop("counter_name", None)
         known["counter_name"] = None if name is None else self.tpm_name(name)
         self.keys = frozenset(known["ak_names"] + known["live_activated_aks"])
+
+    @staticmethod
+    def root(text):
+        """The one certificate in PEM that a text has. What stands outside blocks is a comment."""
+        if len(text.encode()) > PEM_BYTES_MAX:
+            raise Refused("a certificate in PEM that is too long")
+        found, body = [], None
+        for line in (line.rstrip() for line in text.split("\n")):
+            if body is None and line == "-----BEGIN CERTIFICATE-----":
+                body = ""
+            elif body is None and line.startswith("-----"):
+                raise Refused("a block in PEM that is no certificate")
+            elif body is not None and line == "-----END CERTIFICATE-----":
+                decoded = decode_base64(body.encode())
+                found, body = [*found, decoded], None
+            elif body is not None:
+                body += line
+        if body is not None or len(found) != 1 or found[0] is None:
+            raise Refused("a root that is not one certificate in PEM")
+        try:
+            return read_chain(found)[0]
+        except ValueError as error:
+            raise Refused(f"a root that is no certificate: {error}") from error
+
+    @staticmethod
+    def check_roots(known):
+        """A root is an authority's that may sign certificates, and is believed as one thing."""
+        for roots in (known["key_roots"], known["endorsement_roots"]):
+            classes = {}
+            for kind, root in roots:
+                if not root.authority or not root.may_sign():
+                    raise Refused("a root that is no authority's")
+                if classes.setdefault(repr(root.key), kind) != kind:
+                    raise Refused("a root that is believed as two things")
+            if len(roots) > ROOTS_MAX:
+                raise Refused("too many roots")
 
     @staticmethod
     def tpm_name(text):
@@ -480,7 +523,9 @@ class Log:
             self.sidecars(size)
             blobs = self.audit.blobs
             for digest in sorted(blobs.awaited):
-                blobs.judge(digest, self.read(blob_path(digest), BLOB_BYTES_MAX))
+                content = self.read(blob_path(digest), BLOB_BYTES_MAX)
+                if blobs.judge(digest, content):
+                    self.audit.attested.blob(digest, content)
             blobs.finish()
 
     def pruned_bundle(self, index, items, previous):
@@ -625,18 +670,24 @@ class Log:
             self.out.find("genesis_untrusted", "the log begins otherwise than the trust file says")
         if audit.first_epoch_key not in (None, trust.first_epoch_key):
             self.out.find("first_epoch_untrusted", "the first epoch has another key than the trust file names")
-        tier = audit.attested.tier(trust.attestation)
+        tier = self.tier()
         if tier < trust.minimum_tier:
             self.out.find("tier_too_low", f"tier {tier}, the trust file requires {trust.minimum_tier}")
         if audit.sighted:
             audit.attested.compare(trust.attestation)
             audit.compare_limits(trust.limits)
 
+    def tier(self):
+        """Where the log key lives, as far as the trust file believes."""
+        audit = self.audit
+        beginning = {"origin": audit.origin, "log_key": audit.log_key and audit.log_key[1], "genesis": self.genesis,
+                     "first_epoch_key": audit.first_epoch_key}
+        return audit.attested.tier(self.trust.attestation if self.trust else None, beginning)
+
     def unproved(self):
         """Claims that are not proved, whatever was found."""
         unproved = {"host_state", "time_bounds"}
-        known = self.trust.attestation if self.trust else None
-        if self.audit.claimed_tier > (tier := self.audit.attested.tier(known)):
+        if self.audit.claimed_tier > (tier := self.tier()):
             self.out.note("tier_claimed", f"the log claims tier {self.audit.claimed_tier}: judged as {tier}")
         if self.witnessed() is None:
             unproved.add("non_equivocation")
@@ -780,8 +831,8 @@ class Bundle(Log):
         for digest, content in self.archive.blobs():
             if digest not in blobs.awaited and blobs.beyond is None:
                 raise Refused(f"no entry refers to {blob_path(digest)}")
-            if digest in blobs.awaited:
-                blobs.judge(digest, content)
+            if digest in blobs.awaited and blobs.judge(digest, content):
+                self.audit.attested.blob(digest, content)
         blobs.finish()
         if count == 0:
             self.out.find("genesis_missing", "the bundle holds no entry")

@@ -8,6 +8,8 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde::{Deserialize, Serialize};
 
+use crate::attest::cert::path::RootClass;
+use crate::attest::cert::{TrustRoots, TrustRootsError};
 use crate::attest::tpm::Name;
 use crate::note::{KeyName, NoteError, VerifierKey};
 use crate::policy::{Policy, PolicyError};
@@ -67,6 +69,15 @@ pub enum TrustError {
         key: &'static str,
         /// What it must be.
         expected: &'static str,
+    },
+    /// An authority that cannot be believed.
+    #[error("`{key}` in the trust file cannot be used")]
+    Roots {
+        /// Which key of the file.
+        key: &'static str,
+        /// Why not.
+        #[source]
+        source: Box<TrustRootsError>,
     },
     /// Two different roots for one size.
     #[error(
@@ -151,7 +162,7 @@ pub struct AttestationTrust {
     pub ak_names: Vec<Name>,
     /// Names of those that whoever wrote the file activated with the TPM before him: he vouches for them himself.
     pub live_activated_aks: Vec<Name>,
-    /// Certificates (PEM) of authorities of the site.
+    /// Certificates of authorities of the site; here and below texts with one in PEM each, kept word for word.
     pub site_roots: Vec<String>,
     /// Of authorities that do not depend on the operator.
     pub independent_roots: Vec<String>,
@@ -172,6 +183,24 @@ pub struct AttestationTrust {
 }
 
 impl AttestationTrust {
+    /// The authorities that are believed, each as what it is.
+    ///
+    /// # Errors
+    /// [`TrustError::Roots`], which no trust file that was read causes.
+    pub fn roots(&self) -> Result<TrustRoots, TrustError> {
+        let mut roots = TrustRoots::default();
+        for (key, class, list) in [
+            ("site_roots", RootClass::Site, &self.site_roots),
+            ("independent_roots", RootClass::Independent, &self.independent_roots),
+            ("cloud_roots", RootClass::Cloud, &self.cloud_roots),
+            ("vendor_roots", RootClass::Vendor, &self.vendor_roots),
+            ("ek_roots", RootClass::Endorsement, &self.ek_roots),
+        ] {
+            roots.add_pem(class, list).map_err(|source| TrustError::Roots { key, source: Box::new(source) })?;
+        }
+        Ok(roots)
+    }
+
     /// Every attestation key that is named, by whatever right.
     pub fn names(&self) -> impl Iterator<Item = &Name> {
         self.ak_names.iter().chain(&self.live_activated_aks)
@@ -368,6 +397,7 @@ impl Trust {
             },
             heads: Vec::new(),
         };
+        trust.attestation.roots()?;
         for head in file.heads {
             if head.size > EntryIndex::MAX.0 {
                 return Err(TrustError::Value { key: "size", expected: "a tree size" });
@@ -468,7 +498,7 @@ mod tests {
             attestation: AttestationTrust {
                 ak_names: vec![tpm_name(1)],
                 live_activated_aks: vec![tpm_name(2)],
-                site_roots: vec!["-----BEGIN CERTIFICATE-----\nAA==\n-----END CERTIFICATE-----\n".to_owned()],
+                site_roots: vec![include_str!("../../tests/attest/p384_root.pem").to_owned()],
                 counter_name: Some(tpm_name(3)),
                 counter_value: Some(7),
                 reset_count: Some(8),
@@ -545,6 +575,10 @@ mod tests {
         assert_eq!(refused("ak_names = [\"000b", "ak_names = [\"000B"), name("ak_names"));
         assert_eq!(refused("ak_names = [\"000b", "ak_names = [\"0004"), name("ak_names"));
         assert_eq!(refused("counter_name = \"000b", "counter_name = \"000b0"), name("counter_name"));
+        assert!(matches!(
+            refused("BEGIN CERTIFICATE", "BEGIN CERTIFICAT"),
+            TrustError::Roots { key: "site_roots", .. }
+        ));
         assert!(matches!(refused("reset_count = 8", "reset_count = -8"), TrustError::Form { .. }));
         assert_eq!(refused("origin = \"affiant", "origin = \"effiant"), TrustError::KeyName);
         assert!(matches!(refused("log_key = \"", "log_key = \"x"), TrustError::Key { key: "log_key", .. }));

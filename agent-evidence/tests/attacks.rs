@@ -118,6 +118,7 @@ const ATTACKS: &[(&str, &str, Outcome)] = &[
     ("the same, before a witness", "attack_state_and_tpm_rolled_back_witnessed", Finding("log_truncated")),
     ("keep a second log beside the first, with one TPM", "attack_two_logs", Unproved("non_equivocation")),
     ("the same two logs, before a witness", "attack_two_logs_witnessed", Finding("split_view")),
+    ("certify the key of another log", "attack_certificate_of_another_log", Finding("tier_too_low")),
     ("remove an anchor, with the keys", "attack_anchor_removed", Finding("attestation_order_wrong")),
     ("anchor another history", "attack_anchor_elsewhere", Finding("anchor_mismatch")),
     ("dress a register of a quote", "attack_register_dressed", Finding("pcr_digest_wrong")),

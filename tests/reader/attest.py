@@ -3,11 +3,12 @@
 import base64
 import hashlib
 
-from reader import tpm
+from reader import certificates, tpm
 from reader.basics import Refused
 
 CLOCK_BACK_MS_MAX = 4_100
 ANCHORS_MAX = 4_000_000
+CERTIFICATES_MAX = 1_024
 NONE_YET, UNUSABLE = "none yet", "unusable"
 
 
@@ -45,6 +46,8 @@ class Attested:
         self.origin, self.out, self.find, self.partial, self.trusted = origin, out, out.find, partial, trusted
         self.key = NONE_YET
         self.keys = []  # (index, name)
+        self.credentials = []  # of each key: point, qualified name, body and wall time of the entry that shows the most
+        self.wanted, self.contents = set(), {}  # digests of certificates, and their contents
         self.previous = bytes(32)
         self.last_control = -1
         self.stamp = self.boot = self.reset = self.stale = self.unexplained = None
@@ -65,7 +68,7 @@ class Attested:
                 self.forget()
             self.last_control = entry["c"]
         if kind == "attestation_key":
-            self.attestation_key(index, body)
+            self.attestation_key(index, body, now)
         elif kind == "anchor":
             self.anchor(index, entry["i"], body, now, window)
         elif kind == "counter":
@@ -86,7 +89,7 @@ class Attested:
         self.boot = self.reset = self.stale = self.unexplained = None
         self.stepped = True
 
-    def attestation_key(self, index, body):
+    def attestation_key(self, index, body, now):
         try:
             qualified = tpm.check_name(body["qualified_name"])
             point = tpm.attestation_key(body["public"])
@@ -103,9 +106,42 @@ class Attested:
                 self.certified = self.intent = self.counter_index = None
             else:
                 self.find("attestation_key_changed", f"entry {index} introduces another attestation key", index)
+        shown = (point, qualified, body, now[2])
         if not self.keys or self.keys[-1][1] != name:
             self.keys.append((index, name))
+            self.credentials.append(shown)
+            self.want(body)
+        elif body["certificates"]:
+            self.credentials[max(at for at, (_, known) in enumerate(self.keys) if known == name)] = shown
+            self.want(body)
         self.key = (point, qualified)
+
+    def want(self, body):
+        for blob in body["certificates"] + body["ek_certificates"]:
+            if len(self.wanted) < CERTIFICATES_MAX:
+                self.wanted.add(blob["sha256"])
+
+    def blob(self, digest, content):
+        if digest in self.wanted and len(content) <= certificates.BYTES_MAX:
+            self.contents[digest] = content
+
+    def vouched(self, name, shown, known, beginning):
+        """The tier that certificates are worth."""
+        point, qualified, body, wall = shown
+        if not body["certificates"] or not known["key_roots"]:
+            return "T0"
+        own = [self.contents.get(blob["sha256"]) for blob in body["certificates"]]
+        of_ek = [self.contents.get(blob["sha256"]) for blob in body["ek_certificates"]]
+        case = {**beginning, "name": name, "qualified_name": qualified, "x": point[0], "y": point[1], "certificates": own,
+                "ek_certificates": [] if None in of_ek else of_ek, "roots": known["key_roots"],
+                "ek_roots": known["endorsement_roots"], "seconds": wall // 10**9}
+        try:
+            if None in own or None in (beginning[key] for key in ("log_key", "genesis", "first_epoch_key")):
+                raise Refused("a certificate that is not there, or a log whose beginning is not known")
+            return certificates.who_vouches(case)[1]
+        except (Refused, ValueError) as why:
+            self.out.note("certificates_refused", f"nobody vouches for an attestation key: {why}")
+            return "T0"
 
     def attestation(self, index, attest, sig, previous, expected):
         if previous is not None and self.previous is not None and previous != self.previous:
@@ -310,9 +346,15 @@ class Attested:
             self.anchored = self.anchored or seen == root
         self.pending = []
 
-    def tier(self, known):
-        names = {name for _, name in self.keys}
-        return "T3" if self.anchored and known and names <= set(known["live_activated_aks"]) else "T0"
+    def tier(self, known, beginning):
+        """The lowest over all keys; `beginning` is how the log begins, as certificates name it."""
+        if not self.anchored or not known:
+            return "T0"
+        beginning = {**beginning, "counter": self.first_counter[0] if self.first_counter else
+                     known["counter_name"] if self.partial else None}
+        activated = known["live_activated_aks"]
+        return min("T3" if name in activated else self.vouched(name, shown, known, beginning)
+                   for (_, name), shown in zip(self.keys, self.credentials))
 
     def compare(self, known):
         if known["ak_names"]:

@@ -48,6 +48,8 @@ class Blobs:
                 self.beyond = entry["i"]
 
     def judge(self, digest, content):
+        """Whether the content is one that an entry refers to."""
+        holds = False
         for size, index in sorted(self.awaited.pop(digest).items()):
             if content is None and self.strict:
                 self.out.find("blob_absent", f"{blob_path(digest)} of entry {index} is not there", index)
@@ -55,6 +57,9 @@ class Blobs:
                 self.out.note("blob_absent", f"{blob_path(digest)} of entry {index} is not there")
             elif hashlib.sha256(content).hexdigest() != digest or len(content) != size:
                 self.out.find("blob_altered", f"{blob_path(digest)} is not what entry {index} refers to", index)
+            else:
+                holds = True
+        return holds
 
     def finish(self):
         for digest in sorted(self.awaited):

@@ -1,6 +1,10 @@
 //! The cases of `tests/vectors` about a TPM: logs that it attests in order, and what somebody does who has the host, its keys, or
 //! copies of its state, and perhaps the TPM too.
 
+use agent_evidence::attest::cert::issue::{self, AuthorityKey, Lifetime};
+use agent_evidence::attest::cert::x509::Certificate;
+use agent_evidence::attest::cert::{CounterPin, Tie};
+use agent_evidence::attest::key::Ak;
 use agent_evidence::attest::tpm::public::RESTRICTED;
 use agent_evidence::attest::tpm::{Attested, Name, NvPublic, OWNER};
 use agent_evidence::bundle::{Manifest, Selected};
@@ -191,7 +195,95 @@ pub(super) fn attested(cases: &mut Cases) -> Result<(), BuildError> {
     counters(cases)?;
     copies(cases)?;
     bundles(cases)?;
+    certified(cases)?;
     pins(cases)
+}
+
+/// An authority, and the certificate by which it ties a log's attestation key to the log, perhaps wrongly.
+fn certificates(host: &Host, change: impl FnOnce(&mut Tie)) -> Result<(Certificate, Certificate), BuildError> {
+    let key = AuthorityKey::from_random(&[0x61; 32]).ok_or_else(|| BuildError("no key".to_owned()))?;
+    let lifetime = Lifetime { from: 1_700_000_000, until: 2_000_000_000 };
+    let root = issue::authority(key.signing_key(), "Authority of the vectors", &[1; 16], lifetime)?;
+    let known = host.log.trust()?;
+    let (tpm, name) = (&host.tpm, host.tpm.qualified_name());
+    let mut tie = Tie {
+        origin: ORIGIN.to_owned(),
+        log_key: known.log_key.key(),
+        genesis: known.genesis,
+        first_epoch_key: known.first_epoch_key,
+        counter: Some(CounterPin { name: tpm.nv.name().as_bytes().to_vec(), value: 7 }),
+        reset_count: 5,
+        restart_count: 0,
+        clock_ms: 60_000,
+        ak_name: tpm.name().as_bytes().to_vec(),
+        ek_name: FixedTpm::new(0x52)?.name().as_bytes().to_vec(),
+        ek_certificate: None,
+        request: Digest([6; 32]),
+    };
+    change(&mut tie);
+    let ak = Ak::parse(&tpm.public.to_bytes(), name)?;
+    let own = issue::attestation_key(key.signing_key(), &root, ak.point(), &tie, &[2; 16], lifetime)?;
+    Ok((root, own))
+}
+
+/// Attestation keys for which an authority vouches.
+fn certified(cases: &mut Cases) -> Result<(), BuildError> {
+    // The certificate comes when the log is there already: the key is introduced again, with it.
+    let host_with = |change: &dyn Fn(&mut Tie)| -> Result<(Host, String), BuildError> {
+        let mut host = Host::new()?;
+        let (root, own) = certificates(&host, change)?;
+        let mut key = host.tpm.attestation_key();
+        key.voucher = agent_evidence::record::Voucher::Site;
+        key.certificates = vec![host.log.blob(own.der())].into();
+        host.log.append(Body::AttestationKey(key));
+        Ok((host.end()?, root.to_pem()))
+    };
+    let trusting = |host: &Host, minimum_tier, believe: &dyn Fn(&mut AttestationTrust)| {
+        let mut trust = Trust { minimum_tier, ..host.trust()? };
+        believe(&mut trust.attestation);
+        Ok::<_, BuildError>(Some(trust))
+    };
+    let (host, root) = host_with(&|_| {})?;
+    let site = |known: &mut AttestationTrust| known.site_roots = vec![root.clone()];
+    let what = "nothing: the site's authority vouches for the attestation key, and T1 is required";
+    cases.add("in_order_certified", what, host.log.files()?, trusting(&host, KeyTier::T1, &site)?, &[])?;
+    let what = "the site's authority vouches for the attestation key, and T3 is required";
+    let findings = ["tier_too_low"];
+    cases.add("tier_too_low_site", what, host.log.files()?, trusting(&host, KeyTier::T3, &site)?, &findings)?;
+    let what = "an authority vouches for the attestation key, which the trust file does not name";
+    let nobody = trusting(&host, KeyTier::T1, &|_| {})?;
+    cases.add("tier_too_low_no_root", what, host.log.files()?, nobody, &findings)?;
+    let mut files = host.log.files()?;
+    files.0.retain(|path, _| !path.starts_with("blob/"));
+    let what = "the certificate of the attestation key is absent";
+    cases.add("tier_too_low_absent", what, files, trusting(&host, KeyTier::T1, &site)?, &findings)?;
+    let what = "the root of the site is no certificate";
+    let text = trusting(&host, KeyTier::T1, &|known| known.site_roots = vec![root.clone()])?;
+    cases.add("trust_root_malformed", what, host.log.files()?, text, &[])?;
+    if let Some(case) = cases.0.last_mut() {
+        case.trust = case.trust.take().map(|text| text.replace("END CERTIFICATE", "END CERTIFICAT"));
+        case.exit = 2;
+    }
+    let (host, root) = host_with(&|tie| tie.origin = "affiant.example/another".to_owned())?;
+    let site = |known: &mut AttestationTrust| known.site_roots = vec![root.clone()];
+    let what = "the certificate of the attestation key is for another log";
+    cases.add(
+        "attack_certificate_of_another_log",
+        what,
+        host.log.files()?,
+        trusting(&host, KeyTier::T1, &site)?,
+        &findings,
+    )?;
+    let (host, root) = host_with(&|tie| tie.ek_certificate = Some(Digest([7; 32])))?;
+    let independent = |known: &mut AttestationTrust| known.independent_roots = vec![root.clone()];
+    let what = "nothing: an independent authority vouches for the attestation key, and for its TPM's vendor";
+    cases.add(
+        "in_order_certified_independent",
+        what,
+        host.log.files()?,
+        trusting(&host, KeyTier::T3, &independent)?,
+        &[],
+    )
 }
 
 /// An evidence bundle of a session that a TPM attests.

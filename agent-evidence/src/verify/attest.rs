@@ -7,6 +7,10 @@
 //! What was verified here is the word of whoever holds the attestation key. That this is a TPM is for the trust file to
 //! say.
 
+use std::collections::{HashMap, HashSet};
+
+use crate::attest::cert::x509::CERTIFICATE_BYTES_MAX;
+use crate::attest::cert::{Beginning, Shown, TrustRoots, Vouched, who_vouches};
 use crate::attest::key::{Ak, KeyError};
 use crate::attest::statement::{
     AnchorStatement, CounterStatement, NO_ATTESTATION, NONCE_BYTES_MAX, NONCE_BYTES_MIN, attestation_digest,
@@ -16,8 +20,8 @@ use crate::checkpoint::Checkpoint;
 use crate::epoch::EpochStatement;
 use crate::note::KeyName;
 use crate::record::{
-    Anchor, Armed, AttestationKey, Body, CounterOp, EntryIndex, Epoch, KeyTier, NvCounter, Record, RootHash,
-    Succession, TreeSize,
+    Anchor, Armed, AttestationKey, Body, CounterOp, Digest, EntryIndex, Epoch, KeyTier, NvCounter, Record, RootHash,
+    Succession, TreeSize, WallTime,
 };
 use crate::trust::Trust;
 
@@ -32,6 +36,8 @@ const CLOCK_BACK_MS_MAX: u64 = 4_100;
 const ANCHORS_MAX: usize = 4_000_000;
 /// Most attestation keys that are remembered.
 const KEYS_MAX: usize = 1_000;
+/// Most certificates that are kept for judging, 16 KiB each: chains have at most eight, and keys seldom change.
+const CERTIFICATES_MAX: usize = 1_024;
 
 /// The attestation key in force.
 #[derive(Debug)]
@@ -109,50 +115,36 @@ pub struct AttestationReport {
 }
 
 /// Where the log key lives and who vouches for that: two questions, and the log answers neither by itself.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Standing {
     /// The tier, computed from the trust file.
     pub tier: KeyTier,
     /// Where the log key lives, in words.
     pub lives: &'static str,
     /// Who vouches, in words.
-    pub vouched: &'static str,
+    pub vouched: String,
 }
 
 impl Standing {
     /// A log of whose keys nothing is attested.
-    pub(super) const UNATTESTED: Self = Self {
-        tier: KeyTier::T0,
-        lives: "a software key in a file on the host, which whoever became root there could have used or copied",
-        vouched: "nobody",
-    };
+    pub(super) fn unattested() -> Self {
+        Self {
+            tier: KeyTier::T0,
+            lives: "a software key in a file on the host, which whoever became root there could have used or copied",
+            vouched: "nobody".to_owned(),
+        }
+    }
 }
 
-impl AttestationReport {
-    /// What the keys of the log are worth to the owner of the trust file.
-    pub(super) fn standing(&self, trust: Option<&Trust>) -> Standing {
-        if self.anchored.is_none() {
-            return Standing::UNATTESTED;
-        }
-        let known = trust.map(|trust| &trust.attestation);
-        let all = |names: &[Name]| self.keys.iter().all(|seen| names.contains(&seen.name));
-        if known.is_some_and(|known| all(&known.live_activated_aks)) {
-            return Standing {
-                tier: KeyTier::T3,
-                lives: "the agent says that its seed is sealed in the TPM whose attestation key vouches for this history",
-                vouched: "whoever wrote the trust file, who activated the attestation key with the TPM before him",
-            };
-        }
-        let lives = "the agent says that its seed is sealed in a TPM; that the attestation key is one of a TPM, and not of a program, \
-                     is not established";
-        let vouched = match known {
-            Some(known) if !known.ak_names.is_empty() => {
-                "nobody: the attestation key is pinned by this trust file, and nothing more"
-            }
-            _ => "nobody: the attestation key is the log's own word",
-        };
-        Standing { tier: KeyTier::T0, lives, vouched }
-    }
+/// What an entry shows of who vouches for a key.
+#[derive(Debug)]
+struct Credentials {
+    ak: Ak,
+    /// By digest, and by how many of them there are.
+    certificates: Vec<Digest>,
+    ek_certificates: Vec<Digest>,
+    /// When the entry was written, as it says.
+    at: WallTime,
 }
 
 #[derive(Debug)]
@@ -191,6 +183,11 @@ pub(super) struct Attested {
     unanchored: Option<(Alive, Option<ClockInfo>)>,
     /// The latest sign of life of the run.
     edge: Option<Alive>,
+    /// Of each key of the report, what the latest entry with certificates shows for it, or the first entry.
+    credentials: Vec<Credentials>,
+    wanted: HashSet<Digest>,
+    /// Contents of certificates.
+    contents: HashMap<Digest, Vec<u8>>,
     pub(super) report: AttestationReport,
     pub(super) notes: Notes,
 }
@@ -221,6 +218,9 @@ impl Attested {
             anchor_ms: None,
             unanchored: None,
             edge: None,
+            credentials: Vec::new(),
+            wanted: HashSet::new(),
+            contents: HashMap::new(),
             report: AttestationReport::default(),
             notes: Notes::default(),
         }
@@ -244,7 +244,7 @@ impl Attested {
         }
         let now = Alive { index, boot: record.draft.boot, wall: record.draft.wall };
         match record.body() {
-            Body::AttestationKey(key) => self.attestation_key(index, key, findings),
+            Body::AttestationKey(key) => self.attestation_key(now, key, findings),
             Body::Anchor(anchor) => self.anchor(record.index(), anchor, now, windows, findings),
             Body::NvCounter(counter) => self.counter(counter, now, windows, findings),
             Body::Epoch(epoch) => self.epoch(index, epoch, findings),
@@ -274,7 +274,8 @@ impl Attested {
         self.stepped = true;
     }
 
-    fn attestation_key(&mut self, index: EntryIndex, key: &AttestationKey<'_>, findings: &mut Findings) {
+    fn attestation_key(&mut self, now: Alive, key: &AttestationKey<'_>, findings: &mut Findings) {
+        let index = now.index;
         let usable = Name::parse(key.qualified_name.as_bytes())
             .map_err(|error| format!("its qualified name is none: {error}"))
             .and_then(|name| Ak::parse(key.public.as_bytes(), name).map_err(|error| error.to_string()))
@@ -306,8 +307,108 @@ impl Attested {
         }
         if before.is_none_or(|before| before != ak.name()) && self.report.keys.len() < KEYS_MAX {
             self.report.keys.push(KeySeen { index, name: ak.name().clone(), named });
+            let shown = self.shown(&ak, key, now.wall);
+            self.credentials.push(shown);
+        } else if !key.certificates.is_empty()
+            && let Some(at) = self.report.keys.iter().rposition(|seen| seen.name == *ak.name())
+        {
+            // The same key, for which somebody vouches now.
+            let shown = self.shown(&ak, key, now.wall);
+            if let Some(known) = self.credentials.get_mut(at) {
+                *known = shown;
+            }
         }
         self.key = Key::Usable(ak);
+    }
+
+    fn shown(&mut self, ak: &Ak, key: &AttestationKey<'_>, at: WallTime) -> Credentials {
+        let mut digests = |list: &[crate::record::Blob]| -> Vec<Digest> {
+            let digests: Vec<_> = list.iter().map(|blob| blob.sha256).collect();
+            let room = CERTIFICATES_MAX.saturating_sub(self.wanted.len());
+            self.wanted.extend(digests.iter().take(room).copied());
+            digests
+        };
+        let certificates = digests(&key.certificates);
+        let ek_certificates = digests(&key.ek_certificates);
+        Credentials { ak: ak.clone(), certificates, ek_certificates, at }
+    }
+
+    /// Takes the content of a blob, if it is one of a certificate.
+    pub(super) fn blob(&mut self, digest: Digest, content: &[u8]) {
+        if self.wanted.contains(&digest) && content.len() <= CERTIFICATE_BYTES_MAX {
+            self.contents.insert(digest, content.to_vec());
+        }
+    }
+
+    /// What the keys of the log are worth to the owner of the trust file; `beginning` is how the log begins, if that is known.
+    pub(super) fn standing(&mut self, trust: Option<&Trust>, beginning: Option<&Beginning<'_>>) -> Standing {
+        let known = trust.map(|trust| &trust.attestation);
+        if self.report.anchored.is_none() {
+            return Standing::unattested();
+        }
+        // Roots that cannot be read are refused with the trust file.
+        let roots = known.and_then(|known| known.roots().ok()).unwrap_or_default();
+        let mut lowest: Option<(KeyTier, String)> = None;
+        let mut notes = Vec::new();
+        for (seen, shown) in self.report.keys.iter().zip(&self.credentials) {
+            let judged = if known.is_some_and(|known| known.live_activated_aks.contains(&seen.name)) {
+                let by = "whoever wrote the trust file, who activated the attestation key with the TPM before him";
+                (KeyTier::T3, by.to_owned())
+            } else {
+                match self.vouched(shown, beginning, &roots) {
+                    Some(Ok(vouched)) => (vouched.tier(), vouched.to_string()),
+                    other => {
+                        if let Some(Err(why)) = other {
+                            let text =
+                                format!("nobody vouches for the attestation key of entry {}: {why}", seen.index.0);
+                            notes.push(Note { name: "certificates_refused", index: Some(seen.index), text });
+                        }
+                        let by = if seen.named {
+                            "nobody: the attestation key is pinned by this trust file, and nothing more"
+                        } else {
+                            "nobody: the attestation key is the log's own word"
+                        };
+                        (KeyTier::T0, by.to_owned())
+                    }
+                }
+            };
+            if lowest.as_ref().is_none_or(|(tier, _)| judged.0 < *tier) {
+                lowest = Some(judged);
+            }
+        }
+        self.notes.extend(notes);
+        let Some((tier, vouched)) = lowest else { return Standing::unattested() };
+        let lives = if tier == KeyTier::T0 {
+            "the agent says that its seed is sealed in a TPM; that the attestation key is one of a TPM, and not of a program, is not \
+             established"
+        } else {
+            "the agent says that its seed is sealed in the TPM whose attestation key vouches for this history"
+        };
+        Standing { tier, lives, vouched }
+    }
+
+    /// Who vouches for a key, or why nobody does. `None` where it shows no certificate, or nobody is believed.
+    fn vouched(
+        &self,
+        shown: &Credentials,
+        beginning: Option<&Beginning<'_>>,
+        roots: &TrustRoots,
+    ) -> Option<Result<Vouched, String>> {
+        if shown.certificates.is_empty() || roots.keys.is_empty() {
+            return None;
+        }
+        let contents = |digests: &[Digest]| -> Option<Vec<&[u8]>> {
+            digests.iter().map(|digest| self.contents.get(digest).map(Vec::as_slice)).collect()
+        };
+        let Some(beginning) = beginning else { return Some(Err("how the log begins is not known".to_owned())) };
+        let Some(certificates) = contents(&shown.certificates) else {
+            return Some(Err("a certificate is absent, altered or too large".to_owned()));
+        };
+        // What is not there is not shown.
+        let ek_certificates = contents(&shown.ek_certificates).unwrap_or_default();
+        let shown_here = Shown { ak: &shown.ak, certificates: &certificates, ek_certificates: &ek_certificates };
+        let outcome = who_vouches(&shown_here, beginning, roots, shown.at);
+        Some(outcome.map_err(|error| super::reason(&error)))
     }
 
     /// Judges an attestation of any sort: its place in the chain, its signature, that it is about this statement, and the

@@ -91,8 +91,8 @@ fn read(
     let mut blobs = walk.audit.take_blobs();
     let mut told = Told { findings, notes: &mut walk.audit.notes };
     while let Some((digest, content)) = reader.blob()? {
-        // No rule looks into contents yet.
-        if !blobs.member(digest, &content, &mut told, &mut |_, _| {}) {
+        let attested = &mut walk.audit.attested;
+        if !blobs.member(digest, &content, &mut told, &mut |digest, content| attested.blob(digest, content)) {
             return Err(malformed("blob", format!("no entry refers to {}", blob::path(&digest))));
         }
     }
@@ -223,7 +223,6 @@ fn conclude(
     let (witnesses, policy) = Witnesses::of_checkpoint(trust, &checkpoint, note, root_holds, &mut findings);
     let witnessed = policy.and_then(|policy| witnesses.quorum(policy));
     audit.notes.extend(witnesses.notes);
-    audit.take_notes();
     let window = audit.part.as_ref().and_then(super::part::Part::window);
     let bundle = Some(BundleReport { entries, window, heads_left });
     // Heads that it does not show are in what it says of itself.

@@ -58,6 +58,8 @@ pub use witnesses::Witnessed;
 
 use std::num::NonZeroUsize;
 
+use crate::attest::cert::Beginning;
+use crate::attest::tpm::Name;
 use crate::checkpoint::{self, Checkpoint};
 use crate::note::{KeyName, Note as SignedNote, VerifierKey};
 use crate::record::{Body, EntryIndex, KeyTier, LeafHash, PublicKey, RECORD_VERSION, decode};
@@ -256,7 +258,6 @@ fn conclude(walk: Walk<'_>, checkpoint: Checkpoint, note: &SignedNote, trust: Op
         );
         audit.notes.push(Note { name: "head_pruned", index: None, text });
     }
-    audit.take_notes();
     let witnessed = policy.and_then(|policy| witnesses.quorum(policy));
     audit.finish(checkpoint.size, &mut findings);
     let root_holds = tree_complete && tree.root() == checkpoint.root;
@@ -284,7 +285,22 @@ struct Read<'n> {
 
 fn judge(read: Read<'_>, trust: Option<&Trust>) -> Report {
     let Read { checkpoint, note, root_holds, mut audit, mut findings, genesis, witnessed, bundle, hidden } = read;
-    let standing = audit.attested.report.standing(trust);
+    // In a part of a log the counter may be withheld; what the trust file says of it then has to do.
+    let pinned = trust.and_then(|trust| trust.attestation.counter_name.clone()).filter(|_| bundle.is_some());
+    let counter = audit.attested.report.counter.as_ref().map(|(name, _)| name.clone()).or(pinned);
+    let beginning = match (audit.log_key(), genesis, audit.first_epoch_key()) {
+        (Some(key), Some(genesis), Some(first_epoch_key)) => Some((key.key(), genesis, first_epoch_key)),
+        _ => None,
+    };
+    let beginning = beginning.map(|(log_key, genesis, first_epoch_key)| Beginning {
+        origin: checkpoint.origin.as_str(),
+        log_key,
+        genesis,
+        first_epoch_key,
+        counter_name: counter.as_ref().map(Name::as_bytes),
+    });
+    let standing = audit.attested.standing(trust, beginning.as_ref());
+    audit.take_notes();
     let claimed = audit.tier_claimed;
     if claimed > standing.tier {
         let (claimed, judged) = (claimed.as_str(), standing.tier.as_str());

@@ -406,7 +406,7 @@ impl Report {
             witnessed: None,
             verified: None,
             tier: KeyTier::T0,
-            standing: Standing::UNATTESTED,
+            standing: Standing::unattested(),
             attestation: None,
             times: None,
             not_covered: Vec::new(),
@@ -436,7 +436,7 @@ impl Report {
             bundle,
             pruned: pruned.as_ref(),
             hidden,
-            standing,
+            standing: &standing,
             checkpoint: &checkpoint,
             audit: &audit,
             witnessed: witnessed.as_ref(),
@@ -509,7 +509,7 @@ struct Facts<'f> {
     bundle: Option<BundleReport>,
     pruned: Option<&'f PrunedReport>,
     hidden: Hidden,
-    standing: Standing,
+    standing: &'f Standing,
 }
 
 impl Facts<'_> {

@@ -181,7 +181,7 @@ impl Report {
         let Some(attested) = &self.attestation else { return Ok(()) };
         writeln!(out, "\nAttestation:")?;
         writeln!(out, "  where the log key lives: {}", self.standing.lives)?;
-        writeln!(out, "  who vouches for that: {}", self.standing.vouched)?;
+        writeln!(out, "  who vouches for that: {}", shown(&self.standing.vouched))?;
         for seen in attested.keys.iter().take(LINES_MAX) {
             let named = if seen.named { "named by the trust file" } else { "not named by a trust file" };
             writeln!(out, "  attestation key {} (entry {}), {named}", seen.name, seen.index.0)?;

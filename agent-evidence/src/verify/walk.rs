@@ -557,8 +557,8 @@ impl<'t> Walk<'t> {
     fn blobs<S: Source>(&mut self, source: &mut Cold<S>) -> Result<(), VerifyError> {
         let mut blobs = self.audit.take_blobs();
         let mut told = Told { findings: &mut self.findings, notes: &mut self.audit.notes };
-        // No rule looks into contents yet.
-        Ok(blobs.read(source, &mut told, &mut |_, _| {})?)
+        let attested = &mut self.audit.attested;
+        Ok(blobs.read(source, &mut told, &mut |digest, content| attested.blob(digest, content))?)
     }
 
     fn compare_tiles<S: Source>(
