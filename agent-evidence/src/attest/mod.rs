@@ -8,6 +8,8 @@
 //! | [`credential`] | a secret that only the TPM of an endorsement key can open, made without a TPM |
 //! | [`enroll`] | the files by which an authority comes to vouch for a key |
 //! | [`statement`] | the 32 bytes of qualifying data that this format has a TPM sign |
+//! | [`pcr`] | registers, the digest of a quote over them, and the values that a trust file allows |
+//! | [`event_log`], [`ima`] | logs of what was measured into registers, by the firmware and by the kernel |
 //!
 //! Every structure is a claim until a signature over it was verified by [`key::Ak::verify`], and even then it says only what
 //! the holder of that key says; that the key lives in a TPM is for a certificate to say, or for nobody.
@@ -17,9 +19,14 @@
 pub mod cert;
 pub mod credential;
 pub mod enroll;
+pub mod event_log;
+pub mod ima;
 pub mod key;
+pub mod pcr;
 pub mod statement;
 pub mod tpm;
+
+mod little;
 
 #[cfg(test)]
 pub(crate) mod testdata;
