@@ -17,12 +17,14 @@ has a size limit, only regular files are opened, and whatever cannot be read bec
 import hashlib
 import json
 import os
+import re
 import stat
 import sys
 import tomllib
 
 from reader.basics import CannotCheck, Refused, decode_base64
 from reader.blobs import BLOB_BYTES_MAX, blob_path
+from reader.boot import REGISTERS
 from reader.bundle import Archive, BundleAudit, parse_manifest, subtrees
 from reader.kept import KEPT_BYTES_MAX, bundles_of
 from reader.packed import SEGMENT_BYTES_MAX, blocks_of, unpack
@@ -42,6 +44,8 @@ TILE_WIDTH = 256
 BUNDLE_BYTES_MAX = TILE_WIDTH * (2 + ENTRY_BYTES_MAX)
 TRUST_BYTES_MAX = 4 << 20
 SIDECAR_BYTES_MAX = 64 << 20
+REGISTER_VALUES_MAX = 4096
+KEPT_BYTES_MAX = 256 << 20
 EXPECTED_BYTES_MAX = 1 << 20
 I64_MAX = 2**63 - 1  # of TOML
 PEM_BYTES_MAX = 1 << 20
@@ -189,6 +193,7 @@ class Trust:
             raise Refused(f"not TOML: {error}") from error
         heads = table.pop("head", [])
         policy = table.pop("witness_policy", None)
+        self.registers = self.register_policies(table.pop("pcr", []))
         self.limits = {key: table.pop(key, None) for key in self.LIMITS}
         for key, value in self.limits.items():
             fits = type(value) is list and all(type(item) is str for item in value) if key == "accepted_not_covered" else (
@@ -295,6 +300,25 @@ class Trust:
         if type(text) is not str or text.strip("0123456789abcdef") or len(text) % 2:
             raise Refused("not a name of a TPM's object")
         return check_name(bytes.fromhex(text))
+
+    @staticmethod
+    def register_policies(tables):
+        """Register and permitted values, in the order of registers."""
+        policies = {}
+        if type(tables) is not list:
+            raise Refused("`pcr` is not an array of tables")
+        for table in tables:
+            if type(table) is not dict or set(table) != {"index", "values"} or type(table["index"]) is not int:
+                raise Refused("a `pcr` is an index and values")
+            index, values = table["index"], table["values"]
+            if not 0 <= index < REGISTERS or index in policies:
+                raise Refused("a register that there is not, or twice")
+            if type(values) is not list or not 1 <= len(values) <= REGISTER_VALUES_MAX:
+                raise Refused("no permitted value of a register, or too many")
+            if not all(type(value) is str and re.fullmatch("[0-9a-f]{64}", value) for value in values):
+                raise Refused("a value of a register is not 64 hexadecimal digits")
+            policies[index] = {bytes.fromhex(value) for value in values}
+        return sorted(policies.items())
 
     @staticmethod
     def hash(encoded):
@@ -527,6 +551,15 @@ class Log:
                 if blobs.judge(digest, content):
                     self.audit.attested.blob(digest, content)
             blobs.finish()
+            self.judge_host(lambda digest: self.read(blob_path(digest), BLOB_BYTES_MAX))
+
+    def judge_host(self, read):
+        """What was booted; `read` gives the content that stands under a digest, or None."""
+        def content(digest, size):
+            data = read(digest)
+            fits = data is not None and len(data) == size and hashlib.sha256(data).hexdigest() == digest
+            return data if fits else None
+        self.audit.boots.judge(self.trust.registers if self.trust else [], content)
 
     def pruned_bundle(self, index, items, previous):
         for item in items:
@@ -686,8 +719,13 @@ class Log:
 
     def unproved(self):
         """Claims that are not proved, whatever was found."""
-        unproved = {"host_state", "time_bounds"}
-        if self.audit.claimed_tier > (tier := self.tier()):
+        unproved = {"time_bounds"}
+        proves = self.audit.boots.proves(self.trust.registers if self.trust else [])
+        tier = self.tier()
+        believed = self.audit.attested.is_believed() or tier > "T0"
+        if not (self.audit.sighted and believed and proves):
+            unproved.add("host_state")
+        if self.audit.claimed_tier > tier:
             self.out.note("tier_claimed", f"the log claims tier {self.audit.claimed_tier}: judged as {tier}")
         if self.witnessed() is None:
             unproved.add("non_equivocation")
@@ -827,13 +865,18 @@ class Bundle(Log):
         for line in self.archive.disclosures():
             values.line(line)
         values.finish()
-        blobs = self.audit.blobs
+        blobs, wanted, kept = self.audit.blobs, self.audit.boots.contents(), {}
         for digest, content in self.archive.blobs():
             if digest not in blobs.awaited and blobs.beyond is None:
                 raise Refused(f"no entry refers to {blob_path(digest)}")
             if digest in blobs.awaited and blobs.judge(digest, content):
                 self.audit.attested.blob(digest, content)
+            if digest in wanted:
+                kept[digest] = content
+            if sum(map(len, kept.values())) > KEPT_BYTES_MAX:
+                raise CannotCheck("the bundle has more contents of measured logs than this reader keeps")
         blobs.finish()
+        self.judge_host(kept.get)
         if count == 0:
             self.out.find("genesis_missing", "the bundle holds no entry")
         return roots

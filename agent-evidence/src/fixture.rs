@@ -521,6 +521,7 @@ impl Builder {
             required: vec![Claim::Integrity, Claim::Authenticity, Claim::Continuity, Claim::Coverage, Claim::Sessions],
             witnesses: None,
             limits: Limits::default(),
+            registers: Vec::new(),
             attestation: AttestationTrust::default(),
             heads: vec![Head { size: checkpoint.size, root: checkpoint.root }],
         })

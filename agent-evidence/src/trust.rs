@@ -10,10 +10,11 @@ use serde::{Deserialize, Serialize};
 
 use crate::attest::cert::path::RootClass;
 use crate::attest::cert::{TrustRoots, TrustRootsError};
+use crate::attest::pcr::{PolicyError as RegisterPolicyError, RegisterPolicy};
 use crate::attest::tpm::Name;
 use crate::note::{KeyName, NoteError, VerifierKey};
 use crate::policy::{Policy, PolicyError};
-use crate::record::{EntryIndex, KeyTier, LeafHash, PublicKey, RootHash, TreeSize};
+use crate::record::{Digest, EntryIndex, KeyTier, LeafHash, PublicKey, RootHash, TreeSize};
 use crate::verify::{Claim, Observed};
 
 /// Longest trust file read, in bytes: 10,000 remembered heads take about 1 MiB.
@@ -56,6 +57,15 @@ pub enum TrustError {
     /// A policy of witnesses that is none.
     #[error("`witness_policy` in the trust file is not a policy")]
     Policy(#[source] PolicyError),
+    /// A policy over a register that is none.
+    #[error("`pcr` in the trust file is not a policy over a register")]
+    Register(#[source] RegisterPolicyError),
+    /// Two policies over one register.
+    #[error("the trust file has two `pcr` tables for register {index}")]
+    RegisterRepeated {
+        /// The register.
+        index: u32,
+    },
     /// A policy for other logs.
     #[error("`witness_policy` in the trust file names a log with another key than `log_key`")]
     PolicyLog,
@@ -226,6 +236,8 @@ pub struct Trust {
     pub witnesses: Option<WitnessPolicy>,
     /// How much may be missing.
     pub limits: Limits,
+    /// Which values quoted registers may have, by register. Empty: nobody knows which are right.
+    pub registers: Vec<RegisterPolicy>,
     /// The TPM that attests it.
     pub attestation: AttestationTrust,
     /// Heads seen before, smallest first.
@@ -251,6 +263,8 @@ struct File {
     largest_loss_events: Option<u64>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     accepted_not_covered: Option<Vec<String>>,
+    #[serde(default, rename = "pcr", skip_serializing_if = "Vec::is_empty")]
+    registers: Vec<FileRegister>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     ak_names: Vec<String>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -275,6 +289,13 @@ struct File {
     largest_anchor_gap_seconds: Option<u64>,
     #[serde(default, rename = "head", skip_serializing_if = "Vec::is_empty")]
     heads: Vec<FileHead>,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct FileRegister {
+    index: u32,
+    values: Vec<String>,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -308,6 +329,7 @@ impl Trust {
             required: vec![Claim::Integrity, Claim::Authenticity, Claim::Continuity, Claim::Coverage, Claim::Sessions],
             witnesses: None,
             limits: Limits::default(),
+            registers: Vec::new(),
             heads: vec![observed.head],
         }
     }
@@ -382,6 +404,7 @@ impl Trust {
                 largest_loss_events: file.largest_loss_events,
                 accepted_not_covered: file.accepted_not_covered,
             },
+            registers: registers(file.registers)?,
             attestation: AttestationTrust {
                 ak_names: names(&file.ak_names, "ak_names")?,
                 live_activated_aks: names(&file.live_activated_aks, "live_activated_aks")?,
@@ -425,6 +448,14 @@ impl Trust {
             largest_gap_seconds: self.limits.largest_gap_seconds,
             largest_loss_events: self.limits.largest_loss_events,
             accepted_not_covered: self.limits.accepted_not_covered.clone(),
+            registers: self
+                .registers
+                .iter()
+                .map(|register| FileRegister {
+                    index: register.index,
+                    values: register.values.iter().map(|value| value.hex()).collect(),
+                })
+                .collect(),
             ak_names: self.attestation.ak_names.iter().map(ToString::to_string).collect(),
             live_activated_aks: self.attestation.live_activated_aks.iter().map(ToString::to_string).collect(),
             site_roots: self.attestation.site_roots.clone(),
@@ -446,6 +477,26 @@ impl Trust {
         Ok(format!(
             "# What a verifier knows of this log from elsewhere. Keep it where whoever could change the log cannot.\n{body}"
         ))
+    }
+}
+
+/// The policies over registers, in the order of these.
+fn registers(tables: Vec<FileRegister>) -> Result<Vec<RegisterPolicy>, TrustError> {
+    let mut all: Vec<RegisterPolicy> = Vec::new();
+    for FileRegister { index, values } in tables {
+        let values: Option<Vec<Digest>> = values.iter().map(|value| Digest::from_hex(value)).collect();
+        let values = values
+            .ok_or(TrustError::Value { key: "values", expected: "a list of 64 lower-case hexadecimal digits each" })?;
+        all.push(RegisterPolicy::new(index, values).map_err(TrustError::Register)?);
+    }
+    all.sort_by_key(|policy| policy.index);
+    let repeated = all.windows(2).find_map(|pair| match pair {
+        [one, other] if one.index == other.index => Some(one.index),
+        _ => None,
+    });
+    match repeated {
+        Some(index) => Err(TrustError::RegisterRepeated { index }),
+        None => Ok(all),
     }
 }
 
@@ -495,6 +546,7 @@ mod tests {
                 largest_loss_events: Some(0),
                 accepted_not_covered: Some(vec!["io_uring opens".to_owned()]),
             },
+            registers: vec![RegisterPolicy::new(7, vec![Digest([0xab; 32]), Digest([0xcd; 32])]).unwrap()],
             attestation: AttestationTrust {
                 ak_names: vec![tpm_name(1)],
                 live_activated_aks: vec![tpm_name(2)],
@@ -559,6 +611,16 @@ mod tests {
         assert!(matches!(refused("size = 5", "size = 5\nsize = 5"), TrustError::Form { .. }));
         assert!(matches!(refused("largest_gap_seconds = 60", "largest_gap_seconds = -1"), TrustError::Form { .. }));
         assert!(matches!(refused("largest_loss_events", "largest_loss"), TrustError::Form { .. }));
+        assert!(matches!(refused("index = 7", "index = -7"), TrustError::Form { .. }));
+        assert!(matches!(refused("index = 7", "register = 7"), TrustError::Form { .. }));
+        assert_eq!(refused("index = 7", "index = 24"), TrustError::Register(RegisterPolicyError::Index { seen: 24 }));
+        let values = TrustError::Value { key: "values", expected: "a list of 64 lower-case hexadecimal digits each" };
+        assert_eq!(refused("abab", "ABAB"), values);
+        assert_eq!(refused("abab", "ab"), values);
+        let again = format!("{good}\n[[pcr]]\nindex = 7\nvalues = [\"{}\"]\n", "00".repeat(32));
+        assert_eq!(Trust::parse(&again), Err(TrustError::RegisterRepeated { index: 7 }));
+        let none = format!("{good}\n[[pcr]]\nindex = 6\nvalues = []\n");
+        assert_eq!(Trust::parse(&none), Err(TrustError::Register(RegisterPolicyError::Values { index: 6, seen: 0 })));
         assert_eq!(refused("version = 1", "version = 2"), TrustError::Version { seen: 2 });
         assert_eq!(
             refused("\"T0\"", "\"T9\""),

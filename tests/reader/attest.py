@@ -59,6 +59,7 @@ class Attested:
         self.anchor_ms = self.unanchored = self.edge = None
         self.first_counter = self.first_reset = self.longest = None
         self.anchored = False
+        self.quoted = None  # the latest anchor whose registers are those that were quoted
 
     def entry(self, index, entry, now, window):
         """`window` takes a kind and the two signs of life that it is between."""
@@ -253,6 +254,8 @@ class Attested:
                 or attested.selections != [(tpm.SHA256, selected)]
                 or hashlib.sha256(values).digest() != attested.digest):
             self.find("pcr_digest_wrong", f"entry {index} lists other registers than were quoted", index)
+        else:
+            self.quoted = index
         if self.unanchored is not None:
             since, at = self.unanchored
             if at is not None and at[0] == attested.clock[0]:
@@ -345,6 +348,10 @@ class Attested:
                 self.find("anchor_mismatch", f"entry {index} names another history of {size} entries", index)
             self.anchored = self.anchored or seen == root
         self.pending = []
+
+    def is_believed(self):
+        """Whether the trust file names every attestation key of the log."""
+        return all(name in self.trusted for _, name in self.keys)
 
     def tier(self, known, beginning):
         """The lowest over all keys; `beginning` is how the log begins, as certificates name it."""

@@ -145,6 +145,7 @@ class BundleAudit(Audit):
 
     def __init__(self, origin, strict, out, sessions, trusted=()):
         super().__init__(origin, strict, out, trusted)
+        self.boots.is_part = True
         self.named, self.begun, self.ended = frozenset(sessions), set(), set()
         self.omitted = set()  # sessions of which entries were left out
         self.phase = "before"

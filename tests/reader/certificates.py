@@ -1,4 +1,4 @@
-"""Certificates of attestation keys: who vouches for a key (FORMAT.md section 18). Python's standard library only.
+"""Certificates of attestation keys: who vouches for a key (FORMAT.md section 19). Python's standard library only.
 
 As a program (`python3 -m reader.certificates`) it judges cases, one JSON object a line on standard input, and answers each with a
 line: the verifier's tests of certificates compare each of their outcomes with it."""

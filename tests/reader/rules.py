@@ -7,6 +7,7 @@ import re
 from reader.attest import Attested
 from reader.basics import CannotCheck, Refused
 from reader.blobs import Blobs
+from reader.boot import Boots
 from reader.kept import Pruning
 from reader.profile import KINDS, U32_MAX, U64_MAX, decode
 from reader.signed import ed25519_verifies, parse_vkey
@@ -93,7 +94,7 @@ FINDINGS = {
                   "tpm_reset_unexplained boot_without_reset anchor_number_wrong anchor_wrong anchor_mismatch "
                   "nv_counter_wrong nv_counter_gap nv_counter_capped epoch_uncounted counter_untrusted "
                   "reset_count_untrusted anchor_gap_too_long",
-    "host_state": "pcr_digest_wrong",
+    "host_state": "pcr_digest_wrong measured_malformed measured_mismatch pcr_policy_violated",
     "non_equivocation": "equivocation split_view cosignature_forged",
     "coverage": "kernel_number_wrong number_repeated number_hole counter_wrong gap_count_wrong loss_unexplained "
                 "loss_accounted event_outside_run hooks_not_attached gap_too_long loss_too_large not_covered_unaccepted",
@@ -205,6 +206,7 @@ class Audit:
         self.capture = None  # of the armed run
         self.handed_over = None  # of the last run, if it was disarmed for an upgrade
         self.runs = 0
+        self.boots = Boots(self.find)
         self.values = None  # committed values, when somebody wants them followed
         self.blobs = Blobs(out, strict)
         self.newer = False  # whether an entry of a newer version was reported
@@ -266,6 +268,8 @@ class Audit:
 
     def attest(self, index, entry):
         self.attested.entry(index, entry, alive_at(index, entry), self.listed)
+        if entry["kind"] == "anchor" and self.attested.quoted == index:
+            self.boots.quoted(index, {register: bytes.fromhex(value) for register, value in entry["body"]["pcrs"]})
 
     def listed(self, kind, since, until):
         """A window in which the agent was heard of."""
@@ -289,6 +293,7 @@ class Audit:
         else:
             self.find("genesis_wrong", "the genesis does not name a key of this log")
         self.tier_claimed(body)
+        self.boots.boot(body["boot_id"])
         if "predecessor" in body:
             self.out.note("predecessor", "this log continues another, which must be verified by itself")
 
@@ -472,8 +477,12 @@ class Audit:
         if len(self.unknowns) < REFERENCES_MAX:
             self.unknowns.add(entry["i"])
 
+    def on_measured(self, index, entry):
+        self.boots.measured(index, entry["body"])
+
     def on_armed(self, index, entry):
         body = entry["body"]
+        self.boots.boot(body["boot_id"], armed=True)
         self.runs += 1
         self.tier_claimed(body)
         if self.capture is not None:

@@ -24,9 +24,9 @@ fn flipped(bytes: &Bytes<'_>) -> Bytes<'static> {
 }
 
 /// A host with a TPM, and the log that it attests.
-struct Host {
-    log: Builder,
-    tpm: FixedTpm,
+pub(super) struct Host {
+    pub(super) log: Builder,
+    pub(super) tpm: FixedTpm,
     boots: u8,
     seed: u8,
 }
@@ -34,7 +34,18 @@ struct Host {
 impl Host {
     /// 0 genesis, 1 epoch, 2 attestation key, 3 intent, 4 step, 5 armed, 6 anchor, 7 workload, 8 exit.
     fn new() -> Result<Self, BuildError> {
-        let (log, tpm) = (Builder::new()?, FixedTpm::new(0x51)?);
+        Self::with_tpm(FixedTpm::new(0x51)?)
+    }
+
+    /// The same with these registers.
+    pub(super) fn with_registers(pcrs: Vec<(u32, [u8; 32])>) -> Result<Self, BuildError> {
+        let mut tpm = FixedTpm::new(0x51)?;
+        tpm.pcrs = pcrs;
+        Self::with_tpm(tpm)
+    }
+
+    fn with_tpm(tpm: FixedTpm) -> Result<Self, BuildError> {
+        let log = Builder::new()?;
         let mut host = Self { log, tpm, boots: 1, seed: 20 };
         host.introduce();
         host.step();
@@ -65,7 +76,7 @@ impl Host {
         self.log.append(step);
     }
 
-    fn arm(&mut self) {
+    pub(super) fn arm(&mut self) {
         let boot = format!("00000000-0000-4000-8000-{:012}", self.boots);
         self.log.capture = Id128([0xc0 + self.boots; 16]);
         self.log.seqs.clear();
@@ -96,18 +107,18 @@ impl Host {
         self.log.append(Body::Anchor(anchor));
     }
 
-    fn anchor(&mut self, cause: AnchorCause) -> Result<(), BuildError> {
+    pub(super) fn anchor(&mut self, cause: AnchorCause) -> Result<(), BuildError> {
         let anchor = self.quoted(cause)?;
         self.append_anchor(anchor);
         Ok(())
     }
 
-    fn heartbeat(&mut self) {
+    pub(super) fn heartbeat(&mut self) {
         let heartbeat = self.log.heartbeat(&[]);
         self.log.append(Body::Heartbeat(heartbeat));
     }
 
-    fn disarm(&mut self) {
+    pub(super) fn disarm(&mut self) {
         let disarmed = self.log.disarmed();
         self.log.append(Body::Disarmed(disarmed));
     }
@@ -125,7 +136,7 @@ impl Host {
     }
 
     /// What the agent does at its next start: a counted epoch, a run, an anchor.
-    fn start(&mut self) -> Result<(), BuildError> {
+    pub(super) fn start(&mut self) -> Result<(), BuildError> {
         self.step();
         let epoch = self.epoch(Succession::Orphan, Some(self.tpm.counter))?;
         self.log.append(Body::Epoch(epoch));
@@ -134,14 +145,14 @@ impl Host {
     }
 
     /// The host is switched off and on; the TPM's clock loses what it had not saved.
-    fn reboot(&mut self) {
+    pub(super) fn reboot(&mut self) {
         self.boots += 1;
         self.tpm.reset();
         self.tpm.clock.clock -= 3_000;
     }
 
     /// An ordinary end.
-    fn end(mut self) -> Result<Self, BuildError> {
+    pub(super) fn end(mut self) -> Result<Self, BuildError> {
         self.log.wait(1_000);
         self.tpm.clock.clock += 1_000;
         self.heartbeat();
@@ -158,7 +169,7 @@ impl Host {
     }
 
     /// What somebody pinned when the log was young.
-    fn trust(&self) -> Result<Trust, BuildError> {
+    pub(super) fn trust(&self) -> Result<Trust, BuildError> {
         let tpm = FixedTpm::new(0x51)?;
         Ok(Trust {
             attestation: AttestationTrust {

@@ -27,6 +27,8 @@ mod segments;
 mod attacks;
 #[path = "attested.rs"]
 mod attested;
+#[path = "booted.rs"]
+mod booted;
 
 /// One case.
 pub(crate) struct Case {
@@ -407,6 +409,7 @@ pub(crate) fn cases() -> Result<Vec<Case>, BuildError> {
     attacks::attacks(&mut cases)?;
     blobs::blobs(&mut cases)?;
     attested::attested(&mut cases)?;
+    booted::host_state(&mut cases)?;
     Ok(cases.0)
 }
 

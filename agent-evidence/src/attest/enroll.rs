@@ -7,7 +7,7 @@
 //! | [`Response`] | host | a proof that it was opened; not the secret |
 //! | [`IssuedChain`] | authority | the certificate, and those above |
 //!
-//! Each is one JSON object in the one form that `docs/FORMAT.md` section 19 gives it. Untrusted, all of them: what a
+//! Each is one JSON object in the one form that `docs/FORMAT.md` section 20 gives it. Untrusted, all of them: what a
 //! request claims is worth something only as a [`Applicant`], where the attestation key signed it, and what a response
 //! claims only where the proof is right. The authority remembers nothing between its two steps: the secret of a
 //! challenge follows from its own key, the request and a nonce.

@@ -147,6 +147,13 @@ struct Credentials {
     at: WallTime,
 }
 
+impl AttestationReport {
+    /// Whether the trust file names every attestation key of the log.
+    pub(super) fn is_believed(&self) -> bool {
+        self.keys.iter().all(|seen| seen.named)
+    }
+}
+
 #[derive(Debug)]
 pub(super) struct Attested {
     origin: KeyName,
@@ -188,6 +195,8 @@ pub(super) struct Attested {
     wanted: HashSet<Digest>,
     /// Contents of certificates.
     contents: HashMap<Digest, Vec<u8>>,
+    /// The latest anchor whose registers are those that the attestation key quoted.
+    pub(super) quoted: Option<EntryIndex>,
     pub(super) report: AttestationReport,
     pub(super) notes: Notes,
 }
@@ -221,6 +230,7 @@ impl Attested {
             credentials: Vec::new(),
             wanted: HashSet::new(),
             contents: HashMap::new(),
+            quoted: None,
             report: AttestationReport::default(),
             notes: Notes::default(),
         }
@@ -589,7 +599,9 @@ impl Attested {
             findings.push(Finding::AttestationMalformed { index, reason: "it is not a quote".to_owned() });
             return;
         };
-        if !quoted(anchor, selections, digest) {
+        if quoted(anchor, selections, digest) {
+            self.quoted = Some(index);
+        } else {
             findings.push(Finding::PcrDigestWrong { index });
         }
         let clock = attest.clock_info;

@@ -6,10 +6,11 @@
 
 use std::collections::HashSet;
 
+use crate::attest::pcr::RegisterPolicy;
 use crate::epoch::EpochStatement;
 use crate::note::{KeyName, VerifierKey, verify_ed25519};
 use crate::record::{
-    Body, ControlNumber, DecodeError, EntryIndex, Epoch, Erased, Genesis, KeyTier, Kind, LeafHash, PublicKey,
+    Blob, Body, ControlNumber, DecodeError, EntryIndex, Epoch, Erased, Genesis, KeyTier, Kind, LeafHash, PublicKey,
     RECORD_VERSION, Record, Recovered, RecoveryCause, SecretUse, Succession, TreeSize, WallTime,
 };
 
@@ -18,8 +19,10 @@ use crate::trust::Trust;
 use super::Options;
 use super::attest::Attested;
 use super::blobs::Blobs;
+use super::boot::{Boots, Kept};
 use super::coverage::Coverage;
 use super::finding::Finding;
+use super::host::HostState;
 use super::part::Part;
 use super::pruned::Pruning;
 use super::report::{Findings, Note, Notes, iso};
@@ -76,6 +79,10 @@ pub(super) struct Audit {
     pub(super) tier_claimed: KeyTier,
     first_epoch_key: Option<PublicKey>,
     epoch: Option<(u64, PublicKey)>,
+    /// What was quoted and measured, until it is judged.
+    boots: Boots,
+    /// What it says of the host.
+    pub(super) host: HostState,
     pub(super) notes: Notes,
     pub(super) times: Option<(WallTime, WallTime)>,
     /// Wall time minus boot time of the entry before.
@@ -102,6 +109,7 @@ impl Audit {
             sessions: Sessions::of_bundle(),
             coverage: Coverage::new(options.strict, true),
             part: Some(Part::new(sessions)),
+            boots: Boots::of_part(),
             ..Self::new(origin, options, trust)
         }
     }
@@ -126,6 +134,8 @@ impl Audit {
             tier_claimed: KeyTier::T0,
             first_epoch_key: None,
             epoch: None,
+            boots: Boots::default(),
+            host: HostState::default(),
             notes: Notes::default(),
             times: None,
             clock_stand: None,
@@ -182,6 +192,25 @@ impl Audit {
         self.pruning.withheld(first, count);
         self.sessions.withheld(count);
         self.coverage.withheld(count);
+    }
+
+    /// The contents that judging what was booted will ask for.
+    pub(super) fn host_contents(&self) -> Kept {
+        self.boots.contents()
+    }
+
+    /// Judges what was booted, with contents that lie beside the entries: nothing where one is not there.
+    ///
+    /// # Errors
+    /// What `read` answers.
+    pub(super) fn judge_host<E>(
+        &mut self,
+        policy: &[RegisterPolicy],
+        read: impl FnMut(Blob) -> Result<Option<Vec<u8>>, E>,
+        findings: &mut Findings,
+    ) -> Result<(), E> {
+        self.host = std::mem::take(&mut self.boots).judge(policy, read, &mut self.notes, findings)?;
+        Ok(())
     }
 
     /// The blobs that all entries refer to.
@@ -334,6 +363,7 @@ impl Audit {
             _ => findings.push(Finding::GenesisWrong { what: "log key" }),
         }
         self.tier_claimed = self.tier_claimed.max(genesis.key_tier);
+        self.boots.genesis(index, genesis.boot_id.as_bytes());
         if let Some(predecessor) = &genesis.predecessor {
             let text = format!(
                 "this log continues {} from {} entries on; that log must be verified by itself",
@@ -433,6 +463,11 @@ impl Audit {
         let draft = &record.draft;
         let now = Alive { index, boot: draft.boot, wall: draft.wall };
         self.attested.entry(index, record, &mut self.coverage.windows, findings);
+        if let Body::Anchor(anchor) = record.body()
+            && self.attested.quoted == Some(index)
+        {
+            self.boots.quoted(index, &anchor.pcrs);
+        }
         match record.body() {
             // What is erased, or is said of an act, comes after it.
             Body::Erased(Erased { of, .. }) | Body::Secret(SecretUse { of, .. }) if *of >= record.index() => {
@@ -440,6 +475,7 @@ impl Audit {
             }
             Body::FileFolded(folded) => self.coverage.folded(index, folded, findings),
             Body::Armed(armed) => {
+                self.boots.armed(index, armed);
                 self.tier_claimed = self.tier_claimed.max(armed.key_tier);
                 self.coverage.armed(armed, now);
             }
@@ -451,6 +487,7 @@ impl Audit {
                 self.coverage.disarmed(disarmed, now, findings);
                 self.sessions.stated(index, &disarmed.sessions, findings);
             }
+            Body::Measured(measured) => self.boots.measured(index, measured),
             Body::Gap(gap) => self.coverage.gap(index, gap, &mut self.notes, findings),
             Body::Recovered(recovered) => self.recovered(index, recovered),
             Body::Unknown(_) => self.unknown_acts += 1,

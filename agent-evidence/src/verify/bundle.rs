@@ -3,6 +3,7 @@
 //! The rules over entries are those of a whole log as far as a part shows them; `part.rs` adds those over what must be
 //! there. Entries that are withheld are no finding: their hashes stand for them.
 
+use std::convert::Infallible;
 use std::io::Read;
 use std::iter::Peekable;
 use std::vec;
@@ -17,6 +18,7 @@ use crate::trust::Trust;
 
 use super::audit::Audit;
 use super::blobs::Told;
+use super::boot::Kept;
 use super::finding::Finding;
 use super::report::{BundleReport, Findings, Report};
 use super::values::{VALUES_MAX, Values};
@@ -77,6 +79,7 @@ fn read(
         entries: 0,
         values: Values::default(),
         audit: Audit::of_bundle(&checkpoint.origin, options, &manifest.sessions, trust),
+        contents: Kept::default(),
     };
     let (mut line, mut scratch) = (Vec::new(), Vec::new());
     while reader.entry(&mut line)? {
@@ -88,15 +91,21 @@ fn read(
         walk.values.line(index, &disclosure, findings);
     }
     walk.values.finish(findings);
+    let mut kept = walk.audit.host_contents();
     let mut blobs = walk.audit.take_blobs();
     let mut told = Told { findings, notes: &mut walk.audit.notes };
     while let Some((digest, content)) = reader.blob()? {
         let attested = &mut walk.audit.attested;
-        if !blobs.member(digest, &content, &mut told, &mut |digest, content| attested.blob(digest, content)) {
+        let mut take = |digest, content: &[u8]| {
+            attested.blob(digest, content);
+            kept.take(digest, content);
+        };
+        if !blobs.member(digest, &content, &mut told, &mut take) {
             return Err(malformed("blob", format!("no entry refers to {}", blob::path(&digest))));
         }
     }
     blobs.finish(&mut told);
+    walk.contents = kept;
     Ok(Some((walk, checkpoint, note)))
 }
 
@@ -120,6 +129,8 @@ struct Walk {
     entries: u64,
     values: Values,
     audit: Audit,
+    /// Logs of what was measured.
+    contents: Kept,
 }
 
 impl Walk {
@@ -195,11 +206,14 @@ fn conclude(
     mut findings: Findings,
     trust: Option<&Trust>,
 ) -> Report {
-    let Walk { peaks, roots, genesis, entries, mut audit, .. } = walk;
+    let Walk { peaks, roots, genesis, entries, mut audit, contents, .. } = walk;
     if entries == 0 {
         findings.push(Finding::GenesisMissing {});
     }
     audit.finish(checkpoint.size, &mut findings);
+    let registers = trust.map(|trust| trust.registers.as_slice()).unwrap_or_default();
+    let Ok(()) = audit.judge_host(registers, |wanted| Ok::<_, Infallible>(contents.get(&wanted)), &mut findings);
+    audit.host.overflowed |= contents.overflowed();
     let root_holds = peaks.root() == checkpoint.root;
     if !root_holds {
         findings.push(Finding::EvbProofWrong { size: checkpoint.size });

@@ -715,6 +715,36 @@ findings! {
         field: String,
     } = "value_absent" breaks Integrity
         "entry {}: the text of {field} is not there, and no entry says that it was erased", index.0;
+    /// The content of `measured` entries is no log of its sort, or its parts do not follow each other.
+    MeasuredMalformed {
+        /// The entry of the part at which it shows.
+        index: EntryIndex,
+        /// Which log.
+        log: &'static str,
+        /// What is wrong.
+        reason: String,
+    } = "measured_malformed" breaks HostState
+        "entry {}: what it names as {log} is not one: {reason}", index.0;
+    /// A log of what was measured does not give the value of a register that was quoted.
+    MeasuredMismatch {
+        /// The first quote of it in that boot.
+        index: EntryIndex,
+        /// The register.
+        register: u32,
+        /// Which log.
+        log: &'static str,
+    } = "measured_mismatch" breaks HostState
+        "the {log} of that boot does not give the value of register {register} that entry {} quotes: it was altered, cut short, or is of another boot", index.0;
+    /// A quoted register has a value that the trust file does not allow.
+    PcrPolicyViolated {
+        /// The first such quote in that boot.
+        index: EntryIndex,
+        /// The register.
+        register: u32,
+        /// Its value, in hexadecimal.
+        value: String,
+    } = "pcr_policy_violated" breaks HostState
+        "entry {} quotes the value {value} of register {register}, which the trust file does not allow", index.0;
     /// What stands in the place of a blob is not the content that an entry refers to.
     BlobAltered {
         /// The first entry that refers to it so.
@@ -809,6 +839,9 @@ impl Finding {
             | Self::EvbControlOmitted { index, .. }
             | Self::CommitmentWrong { index, .. }
             | Self::ValueAbsent { index, .. }
+            | Self::MeasuredMalformed { index, .. }
+            | Self::MeasuredMismatch { index, .. }
+            | Self::PcrPolicyViolated { index, .. }
             | Self::BlobAltered { index, .. }
             | Self::BlobAbsent { index, .. }
             | Self::EvbEntryForeign { index } => Some(*index),

@@ -10,6 +10,7 @@
 //! | `audit.rs` | the rules over entries, one after the other |
 //! | `sessions.rs` | the chains of sessions |
 //! | `coverage.rs`, `numbers.rs` | runs of the agent; which kernel numbers are accounted for |
+//! | `boot.rs` | what was booted: quoted registers, event logs, measurement lists |
 //! | `bundle.rs`, `part.rs` | evidence bundles: the walk over one, and what must not be left out of it |
 //! | `pruned.rs` | what a pruned log leaves out, and whether it may |
 //! | `attest.rs` | what a TPM vouches for: anchors, counter, clock |
@@ -18,17 +19,20 @@
 //! | `windows.rs` | the times between runs |
 //! | `values.rs` | committed values and what discloses them |
 //! | `blobs.rs` | contents beside the log that entries refer to |
+//! | `host.rs` | what a report says of that |
 //! | `finding.rs` | one variant per broken rule |
 //! | `report.rs`, `text.rs` | the verdict for programs and for people |
 
 mod attest;
 mod audit;
 mod blobs;
+mod boot;
 mod bundle;
 mod cold;
 mod coverage;
 mod entry;
 mod finding;
+mod host;
 mod numbers;
 mod part;
 mod pruned;
@@ -48,6 +52,7 @@ pub use bundle::verify_bundle;
 pub use cold::Cold;
 pub use entry::{EntryFault, ProvedEntry, verify_entry};
 pub use finding::{Claim, FINDINGS, Finding};
+pub use host::{BootReport, HostState, LogState, Said};
 pub use report::{
     BundleReport, ClaimReport, Losses, Note, Observed, Outcome, PrunedReport, Report, SessionReport, SessionWindow,
     Verdict,
@@ -190,6 +195,7 @@ fn over<'t, S: Source>(
     let known = Known {
         heads: trust.map(|trust| trust.heads.as_slice()).unwrap_or_default(),
         policy: trust.and_then(|trust| trust.witnesses.as_ref()).map(WitnessPolicy::policy),
+        registers: trust.map(|trust| trust.registers.as_slice()).unwrap_or_default(),
         witnesses,
     };
     let audit = Audit::new(&checkpoint.origin, options, trust);

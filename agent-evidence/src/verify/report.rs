@@ -11,6 +11,7 @@ use super::Verified;
 use super::attest::{Anchored, AttestationReport, Counted, Standing};
 use super::audit::Audit;
 use super::finding::{Claim, Finding};
+use super::host::HostState;
 use super::walk::Hidden;
 use super::windows::Windows;
 use super::witnesses::Witnessed;
@@ -368,6 +369,8 @@ pub struct Report {
     pub windows: Windows,
     /// Which events were captured and are not in the log.
     pub losses: Losses,
+    /// What is known of the host.
+    pub host: HostState,
     /// From where on not every entry could be read: the rules across entries were not applied from there on.
     pub sight_lost: Option<EntryIndex>,
 }
@@ -414,6 +417,7 @@ impl Report {
             pruned: None,
             windows: Windows::default(),
             losses: Losses::default(),
+            host: HostState::default(),
             sight_lost: Some(EntryIndex(0)),
         }
     }
@@ -493,6 +497,7 @@ impl Report {
             sight_lost: audit.sight_lost,
             windows: audit.coverage.windows,
             losses: audit.coverage.losses,
+            host: audit.host,
             checkpoint: Some(checkpoint),
         }
     }
@@ -600,15 +605,23 @@ impl Facts<'_> {
                 }
             },
             Claim::NonEquivocation => self.non_equivocation(size),
-            Claim::HostState => {
-                Outcome::NotProved("the log carries no attestation of what the host had booted".to_owned())
-            }
+            Claim::HostState => self.host_state(),
             Claim::TimeBounds => {
                 Outcome::NotProved("the only clock in the log is the host's own, which root can set".to_owned())
             }
             Claim::Coverage => self.coverage(),
             Claim::Sessions => self.sessions(),
         }
+    }
+
+    fn host_state(&self) -> Outcome {
+        if !self.audit.is_sighted() {
+            return Outcome::NotProved("not every entry could be read".to_owned());
+        }
+        let policy = self.trust.map(|trust| trust.registers.as_slice()).unwrap_or_default();
+        // Named by the trust file, or vouched for by certificates that it believes: each of the keys.
+        let is_believed = self.audit.attested.report.is_believed() || self.standing.tier > KeyTier::T0;
+        self.audit.host.outcome(policy, is_believed.then_some(self.standing.vouched.as_str()))
     }
 
     fn non_equivocation(&self, size: u64) -> Outcome {

@@ -75,6 +75,13 @@ impl fmt::Display for Report {
         }
         self.attested(out)?;
         self.observation(out)?;
+        if !self.host.boots.is_empty() {
+            writeln!(out, "\nWhat was booted ({}):", self.host.boots_total)?;
+            for boot in self.host.boots.iter().take(LINES_MAX) {
+                writeln!(out, "  {boot}")?;
+            }
+            more(out, self.host.boots_total, "boots")?;
+        }
         if !self.sessions.is_empty() {
             writeln!(out, "\nSessions ({}):", self.sessions_total)?;
             for session in self.sessions.iter().take(LINES_MAX) {
@@ -346,6 +353,7 @@ impl Report {
                 "total_ns": sums.total().to_string(), "boot_to_armed_ns": sums.boot_to_armed.to_string(),
                 "between_runs_ns": sums.between_runs.to_string(), "host_off_ns": sums.host_off.to_string(),
             },
+            "host": self.host.json(),
             "windows": self.windows.kept.iter().map(window_json).collect::<Vec<_>>(),
             "windows_total": self.windows.total,
             "windows_may_miss_entries": self.windows.may_miss,

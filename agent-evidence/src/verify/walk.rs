@@ -9,10 +9,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 
+use crate::attest::pcr::RegisterPolicy;
+use crate::blob;
 use crate::kept::Item;
 use crate::policy::Policy;
 use crate::prove::{ProveError, Tiles};
-use crate::record::{DecodeError, EntryIndex, LeafHash, RECORD_VERSION, Record, TreeSize, decode_with};
+use crate::record::{Blob, DecodeError, EntryIndex, LeafHash, RECORD_VERSION, Record, TreeSize, decode_with};
 use crate::tiles::{self, TileKind, TilePath};
 use crate::tree::{NodeHash, TILE_WIDTH, TileView, Tree, fold_tile, leaf_hash, root_of};
 use crate::trust::Head;
@@ -55,6 +57,8 @@ pub(super) struct Known<'t> {
     /// Heads to compare, those already passed removed.
     pub(super) heads: &'t [Head],
     pub(super) policy: Option<&'t Policy>,
+    /// Which values quoted registers may have.
+    pub(super) registers: &'t [RegisterPolicy],
     pub(super) witnesses: Witnesses,
 }
 
@@ -517,7 +521,19 @@ impl<'t> Walk<'t> {
         }
         self.anchors(source)?;
         self.values(source)?;
-        self.blobs(source)
+        self.blobs(source)?;
+        self.host(source)
+    }
+
+    /// What was booted: logs that lie beside the entries, replayed against what was quoted.
+    fn host<S: Source>(&mut self, source: &mut Cold<S>) -> Result<(), VerifyError> {
+        let Self { audit, known, findings, .. } = self;
+        // They were compared with their digests once; what is read here may have changed since.
+        let read = |wanted: Blob| {
+            let content = source.read(&blob::path(&wanted.sha256), blob::BLOB_BYTES_MAX)?;
+            Ok::<_, SourceError>(content.filter(|content| blob::reference(content) == wanted))
+        };
+        Ok(audit.judge_host(known.registers, read, findings)?)
     }
 
     /// The roots that anchors name, looked up in the tiles: those that are there hold what the tree was made of.
