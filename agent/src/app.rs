@@ -365,6 +365,7 @@ fn use_tpm(
         nv_index: config.tpm.nv_index,
         on_counter_gap: config.tpm.on_counter_gap,
         slot,
+        measured_ns: seconds(config.tpm.measured_seconds),
         keys,
         vouched: None,
     })

@@ -249,6 +249,9 @@ pub struct TpmConfig {
     pub counter_steps_per_day_max: u32,
     /// Handle of the counter's NV index, in the owner's range (TCG registry of reserved handles).
     pub nv_index: u32,
+    /// Time between two readings of the kernel's measurement list (IMA), in seconds; with the first goes the firmware's event
+    /// log. 0: neither is kept.
+    pub measured_seconds: u64,
     /// What the daemon does when the counter is not where the log says: record it and go on, or end with exit code 70.
     pub on_counter_gap: OnCounterGap,
 }
@@ -273,6 +276,7 @@ impl Default for TpmConfig {
             counter_seconds: 3600,
             counter_steps_per_day_max: 48,
             nv_index: 0x0150_0100,
+            measured_seconds: 900,
             on_counter_gap: OnCounterGap::Record,
         }
     }
@@ -580,6 +584,7 @@ impl Config {
             // At one step a minute an NV cell of 100,000 writes lasts ten weeks.
             within("tpm.counter_steps_per_day_max", tpm.counter_steps_per_day_max.into(), 0..=1_440),
             // The range for indexes of the owner.
+            within("tpm.measured_seconds", tpm.measured_seconds, 0..=day_s),
             within("tpm.nv_index", tpm.nv_index.into(), 0x0150_0000..=0x017f_ffff),
             // Below 4 MiB not even one pending buffer fits; a TiB is a mistake.
             within("storage.reserve_mib", storage.reserve_mib, 4..=1024),

@@ -62,6 +62,8 @@ pub struct TpmParts {
     pub on_counter_gap: OnCounterGap,
     /// Where the log's key goes, if it is sealed.
     pub slot: Option<KeySlot>,
+    /// Time between two readings of the logs of what was measured, in nanoseconds; 0: they are not kept.
+    pub measured_ns: u64,
     /// The directory of keys, to name in errors.
     pub keys: PathBuf,
     /// Who vouches for the attestation key, as installed on this host.

@@ -21,6 +21,7 @@ mod error;
 pub mod handle;
 pub mod holds;
 pub mod losses;
+mod measured;
 mod recorder;
 pub mod replay;
 mod requests;
@@ -211,6 +212,7 @@ impl Pipeline {
         let now = self.clock.boot();
         self.look_after(now)?;
         self.recorder.attend_tpm(now)?;
+        self.recorder.attend_measured(now)?;
         self.settle_due(now)?;
         if read == 0 { self.wait() } else { Ok(Flow::Continue) }
     }
@@ -383,6 +385,8 @@ impl Pipeline {
     fn finish(mut self) -> Result<(), PipelineError> {
         // First, because it takes its time, and what happens meanwhile is captured.
         self.attest_stop()?;
+        // After the last anchor, so that it is explained.
+        self.recorder.record_all_measured()?;
         for _ in 0..SETTLE_ROUNDS_MAX {
             self.settle_losses(false)?;
             if self.recorder.is_settled() {

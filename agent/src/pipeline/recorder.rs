@@ -18,6 +18,7 @@ use super::clock::Clock;
 use super::error::PipelineError;
 use super::handle::Input;
 use super::losses::{LossReading, Losses};
+use super::measured::Measured;
 use super::resume::readings;
 use super::sessions::{EndReason, Sessions};
 use super::storage::Room;
@@ -64,6 +65,8 @@ pub(super) struct Recorder {
     pub(super) room: Room,
     /// The log and the TPM; `None` without one.
     pub(super) attest: Option<Attestation>,
+    /// The logs of what was measured; `None` where they are not kept.
+    pub(super) measured: Option<Measured>,
 }
 
 /// Whose act it was: what goes into the common members of its entry.
@@ -100,6 +103,7 @@ impl Recorder {
             paths: translate::Paths::default(),
             processes: HashMap::new(),
             room,
+            measured: tpm.as_ref().and_then(|parts| Measured::new(parts.measured_ns, clock.boot())),
             attest: tpm.map(|parts| Attestation::new(parts, clock.boot())),
         };
         recorder.read_clocks(clock);

@@ -1,8 +1,8 @@
 //! The host's TPM 2.0: what ties this log to one machine, one boot and one order of time.
 //!
-//! Owns the [`Device`] (one TPM command after the other), the key [`blob`]s and their [`keyfile`]s, the [`schedule`] of what is attested when, and
-//! the [`worker`], the one thread that waits for the TPM. What is attested means nothing here: digests go in, signed bytes
-//! come out, and [`crate::pipeline`] writes the entries.
+//! Owns the [`Device`] (one TPM command after the other), the key [`blob`]s and their [`keyfile`]s, the [`schedule`] of what
+//! is attested when, the logs of what was [`measured`], and the [`worker`], the one thread that waits for the TPM. What is
+//! attested means nothing here: digests go in, signed bytes come out, and [`crate::pipeline`] writes the entries.
 //!
 //! # The hierarchy
 //! ```text
@@ -31,6 +31,7 @@ mod device;
 #[path = "without.rs"]
 mod device;
 pub mod keyfile;
+pub mod measured;
 pub mod schedule;
 pub mod worker;
 
