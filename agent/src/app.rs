@@ -26,7 +26,8 @@ use crate::export::sealed::SealedLog;
 use crate::log::succession::{self, Ended, SuccessionError};
 use crate::log::{Birth, Limits, Log, LogError, Now, Packing, Recovery};
 use crate::pipeline::cgroupfs::CgroupError;
-use crate::pipeline::handle::COMMANDS_MAX;
+use crate::pipeline::handle::{AskSinks, COMMANDS_MAX};
+use crate::pipeline::retention::{DAY_NS, RetentionSettings};
 use crate::pipeline::storage::{StorageSettings, class_bit};
 use crate::pipeline::{Clock, Parts, Pipeline, PipelineError, PipelineHandle, SessionCgroups, Settings, TpmParts};
 use crate::probe::{Probe, ProbeConfig, ProbeError, cgroup2_root};
@@ -224,17 +225,14 @@ pub async fn run_daemon(config: Config) -> Result<(), AppError> {
 
     let (queue, inputs) = sync_channel(COMMANDS_MAX);
     let sinks: Weak<Running> = sink.as_ref().map_or_else(Weak::new, Arc::downgrade);
-    let handle = PipelineHandle::new(
-        queue,
-        Arc::new(move || sinks.upgrade().map(|running| running.status()).into_iter().collect()),
-        SealedLog::new(config.paths.log()),
-    );
+    let sinks: AskSinks = Arc::new(move || sinks.upgrade().map(|running| running.status()).into_iter().collect());
+    let handle = PipelineHandle::new(queue, Arc::clone(&sinks), SealedLog::new(config.paths.log()));
     let tpm = match place.or_else(|| slot.as_ref().map(|_| Place::usual())) {
         None => None,
         Some(place) => Some(use_tpm(&config, place, slot, &handle)?),
     };
     let settings = settings(&config, log.origin(), tpm.is_some())?;
-    let parts = Parts { settings, log, probe, inputs, cgroup_mount, session_cgroups, recovery, tpm };
+    let parts = Parts { settings, log, probe, inputs, cgroup_mount, session_cgroups, sinks, recovery, tpm };
     let (ready, is_ready) = tokio::sync::oneshot::channel();
     let (ended, mut has_ended) = tokio::sync::oneshot::channel();
     let thread = std::thread::Builder::new()
@@ -637,6 +635,14 @@ fn settings(config: &Config, origin: &str, has_tpm: bool) -> Result<Settings, Ap
         sessions_max: config.run.sessions_max,
         trust_domain: trust_domain(origin),
         keep_pins: config.capture.keep_on_stop,
+        retention: RetentionSettings {
+            max_age: (config.log.retention.max_age_days > 0)
+                .then(|| Nanoseconds(config.log.retention.max_age_days.saturating_mul(DAY_NS))),
+            max_bytes: (config.log.retention.max_mib > 0).then_some(config.log.retention.max_mib << 20),
+            min_entries: config.log.retention.min_entries,
+            wait_for_sinks: config.log.retention.wait_for_sinks,
+            directory: config.paths.log(),
+        },
         storage: StorageSettings {
             low_bytes: config.storage.low_mib << 20,
             reserve_bytes: config.storage.reserve_mib << 20,

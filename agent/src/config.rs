@@ -193,6 +193,29 @@ pub struct LogConfig {
     /// What the daemon does when the store contradicts itself at start: halt with exit code 70, or put the log aside,
     /// unchanged, and begin a successor whose genesis names its head.
     pub on_fault: OnFault,
+    /// When entries of long ago go.
+    pub retention: RetentionConfig,
+}
+
+/// When entries of long ago go. Off as it stands: nothing is pruned but by `affiant log prune`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct RetentionConfig {
+    /// Days after which entries go; 0: age prunes nothing. By the wall time at which they were written and by the time
+    /// that the daemon has run since, both.
+    pub max_age_days: u64,
+    /// MiB on the disk that the log's directory may take before its oldest entries go; 0: size prunes nothing.
+    pub max_mib: u64,
+    /// How many of the newest entries no rule prunes.
+    pub min_entries: u64,
+    /// Whether rules leave alone what a sink has not sent yet.
+    pub wait_for_sinks: bool,
+}
+
+impl Default for RetentionConfig {
+    fn default() -> Self {
+        Self { max_age_days: 0, max_mib: 0, min_entries: 65_536, wait_for_sinks: true }
+    }
 }
 
 /// What happens when the store contradicts itself.
@@ -226,6 +249,7 @@ impl Default for LogConfig {
             cold_after: 1 << 20,
             cold_level: 6,
             on_fault: OnFault::Halt,
+            retention: RetentionConfig::default(),
         }
     }
 }
@@ -577,14 +601,20 @@ impl Config {
             // The newest segment's worth stays plain: recovery and `tail` look there.
             within("log.cold_after", log.cold_after, 65_536..=1 << 53),
             within("log.cold_level", log.cold_level.into(), 0..=10),
+            // A century.
+            within("log.retention.max_age_days", log.retention.max_age_days, 0..=36_525),
+            // Below 64 MiB the newest entries alone take more; a PiB is a mistake.
+            at_least_unless_off("log.retention.max_mib", log.retention.max_mib, 64..=1 << 30),
+            // Sixteen bundles: some minutes of an idle host.
+            within("log.retention.min_entries", log.retention.min_entries, 4_096..=1 << 53),
             tpm_device("tpm.device", &tpm.device),
             within("tpm.anchor_seconds", tpm.anchor_seconds, 5..=day_s),
             within("tpm.anchor_spacing_seconds", tpm.anchor_spacing_seconds, 1..=60),
             within("tpm.counter_seconds", tpm.counter_seconds, 60..=7 * day_s),
             // At one step a minute an NV cell of 100,000 writes lasts ten weeks.
             within("tpm.counter_steps_per_day_max", tpm.counter_steps_per_day_max.into(), 0..=1_440),
-            // The range for indexes of the owner.
             within("tpm.measured_seconds", tpm.measured_seconds, 0..=day_s),
+            // The range for indexes of the owner.
             within("tpm.nv_index", tpm.nv_index.into(), 0x0150_0000..=0x017f_ffff),
             // Below 4 MiB not even one pending buffer fits; a TiB is a mistake.
             within("storage.reserve_mib", storage.reserve_mib, 4..=1024),
@@ -624,6 +654,14 @@ fn tpm_device(key: &'static str, seen: &str) -> Option<Mistake> {
         seen: format!("{seen:?}"),
         expected: "auto, none, an absolute path, or a TCTI (device:PATH, swtpm:host=H,port=P, tabrmd:...)".to_owned(),
     })
+}
+
+fn at_least_unless_off(key: &'static str, seen: u64, range: RangeInclusive<u64>) -> Option<Mistake> {
+    if seen == 0 {
+        return None;
+    }
+    within(key, seen, range)
+        .map(|mistake| Mistake { expected: format!("0 for off, or {}", mistake.expected), ..mistake })
 }
 
 fn committed(key: &'static str, rules: &[String]) -> Option<Mistake> {
@@ -820,6 +858,14 @@ mod tests {
         assert_eq!(
             refusal("[log]\n# slow disk\ncommit_ms = 5000\n"),
             "affiant.toml line 3: log.commit_ms is 5000; expected 1 to 1000"
+        );
+    }
+
+    #[test]
+    fn retention_by_size_is_off_or_leaves_room_for_the_newest_entries() {
+        assert_eq!(
+            refusal("[log.retention]\nmax_mib = 5\n"),
+            "affiant.toml line 2: log.retention.max_mib is 5; expected 0 for off, or 64 to 1073741824"
         );
     }
 

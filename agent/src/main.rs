@@ -11,7 +11,8 @@ use agent::cli::args::{
 use agent::cli::exit::{self, Exit};
 use agent::cli::output::{Output, complain};
 use agent::cli::{
-    anchor, bundle, config, doctor, enroll, erase, prove, run, session, status, tail, timeline, trust, verify, witness,
+    anchor, bundle, config, doctor, enroll, erase, prove, prune, run, session, status, tail, timeline, trust, verify,
+    witness,
 };
 use agent::config::Config;
 use agent::export::sealed::SealedLog;
@@ -145,6 +146,10 @@ fn command(arguments: Arguments) -> Result<u8, Exit> {
                 }
                 HoldCommand::List { json } => printed(|out| cli::log::held(&log, json, out)),
             }
+        }
+        Command::Log(LogCommand::Prune { before, reason, dry_run, json }) => {
+            let wish = prune::Wish { before, reason, dry_run, json };
+            printed(|out| prune::prune(&SealedLog::new(log_directory.clone()), &socket, wish, out))
         }
         Command::Log(LogCommand::Freeze {}) => printed(|out| cli::log::freeze(&settings, out)),
         Command::Log(LogCommand::Unpack { output, log: directory }) => {

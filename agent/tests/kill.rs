@@ -1,9 +1,10 @@
 //! `kill -9` at every system call of the log's commit path, on a real directory, by strace's fault injection.
 //!
-//! This program is two: the test, and the writer that it lets strace kill. The writer appends, commits, seals, packs and
-//! opens again through the real `Log` and says what was acknowledged; it is run once in peace to count its calls, then
-//! once for each call of each kind, killed on entering it. After each: the log opens, everything acknowledged is there
-//! under its hash, every checkpoint that was shown still holds, and the verifier has no finding.
+//! This program is two: the test, and the writer that it lets strace kill. The writer appends, commits, seals, packs,
+//! prunes and opens again through the real `Log` and says what was acknowledged; it is run once in peace to count its
+//! calls, then once for each call of each kind, killed on entering it. After each: the log opens, everything
+//! acknowledged is there under its hash or was pruned, every checkpoint that was shown still holds, and the verifier
+//! has no finding.
 //!
 //! A killed process leaves the page cache: what a power cut takes is for the fault table of `log/tests.rs`.
 #![expect(clippy::print_stdout, reason = "a test program without a harness says its results itself")]
@@ -15,16 +16,17 @@ use std::os::unix::process::ExitStatusExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Output, Stdio};
 
+use agent::log::prune::PruningState;
 use agent::log::{Birth, Limits, Log, LogError, Now, Packing};
 use agent::sign::software::SoftwareKey;
 use agent_evidence::command::Directory;
 use agent_evidence::record::{
-    Body, BootTime, CgroupId, Draft, EntryIndex, List, RootHash, Scope, Text, TreeSize, WallTime, Workload,
-    WorkloadKind,
+    Body, BootTime, CgroupId, Device, Draft, EntryIndex, HashState, Hashed, Heartbeat, Id128, List, RootHash, Scope,
+    Text, TreeSize, WallTime, Workload, WorkloadKind,
 };
 use agent_evidence::tree::leaf_hash;
 use agent_evidence::trust::{Head, Trust};
-use agent_evidence::verify::{Options, verify};
+use agent_evidence::verify::{Claim, Options, verify};
 use anyhow::{Context as _, Result, bail, ensure};
 
 const ORIGIN: &str = "example.org/killed";
@@ -33,7 +35,7 @@ const ORIGIN: &str = "example.org/killed";
 const CALLS: &str = "openat,mkdirat,unlinkat,renameat,renameat2,pwritev,pwritev2,pwrite64,write,ftruncate,fallocate,\
                      fdatasync,fsync,syncfs,flock";
 /// Groups that one life of the writer commits.
-const GROUPS: u64 = 8;
+const GROUPS: u64 = 16;
 /// Entries of one group.
 const GROUP: u64 = 45;
 
@@ -216,11 +218,13 @@ fn check(directory: &Path, told: &Told) -> Result<()> {
     for (size, hash) in &told.acknowledged {
         ensure!(log.size().0 >= *size, "{size} entries were acknowledged, {} are there", log.size().0);
         let mut seen = None;
-        log.entries_from(EntryIndex(size - 1), |_, entry| {
-            seen = Some(hex(&leaf_hash(entry).0));
+        let wanted = EntryIndex(size - 1);
+        log.entries_from(wanted, |index, entry| {
+            seen = (index == wanted).then(|| hex(&leaf_hash(entry).0));
             ControlFlow::Break(())
         })?;
-        ensure!(seen.as_ref() == Some(hash), "acknowledged entry {} is another now", size - 1);
+        let pruned = seen.is_none() && wanted < log.pruned_before();
+        ensure!(pruned || seen.as_ref() == Some(hash), "acknowledged entry {} is another now", size - 1);
     }
     log.append(&draft(scope(9)))?;
     log.seal(now())?;
@@ -239,7 +243,8 @@ fn check(directory: &Path, told: &Told) -> Result<()> {
     let findings: Vec<String> = report
         .findings
         .iter()
-        .filter(|finding| finding.name() != "claim_not_proved")
+        // The heartbeats speak of a capture that nobody armed.
+        .filter(|finding| finding.name() != "claim_not_proved" && finding.claim() != Claim::Coverage)
         .map(ToString::to_string)
         .collect();
     ensure!(findings.is_empty(), "the verifier found {findings:?}");
@@ -254,8 +259,13 @@ fn write_a_life(directory: &Path) -> Result<()> {
     say(&mut log, "durable", None)?;
     for group in 0..GROUPS {
         for number in 0..GROUP {
-            log.append(&draft(if number % 9 == 0 { scope(1) } else { workload() }))?;
+            log.append(&draft(match number % 9 {
+                0 => scope(1),
+                1..5 => hashed(),
+                _ => workload(),
+            }))?;
         }
+        log.append(&Draft { boot: BootTime(10 + group), ..draft(heartbeat()) })?;
         let _committed = log.commit()?;
         say(&mut log, "durable", None)?;
         if group % 2 == 1 {
@@ -267,6 +277,26 @@ fn write_a_life(directory: &Path) -> Result<()> {
     let root = log.seal(now())?.checkpoint.root;
     say(&mut log, "sealed", Some(root))?;
     log.pack()?;
+    // Everything that can go before the last heartbeats.
+    log.tend(now())?;
+    if let Err(refused) = log.plan_pruning(EntryIndex(log.size().0), false) {
+        // An earlier life went as far as can be.
+        ensure!(log.pruned_before() > EntryIndex(0), "{refused}");
+        return Ok(());
+    }
+    for (state, what) in [(PruningState::Looking, "looks"), (PruningState::Removing, "removes")] {
+        for _ in 0..100 {
+            if log.pruning() == state {
+                log.commit().map(drop)?;
+            }
+        }
+        ensure!(log.pruning() != state, "it {what} for ever");
+        if state == PruningState::Looking {
+            ensure!(log.prune(now(), "a test", None)?.is_some(), "nothing is pruned: {:?}", log.refused());
+            let root = log.head().context("it was sealed")?.checkpoint.root;
+            say(&mut log, "sealed", Some(root))?;
+        }
+    }
     Ok(())
 }
 
@@ -341,6 +371,31 @@ fn workload() -> Body<'static> {
         path: Text::new(b"/"),
         how: Text::new(b"test"),
         labels: List::default(),
+    })
+}
+
+/// What goes when entries are pruned.
+fn hashed() -> Body<'static> {
+    Body::Hashed(Hashed {
+        path: Some("/bin/true".into()),
+        ino: 7,
+        dev: Device { major: 8, minor: 1 },
+        ctime: 1,
+        size: 0,
+        state: HashState::Changed,
+        sha256: None,
+        format: None,
+    })
+}
+
+fn heartbeat() -> Body<'static> {
+    Body::Heartbeat(Heartbeat {
+        capture_id: Id128([1; 16]),
+        counters: List::default(),
+        sessions: List::default(),
+        hooks_ok: true,
+        hooks_digest: agent_evidence::record::Digest([0; 32]),
+        canaries: List::default(),
     })
 }
 

@@ -9,6 +9,7 @@ mod environment;
 mod exactness;
 mod export;
 mod privacy;
+mod retention;
 mod run;
 mod storage;
 mod succession;

@@ -627,6 +627,30 @@ pub enum LogCommand {
     /// Exempt sessions from pruning and erasure.
     #[command(subcommand)]
     Hold(HoldCommand),
+    /// Remove the entries of long ago, for good. Root only.
+    ///
+    /// The control chain, sessions' beginnings and ends, what names workloads and processes, and every entry of a
+    /// session that is held or open stay, with what proves them; so does every proof that was made. The log gets an
+    /// entry that says what went, by whom and why.
+    #[command(
+        after_help = "Example:\n  affiant log prune --before 90d --dry-run\n  affiant log prune --before 2026-01-01 --reason 'policy 4.2'\n\n\
+        Exit: 0; 64 nothing could go; 69 no daemon; 77 not root."
+    )]
+    Prune {
+        /// Entries before this one go, rounded down to what can: an index (1042 or #1042), a time (2026-01-01,
+        /// 2026-01-01T12:00:00Z), or how long ago (90d). A time is looked up as the entries state it.
+        #[arg(long, value_name = "INDEX|TIME", value_parser = parse_before)]
+        before: Since,
+        /// Why; recorded.
+        #[arg(long, value_name = "TEXT", default_value = "")]
+        reason: String,
+        /// Only say what would go and what would stay.
+        #[arg(long)]
+        dry_run: bool,
+        /// Print facts as JSON.
+        #[arg(long)]
+        json: bool,
+    },
     /// Write the log out as a plain C2SP tiles directory, for readers that do not know packed segments.
     #[command(after_help = "Example:\n  affiant log unpack -o /srv/www/log")]
     Unpack {
@@ -699,6 +723,11 @@ fn parse_kind(text: &str) -> Result<agent_evidence::record::Kind, String> {
         let known: Vec<&str> = Kind::ALL.iter().map(|kind| kind.as_str()).collect();
         format!("no kind {text:?}; known are {}", known.join(", "))
     })
+}
+
+/// As `--since`, and an index may stand without its mark.
+fn parse_before(text: &str) -> Result<Since, String> {
+    text.parse().map(Since::Index).or_else(|_not_an_index| parse_since(text))
 }
 
 fn parse_since(text: &str) -> Result<Since, String> {
@@ -795,6 +824,8 @@ mod tests {
     fn since_is_a_time_ago_a_time_or_an_index() {
         assert_eq!(parse_since("10m"), Ok(Since::AgoNs(600_000_000_000)));
         assert_eq!(parse_since("#7"), Ok(Since::Index(7)));
+        assert_eq!(parse_before("7"), Ok(Since::Index(7)));
+        assert_eq!(parse_before("10m"), parse_since("10m"));
         assert_eq!(parse_since("1970-01-01T00:00:01Z"), Ok(Since::WallNs(1_000_000_000)));
         assert!(parse_since("yesterday").unwrap_err().contains("expected a time ago"));
     }

@@ -11,7 +11,7 @@ use serde_json::json;
 
 use crate::app;
 use crate::cli::exit::{self, Exit};
-use crate::cli::output::{Lines as _, Output, printable};
+use crate::cli::output::{Lines as _, Output, complain, printable};
 use crate::config::Config;
 use crate::export::sealed::{SealedError, SealedLog};
 use crate::log::copy::{self, CopyError, Form};
@@ -54,7 +54,41 @@ pub fn hold(log: &SealedLog, socket: &Path, id: &str, on: bool, reason: String, 
         }
         _ => return Err(ClientError::Mismatch.into()),
     }
+    if on && let Some(note) = gone_before(log, session)? {
+        complain(&note);
+    }
     Ok(0)
+}
+
+/// What a hold comes too late for; nothing when all of the session is there.
+fn gone_before(log: &SealedLog, session: u64) -> Result<Option<String>, Exit> {
+    let size = log.head()?.size;
+    let Some(pruned) = log.pruned(size)?.filter(|pruned| session < pruned.first) else { return Ok(None) };
+    let (mut there, mut last) = (0_u64, 0_u64);
+    let absent = log.each(session..size, size, |index, bytes| {
+        if let Ok(record) = record::decode(bytes)
+            && (index == session || record.draft.session.is_some_and(|issued| issued.0 == session))
+        {
+            there += 1;
+            last = last.max(record.placement.session_number.map_or(0, |number| number.0));
+        }
+        Ok::<(), SealedError>(())
+    })?;
+    // A session numbers its entries from 0.
+    let gone = (last + 1).saturating_sub(there);
+    if gone == 0 || absent.count == 0 {
+        return Ok(None);
+    }
+    let left = if there <= 2 {
+        "nothing is left of it but its beginning and end".to_owned()
+    } else {
+        format!("{there} are left")
+    };
+    Ok(Some(format!(
+        "{gone} entries of the session were pruned before it was held (entry {}, {}): {left}",
+        pruned.record,
+        printable(&pruned.rule)
+    )))
 }
 
 /// Lists the sessions that are held.
@@ -85,7 +119,8 @@ pub fn held(log: &SealedLog, json: bool, out: &mut Output) -> Result<u8, Exit> {
 /// Hands every `issued` and `hold` entry to `each`.
 fn sessions_and_holds(log: &SealedLog, mut each: impl FnMut(u64, &Body<'_>)) -> Result<(), Exit> {
     let size = log.head()?.size;
-    log.each(0..size, size, |index, bytes| {
+    // Both stay when others are pruned.
+    let _others = log.each(0..size, size, |index, bytes| {
         // Decoding every entry of a long log costs; what the kind is stands near the beginning.
         let head = bytes.get(..64).unwrap_or(bytes);
         let may_be = |kind: &[u8]| head.windows(kind.len()).any(|window| window == kind);
@@ -123,11 +158,19 @@ pub fn export(from: &Path, to: &Path, form: Form, json: bool, out: &mut Output) 
     let cosigned = crate::witness::submit::copy_cosigned(from, to, copied.to)
         .map_err(|error| Exit::in_full(exit::SOFTWARE, &error))?;
     if json {
+        let files = copied.files + cosigned;
+        let pruned = copied.pruned;
         let facts =
-            json!({"from": copied.from.0, "to": copied.to.0, "files": copied.files + cosigned, "directory": to});
+            json!({"from": copied.from.0, "to": copied.to.0, "pruned": pruned, "files": files, "directory": to});
         out.line(&facts.to_string())?;
     } else {
-        let new = copied.to.0 - copied.from.0;
+        let new = copied.to.0 - copied.from.0 - copied.pruned;
+        if copied.pruned > 0 {
+            complain(&format!(
+                "{} entries were pruned; the copy has what is kept of them, with the hashes",
+                copied.pruned
+            ));
+        }
         out.line(&format!(
             "{new} entries copied, {} in {}; check it with: affiant-verify {} --trust FILE",
             copied.to.0,

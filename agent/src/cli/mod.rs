@@ -13,6 +13,7 @@ pub mod exit;
 pub mod log;
 pub mod output;
 pub mod prove;
+pub mod prune;
 pub mod run;
 pub mod session;
 pub mod status;

@@ -19,7 +19,8 @@ use agent_evidence::verify::Source as _;
 
 use crate::cli::args::ProveArguments;
 use crate::cli::exit::{self, Exit};
-use crate::cli::output::Output;
+use crate::cli::output::{Output, printable};
+use crate::export::sealed::SealedLog;
 
 /// How often a log that grows meanwhile is read again: a partial tile may be replaced after the checkpoint was read.
 const ATTEMPTS: usize = 5;
@@ -49,6 +50,13 @@ pub fn prove(log: &Path, wish: &ProveArguments, out: &mut Output) -> Result<u8, 
             Ok(proved) => break proved,
             Err(ProveError::Missing { .. } | ProveError::Malformed { .. }) if attempt < ATTEMPTS => attempt += 1,
             Err(error @ ProveError::NotSealed { .. }) => return Err(Exit::in_full(exit::USAGE, &error)),
+            Err(error @ ProveError::Pruned { .. }) => {
+                let sealed = SealedLog::new(log.to_owned());
+                let by = sealed.pruned(sealed.head()?.size)?.map_or_else(String::new, |pruned| {
+                    format!(", by entry {} ({})", pruned.record, printable(&pruned.rule))
+                });
+                return Err(Exit::new(exit::DATA, format!("{error}{by}")));
+            }
             Err(error @ ProveError::NoCheckpoint) => return Err(Exit::in_full(exit::UNAVAILABLE, &error)),
             Err(error) => return Err(Exit::in_full(exit::DATA, &error)),
         }

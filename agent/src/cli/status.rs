@@ -68,15 +68,33 @@ fn print_status(status: &Status, out: &mut Output) -> Result<(), Exit> {
     let left_out =
         if storage.left_out == 0 { String::new() } else { format!(", LEFT OUT {} events", storage.left_out) };
     out.line(&format!("storage   {state}, {free} free{left_out}"))?;
+    let retention = &status.retention;
+    let rules = if retention.rules.is_empty() { "no rule".to_owned() } else { retention.rules.join(", ") };
+    let pruned = match retention.record {
+        None => "nothing was pruned".to_owned(),
+        Some(record) => format!(
+            "PRUNED before #{} by entry #{record}, {} of those kept for what they are",
+            retention.first_entry, retention.kept
+        ),
+    };
+    let working = match retention.state.as_str() {
+        "looking" => "; looking at what can go",
+        "removing" => "; removing",
+        _ => "",
+    };
+    let held = if retention.held == 0 { String::new() } else { format!(", {} sessions held", retention.held) };
+    out.line(&format!("retention {}: {pruned}{held}{working}", printable(&rules)))?;
     out.line(&format!("sessions  {} open", status.sessions))?;
     for class in &status.classes {
         let loss = if class.dropped == 0 { String::new() } else { format!("  LOST {}", class.dropped) };
         out.line(&format!("events    {:<8} {} numbered{loss}", class.class, class.generated))?;
     }
     for sink in &status.sinks {
+        let pruned =
+            if sink.pruned == 0 { String::new() } else { format!(", {} PRUNED BEFORE THEY WERE SENT", sink.pruned) };
         let fault = sink.fault.as_ref().map(|fault| format!("  FAULT {}", printable(fault))).unwrap_or_default();
         out.line(&format!(
-            "sink      {:<10} {} entries behind, {} sent, {} without an event, {} failures{fault}",
+            "sink      {:<10} {} entries behind, {} sent, {} without an event, {} failures{pruned}{fault}",
             sink.name, sink.lag_entries, sink.sent, sink.filtered, sink.failures
         ))?;
     }

@@ -46,7 +46,10 @@ pub fn tail(log: &SealedLog, wish: &TailArguments, out: &mut Output) -> Result<u
             None if wish.follow => head.size.saturating_sub(FOLLOW_FROM),
             None => 0,
         });
-        log.each(from..head.size, head.size, |index, bytes| filter.print(index, bytes, out))?;
+        let absent = log.each(from..head.size, head.size, |index, bytes| filter.print(index, bytes, out))?;
+        if let Some(note) = absent.note(log, head.size) {
+            complain(&note);
+        }
         next = Some(from.max(head.size));
         out.flush()?;
         if !wish.follow {

@@ -14,7 +14,7 @@ use agent_evidence::record::{self, Body, Record};
 
 use crate::cli::args::{TimelineArguments, TimelineOutput};
 use crate::cli::exit::Exit;
-use crate::cli::output::Output;
+use crate::cli::output::{Output, complain};
 use crate::cli::view;
 use crate::export::sealed::{SealedError, SealedLog};
 
@@ -34,7 +34,7 @@ pub fn timeline(log: &SealedLog, wish: &TimelineArguments, out: &mut Output) -> 
     };
     let end = bounds.last.map_or(head.size, |last| last + 1);
     if wish.output == TimelineOutput::Json {
-        log.each(bounds.issued..end, head.size, |_, bytes| {
+        let absent = log.each(bounds.issued..end, head.size, |_, bytes| {
             let mine = record::decode(bytes).is_ok_and(|record| belongs(&record, bounds.issued) || is_loss(&record));
             if mine {
                 out.bytes(bytes)?;
@@ -42,17 +42,23 @@ pub fn timeline(log: &SealedLog, wish: &TimelineArguments, out: &mut Output) -> 
             }
             Ok::<(), Exit>(())
         })?;
+        if let Some(note) = absent.note(log, head.size) {
+            complain(&format!("{note}; acts of this session may be among them"));
+        }
         return Ok(0);
     }
     let mut tree = Tree::default();
-    log.each(bounds.issued..end, head.size, |_, bytes| {
+    let absent = log.each(bounds.issued..end, head.size, |_, bytes| {
         if let Ok(record) = record::decode(bytes) {
             tree.take(&record, bounds.issued);
         }
         Ok::<(), Exit>(())
     })?;
+    if let Some(note) = absent.note(log, head.size) {
+        tree.head.push(("PRUNED", format!("{note}; acts of this session may be among them")));
+    }
     // A loss is recorded when the counters are read, which can be after the session's end.
-    log.each(end..head.size, head.size, |_, bytes| {
+    let _gaps_stay = log.each(end..head.size, head.size, |_, bytes| {
         if has_kind(bytes, b"gap")
             && let Ok(record) = record::decode(bytes)
         {
@@ -76,7 +82,8 @@ struct Bounds {
 fn find(log: &SealedLog, size: u64, id: &str) -> Result<Option<Bounds>, SealedError> {
     let mut scratch = Vec::new();
     let mut bounds: Option<Bounds> = None;
-    log.each(0..size, size, |index, bytes| {
+    // Beginnings and ends of sessions stay when others are pruned.
+    let _others = log.each(0..size, size, |index, bytes| {
         // Decoding every entry of a long log costs; the kind stands in the first bytes.
         if !has_kind(bytes, b"issued") && !has_kind(bytes, b"revoked") {
             return Ok::<(), SealedError>(());

@@ -98,6 +98,8 @@ struct Batch {
     lines: Vec<u8>,
     /// How many events `lines` holds.
     sent: u64,
+    /// How many of the entries were pruned.
+    pruned: u64,
     /// Whether they are in the file, durably; only the cursor is missing then.
     written: bool,
 }
@@ -136,6 +138,7 @@ impl OcsfFileSink {
                 lag_entries: 0,
                 sent: 0,
                 filtered: 0,
+                pruned: 0,
                 failures: 0,
                 fault: None,
             })),
@@ -187,7 +190,7 @@ impl OcsfFileSink {
             _ => self.render(&head, first)?,
         };
         let outcome = self.send(&mut batch);
-        let Batch { next, sent, .. } = batch;
+        let Batch { next, sent, pruned, .. } = batch;
         if let Err(error) = outcome {
             self.pending = Some(batch);
             return Err(error);
@@ -196,7 +199,8 @@ impl OcsfFileSink {
             status.next_entry = next;
             status.lag_entries = head.size.saturating_sub(next);
             status.sent += sent;
-            status.filtered += (next - first) - sent;
+            status.filtered += (next - first) - sent - pruned;
+            status.pruned += pruned;
             status.fault = None;
         });
         Ok(if next >= head.size { Turn::Idle } else { Turn::More })
@@ -212,7 +216,8 @@ impl OcsfFileSink {
         let from = first.saturating_sub(REBUILD_ENTRIES_MAX);
         // `genesis` describes the host, wherever the rest begins.
         for range in [0..from.min(1), from..first] {
-            self.log.each(range, head.size, |_, entry| {
+            // What was pruned of them is unknown; what names workloads and processes stays.
+            let _pruned = self.log.each(range, head.size, |_, entry| {
                 learn(&mut joins, entry);
                 Ok::<(), SinkError>(())
             })?;
@@ -236,10 +241,11 @@ impl OcsfFileSink {
         // Unless all goes well, the table has learned from some of the entries only.
         self.learned = None;
         let next = head.size.min(first.saturating_add(TURN_ENTRIES_MAX));
-        let mut batch = Batch { origin: head.origin.clone(), first, next, lines: Vec::new(), sent: 0, written: false };
+        let mut batch =
+            Batch { origin: head.origin.clone(), first, next, lines: Vec::new(), sent: 0, pruned: 0, written: false };
         let mut scratch = Vec::new();
         let Self { log, joins, .. } = self;
-        log.each(first..next, head.size, |index, entry| {
+        let absent = log.each(first..next, head.size, |index, entry| {
             let record = match record::decode_with(entry, &mut scratch) {
                 Ok(record) => record,
                 Err(error) => {
@@ -259,6 +265,10 @@ impl OcsfFileSink {
             joins.learn(&record);
             Ok(())
         })?;
+        if let Some(note) = absent.note(&self.log, head.size) {
+            tracing::error!(note, "the OCSF file sink comes too late");
+        }
+        batch.pruned = absent.count;
         self.learned = Some(Position { origin: head.origin.clone(), next });
         Ok(batch)
     }

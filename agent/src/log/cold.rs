@@ -78,6 +78,17 @@ enum Work {
     },
 }
 
+/// What may be packed.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Allowed {
+    /// Entries below are under a checkpoint.
+    pub(super) sealed: u64,
+    /// Entries below are pruned.
+    pub(super) pruned: u64,
+    /// Whether another segment may be begun.
+    pub(super) begin: bool,
+}
+
 /// The thread that compresses, so that a second of work delays nobody.
 struct Worker {
     jobs: SyncSender<Job>,
@@ -117,6 +128,11 @@ impl Worker {
 }
 
 impl Packer {
+    /// Whether no segment is being packed.
+    pub(super) fn is_idle(&self) -> bool {
+        matches!(self.work, Work::None)
+    }
+
     /// Continues after the newest segment there is.
     pub(super) fn resume<D: Disk>(packing: Option<Packing>, disk: &mut Durable<D>) -> Result<Self, DurableError> {
         let mut packer = Self { packing, next: 0, work: Work::None, worker: None };
@@ -136,7 +152,7 @@ impl Packer {
         Ok(packer)
     }
 
-    /// Does a little of what there is to do, when the first `sealed` entries are under a checkpoint; with `wait`, waits
+    /// Does a little of what there is to do, with `wait`, waits
     /// for the thread. `false` when there is nothing to do.
     ///
     /// # Errors
@@ -144,13 +160,18 @@ impl Packer {
     pub(super) fn step<D: Disk>(
         &mut self,
         disk: &mut Durable<D>,
-        sealed: u64,
+        Allowed { sealed, pruned, begin }: Allowed,
         wait: bool,
     ) -> Result<bool, DurableError> {
         let Some(packing) = self.packing else { return Ok(false) };
         let bundles = u64::from(packing.bundles);
         match &mut self.work {
             Work::None => {
+                // What was pruned in part stays plain.
+                self.next = self.next.max(pruned.div_ceil(packed::SEGMENT_BUNDLES as u64 * WIDTH));
+                if !begin {
+                    return Ok(false);
+                }
                 let end = (self.next * packed::SEGMENT_BUNDLES as u64 + bundles) * WIDTH;
                 if end > sealed.saturating_sub(packing.hot_entries) || self.next >= SEGMENTS_MAX {
                     return Ok(false);

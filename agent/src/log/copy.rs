@@ -6,17 +6,20 @@
 //! The tree is computed from the entries that are copied and must have the root that the checkpoint states, so that a
 //! damaged source is noticed here and not by whoever needs the copy. Signatures are the verifier's work.
 //!
+//! Of what the source has pruned, its kept entries are copied. A copy that was made before keeps what it has.
+//!
 //! Trust: neither directory is. What is copied is what the source says, if it agrees with itself.
 
 use std::collections::BTreeSet;
 
 use agent_evidence::blob::{self, BLOB_BYTES_MAX};
 use agent_evidence::checkpoint::{Checkpoint, CheckpointError};
+use agent_evidence::kept::{self, Item, KEPT_BYTES_MAX, Kept};
 use agent_evidence::note::NOTE_BYTES_MAX;
 use agent_evidence::packed::{self, Segment};
 use agent_evidence::record::{self, Digest, Kind, LeafHash, TreeSize};
 use agent_evidence::tiles::{self, BUNDLE_BYTES_MAX, TileKind, TilePath, TilesError, width_in};
-use agent_evidence::tree::{NodeHash, TILE_WIDTH, TileView, Tree, TreeError, fold_tile, leaf_hash};
+use agent_evidence::tree::{NodeHash, TILE_HEIGHT, TILE_WIDTH, TileView, Tree, TreeError, fold_tile, leaf_hash};
 use agent_evidence::verify::{Cold, SIDECAR_BYTES_MAX, Source, SourceError};
 use sha2::{Digest as _, Sha256};
 
@@ -44,6 +47,8 @@ pub struct Copied {
     pub from: TreeSize,
     /// Entries that it has now.
     pub to: TreeSize,
+    /// How many entries between were pruned, and are not in the copy.
+    pub pruned: u64,
     /// Files written.
     pub files: usize,
 }
@@ -154,9 +159,15 @@ pub fn copy<S: Source, D: Disk>(source: &mut S, disk: D, form: Form) -> Result<C
     let from = held.as_ref().map_or(TreeSize(0), |held| held.size);
     disk.prepare_temp()?;
     let base = from.0 / WIDTH;
-    let mut writer =
-        Writer { tree: restore(&mut disk, base)?, disk: &mut disk, written: Vec::new(), blobs: BTreeSet::new() };
+    let mut writer = Writer {
+        tree: restore(&mut disk, base)?,
+        disk: &mut disk,
+        written: Vec::new(),
+        blobs: BTreeSet::new(),
+        pruned: 0,
+    };
     let mut segment: Option<(u64, Option<Segment>)> = None;
+    let mut kept: Option<(u64, Option<Kept>)> = None;
     for number in base..size.0.div_ceil(WIDTH) {
         let path = TilePath { kind: TileKind::Entries, number, width: width_in(size, 0, number) };
         if let Some((bytes, width)) = plain(source, path)? {
@@ -174,8 +185,24 @@ pub fn copy<S: Source, D: Disk>(source: &mut S, disk: D, form: Form) -> Result<C
         let held = segment.as_ref().and_then(|(_, segment)| segment.as_ref());
         let block = usize::try_from(number % bundles).unwrap_or(0);
         let unpacked = held.and_then(|segment| segment.bundle(block).ok().flatten());
-        let unpacked = unpacked.ok_or_else(|| CopyError::Missing { path: path.path() })?;
-        writer.bundle(path, &unpacked.bundle, FULL, form == Form::Plain || path.width < FULL)?;
+        if let Some(unpacked) = unpacked {
+            writer.bundle(path, &unpacked.bundle, FULL, form == Form::Plain || path.width < FULL)?;
+            continue;
+        }
+        if kept.as_ref().is_none_or(|(held, _)| *held != number / bundles) {
+            let name = kept::path(number / bundles);
+            let bytes = source.read(&name, KEPT_BYTES_MAX)?;
+            let parsed = bytes.as_deref().and_then(|bytes| Kept::parse(bytes).ok());
+            if let (Some(bytes), Some(_)) = (&bytes, &parsed) {
+                writer.replace(name, bytes)?;
+            }
+            kept = Some((number / bundles, parsed));
+        }
+        let held = kept.as_ref().and_then(|(_, kept)| kept.as_ref());
+        let left = held.and_then(|kept| kept.bundle(block)).ok_or_else(|| CopyError::Missing { path: path.path() })?;
+        for (_, item) in left.items() {
+            writer.item(item)?;
+        }
     }
     writer.edge()?;
     // From the beginning each time: what was erased since must not stay in the copy.
@@ -184,15 +211,16 @@ pub fn copy<S: Source, D: Disk>(source: &mut S, disk: D, form: Form) -> Result<C
         let Some(bytes) = source.read(&path, SIDECAR_BYTES_MAX)? else { continue };
         match writer.disk.read(&path)? {
             None => writer.place(path, &bytes)?,
-            // The checkpoint that the copy has needs this one: it must not be lost on the way to the next.
-            Some(held) if held != bytes => writer.disk.publish(&path, &bytes)?,
+            // The source has pruned the entries behind some lines, the copy has them and needs the lines.
+            Some(held) if held != bytes && !is_whole(source, bundle)? && is_whole(&mut Held(writer.disk), bundle)? => {}
+            Some(held) if held != bytes => writer.replace(path, &bytes)?,
             Some(_) => {}
         }
     }
     for digest in std::mem::take(&mut writer.blobs) {
         writer.blob(source, &digest)?;
     }
-    let Writer { tree, written, .. } = writer;
+    let Writer { tree, written, pruned, .. } = writer;
     if tree.root() != checkpoint.root {
         return Err(CopyError::Root { size: size.0 });
     }
@@ -206,7 +234,7 @@ pub fn copy<S: Source, D: Disk>(source: &mut S, disk: D, form: Form) -> Result<C
     }
     disk.publish(CHECKPOINT, &note)?;
     disk.remove_dir(super::durable::TMP)?;
-    Ok(Copied { from, to: size, files: written.len() + 1 })
+    Ok(Copied { from, to: size, pruned, files: written.len() + 1 })
 }
 
 fn parse(whose: &'static str, bytes: &[u8]) -> Result<(Checkpoint, agent_evidence::note::Note), CopyError> {
@@ -246,10 +274,20 @@ fn restore<D: Disk>(disk: &mut Durable<D>, bundles: u64) -> Result<Tree, CopyErr
             let path = TilePath { kind: TileKind::Hashes { level: below }, number, width: FULL }.path();
             let tile = held.read(&path, tiles::TILE_BYTES)?;
             let hashes = tile.and_then(|tile| tiles::hashes(&tile, FULL).ok());
-            hashes.and_then(|hashes| fold_tile(&hashes)).ok_or(CopyError::CopyTile { path })
+            let root = match hashes.and_then(|hashes| fold_tile(&hashes)) {
+                None if below == 0 => held.kept(number)?.and_then(|kept| kept.subtree(TILE_HEIGHT, 0)),
+                root => root,
+            };
+            root.ok_or(CopyError::CopyTile { path })
         });
         roots.collect::<Result<Vec<NodeHash>, CopyError>>()
     })
+}
+
+/// Whether a directory has a full bundle, plain or packed.
+fn is_whole<S: Source>(source: &mut S, number: u64) -> Result<bool, SourceError> {
+    let path = TilePath { kind: TileKind::Entries, number, width: FULL }.path();
+    Ok(Cold::new(source).read(&path, BUNDLE_BYTES_MAX)?.is_some())
 }
 
 /// The copy as a source.
@@ -269,12 +307,45 @@ struct Writer<'d, D: Disk> {
     written: Vec<(String, [u8; 32])>,
     /// What the entries refer to beside the log.
     blobs: BTreeSet<Digest>,
+    /// How many entries the source has no more.
+    pruned: u64,
 }
 
 impl<D: Disk> Writer<'_, D> {
     fn place(&mut self, path: String, bytes: &[u8]) -> Result<(), CopyError> {
         self.disk.place(&path, bytes)?;
         self.written.push((path, Sha256::digest(bytes).into()));
+        Ok(())
+    }
+
+    /// Writes a file that the checkpoint that the copy has may need: it must not be lost on the way to the next.
+    fn replace(&mut self, path: String, bytes: &[u8]) -> Result<(), CopyError> {
+        self.disk.publish(&path, bytes)?;
+        self.written.push((path, Sha256::digest(bytes).into()));
+        Ok(())
+    }
+
+    /// Takes what stands for entries that were pruned into the tree, and writes the tiles above that it completes.
+    fn item(&mut self, item: Item<'_>) -> Result<(), CopyError> {
+        let (height, hash) = match item {
+            Item::Entry(entry) => {
+                self.blobs.extend(referred(entry));
+                (0, leaf_hash(entry).0)
+            }
+            Item::Withheld { height, hash } => {
+                self.pruned += item.entries() as u64;
+                (height, hash)
+            }
+        };
+        let mut full = Vec::new();
+        self.tree.append_subtree(height, hash, |tile| {
+            if tile.level > 0 {
+                full.push(file_of(tile));
+            }
+        })?;
+        for (path, bytes) in full {
+            self.place(path, &bytes)?;
+        }
         Ok(())
     }
 

@@ -106,6 +106,15 @@ impl<D: Disk> Durable<D> {
         done.map_err(|source| self.fail_always(DiskOp::SyncDir, dir, source))
     }
 
+    /// Makes the names in a directory durable; one that is not there is fine.
+    pub fn sync_dir_if_there(&mut self, dir: &str) -> Result<(), DurableError> {
+        self.check()?;
+        match self.disk.sync_dir(dir) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            result => result.map_err(|source| self.fail_always(DiskOp::SyncDir, dir, source)),
+        }
+    }
+
     /// Prepares the directory of temporary files and removes what a crash left in it.
     pub fn prepare_temp(&mut self) -> Result<(), DurableError> {
         self.ensure_dir(TMP)?;

@@ -12,7 +12,7 @@
 //! 3. [`Log::seal`]: commit, partial bundle and tiles in place, checkpoint signed by the log key and the epoch
 //!    key, durable in `head`, then visible in `log/checkpoint`, then partial files of full tiles removed.
 //! 4. Later, in the background: everything is synced, and segments of the write-ahead log that are no longer
-//!    needed are used again. What is cold is packed, see [`cold`].
+//!    needed are used again. What is cold is packed, see [`cold`]; what is old goes, if it is told to, see [`prune`].
 //!
 //! Time is an argument everywhere: [`Log::due`] says what is due, the owner does it.
 //!
@@ -29,7 +29,9 @@ mod error;
 mod head;
 mod limits;
 mod peek;
+pub mod prune;
 mod recover;
+pub mod retention;
 mod sidecar;
 #[cfg(test)]
 pub(crate) mod simdisk;
@@ -39,6 +41,7 @@ mod tests;
 mod tiling;
 mod wal;
 
+use std::collections::{BTreeSet, VecDeque};
 use std::ops::ControlFlow;
 use std::path::Path;
 
@@ -47,17 +50,20 @@ use agent_evidence::checkpoint::Checkpoint;
 use agent_evidence::note::VerifierKey;
 use agent_evidence::record::{
     Blob, Body, BootTime, CommitRules, ControlNumber, Digest, Disclosure, Draft, ENTRY_BYTES_MAX, EntryIndex,
-    EpochNumber, Genesis, Kind, LeafHash, Nanoseconds, Placement, Predecessor, SessionNumber, SessionState, Text,
-    TreeSize, WallTime,
+    EpochNumber, Genesis, Kind, LeafHash, Nanoseconds, Placement, Predecessor, Pruned, Requester, SessionNumber,
+    SessionState, Text, TreeSize, WallTime,
 };
+use agent_evidence::tree::TILE_WIDTH;
 
 use crate::sign::epoch::{EpochKey, NAME_SUFFIX, Previous};
 use crate::sign::{self, Line, Signer};
 
 use chains::{Chains, NotOpen};
-use cold::Packer;
+use cold::{Allowed, Packer};
 use disk::{Disk, OsDisk};
 use durable::{Durable, DurableError};
+use prune::{Planned, PruneRefused, Pruner, PruningState};
+use retention::Retention;
 use sidecar::Sidecars;
 use tiling::Tiling;
 use wal::Wal;
@@ -75,6 +81,10 @@ const LOCK: &str = "lock";
 const CREATED_SIZE: TreeSize = TreeSize(2);
 /// Random bytes fetched at once: 256 entries' worth, so that the system call costs an entry next to nothing.
 const RANDOM_BLOCK: usize = 4096;
+/// Entries in a bundle.
+const WIDTH: u64 = TILE_WIDTH as u64;
+/// Heartbeats of this run that must stand after what is pruned: whatever the next start looks back for is among them.
+const HEARTBEATS_AFTER: usize = 3;
 
 /// Both clocks at one moment, read by the caller.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -166,6 +176,10 @@ pub struct Log<D: Disk = OsDisk> {
     wal: Wal<D>,
     tiling: Tiling,
     packer: Packer,
+    pruner: Pruner,
+    retention: Retention,
+    /// Where the newest heartbeats of this run begin, and their moments; oldest first.
+    heartbeats: VecDeque<(u64, BootTime)>,
     /// How many entries are durable.
     durable: u64,
     /// Where in the tiling's tail the first pending entry begins.
@@ -286,6 +300,9 @@ impl<D: Disk> Log<D> {
             epoch: Held::Key(epoch),
             wal,
             packer,
+            pruner: Pruner::new(pruning_in_background(&limits)),
+            retention: Retention::new(),
+            heartbeats: VecDeque::new(),
             tiling: Tiling::new(),
             sidecars,
             durable: 0,
@@ -356,6 +373,8 @@ impl<D: Disk> Log<D> {
         }
         let packer = Packer::resume(limits.packing, &mut disk)?;
         let size = state.tiling.size();
+        let pruner = Pruner::resume(pruning_in_background(&limits), &mut disk, &state.tiling)?;
+        let retention = Retention::resume(&mut disk, size)?;
         let sidecars = Sidecars::resume(&mut disk, size)?;
         let log = Self {
             disk,
@@ -365,6 +384,9 @@ impl<D: Disk> Log<D> {
             epoch: Held::Waiting(state.epoch.as_ref().map(|epoch| epoch.number)),
             wal: state.wal,
             packer,
+            pruner,
+            retention,
+            heartbeats: VecDeque::new(),
             pending_from: state.tiling.tail().len(),
             tiling: state.tiling,
             sidecars,
@@ -431,6 +453,16 @@ impl<D: Disk> Log<D> {
         }
         self.previous = leaf;
         self.chains.step(draft, numbers, placement.index, leaf);
+        match &draft.body {
+            Body::Hold(hold) => self.retention.note(placement.index.0, hold),
+            Body::Heartbeat(_) if self.heartbeats.back().is_none_or(|(_, boot)| *boot != draft.boot) => {
+                if self.heartbeats.len() == HEARTBEATS_AFTER {
+                    self.heartbeats.pop_front();
+                }
+                self.heartbeats.push_back((placement.index.0, draft.boot));
+            }
+            _ => {}
+        }
         Ok(Appended { index: placement.index, leaf, session_number: numbers.session, control_number: numbers.control })
     }
 
@@ -497,6 +529,8 @@ impl<D: Disk> Log<D> {
             Err(error) => return Err(error.into()),
         }
         self.recycle()?;
+        // Of entries that are durable.
+        self.retention.save(&mut self.disk)?;
         Ok(Committed { size: TreeSize(size), full: !self.disk.reserve_held() })
     }
 
@@ -761,18 +795,29 @@ impl<D: Disk> Log<D> {
             }
         }
         // Recovery begins at a full bundle that a durable checkpoint covers and needs all of it on disk.
-        let whole = self.sealed_size().0 & !(agent_evidence::tree::TILE_WIDTH as u64 - 1);
+        let whole = self.sealed_size().0 & !(WIDTH - 1);
         let whole = whole.min(self.tiling.first());
         if self.syncing.is_none() && self.wal.oldest_end().is_some_and(|end| end <= whole) {
             self.disk.start_sync_all()?;
             self.syncing = Some(whole);
         }
-        let sealed = self.sealed_size().0;
-        match self.packer.step(&mut self.disk, sealed, false) {
-            // Packing makes room in the end, but needs some first.
-            Ok(_) | Err(DurableError::Full { .. }) => Ok(()),
-            Err(error) => Err(error.into()),
+        // Packing makes room in the end, but needs some first; so does pruning.
+        self.work()
+    }
+
+    /// Does a little of packing or pruning, never of both: a segment that is being packed is not pruned.
+    fn step_old(&mut self, wait: bool) -> Result<bool, LogError> {
+        let pruning = self.pruner.is_busy();
+        if pruning && self.packer.is_idle() {
+            let worked = self.pruner.step(&mut self.disk, &self.tiling, wait)?;
+            if self.pruner.state() == PruningState::Idle {
+                // An old segment of the write-ahead log still has some of what went.
+                self.wal.drop_spare(&mut self.disk)?;
+            }
+            return Ok(worked);
         }
+        let allowed = Allowed { sealed: self.sealed_size().0, pruned: self.pruner.first(), begin: !pruning };
+        Ok(self.packer.step(&mut self.disk, allowed, wait)? || pruning)
     }
 
     /// Packs everything that is cold enough, and returns when it is done. The log packs by itself, a little with each
@@ -781,10 +826,160 @@ impl<D: Disk> Log<D> {
     /// # Errors
     /// [`LogError::Full`], [`LogError::Disk`].
     pub fn pack(&mut self) -> Result<(), LogError> {
-        let sealed = self.sealed_size().0;
-        while self.packer.step(&mut self.disk, sealed, true)? {}
+        while self.step_old(true)? {}
         Ok(())
     }
+
+    /// Begins to look at what would go before an entry, rounded down to what can. With `anew`, what earlier prunings
+    /// kept is judged again, so that what a hold had kept that is over goes too. The log looks a little with each
+    /// commit; [`Log::pruning`] says when there is a plan, [`Log::refused`] why there is none.
+    ///
+    /// # Errors
+    /// [`PruneRefused`]: nothing is begun.
+    pub fn plan_pruning(&mut self, before: EntryIndex, anew: bool) -> Result<(), PruneRefused> {
+        if self.pruner.state() != PruningState::Idle {
+            return Err(PruneRefused::Busy);
+        }
+        if let Some(unseen) = self.retention.unseen() {
+            return Err(PruneRefused::Unseen(unseen.start));
+        }
+        let heartbeat = self.heartbeats.front().filter(|_| self.heartbeats.len() == HEARTBEATS_AFTER);
+        let statement = heartbeat.map_or(0, |(index, _)| *index);
+        let whole = self.sealed_size().0.min(self.tiling.first()).min(statement);
+        // Recovery begins here, and compares with the leaf hashes of the bundle before.
+        let replayed = self.wal.oldest().unwrap_or(0).next_multiple_of(WIDTH).saturating_sub(WIDTH);
+        if replayed < before.0.min(whole) && self.wal.segments() == 1 {
+            // Too late for this time.
+            self.wal.turn_over();
+        }
+        let floor = whole.min(replayed) & !(WIDTH - 1);
+        let target = before.0.min(floor) & !(WIDTH - 1);
+        if target < self.pruner.first() || (target == self.pruner.first() && (!anew || target == 0)) {
+            return Err(PruneRefused::Nothing { asked: before.0, first: self.pruner.first(), floor });
+        }
+        let sessions = self.protected();
+        self.pruner.look(target, anew, sessions);
+        Ok(())
+    }
+
+    /// Sessions of which nothing goes: those that are held, and those that are open, whose totals the log has to know.
+    fn protected(&self) -> BTreeSet<u64> {
+        self.retention.held().chain(self.chains.sessions().into_iter().map(|state| state.session.0)).collect()
+    }
+
+    /// How far pruning is.
+    #[must_use]
+    pub fn pruning(&self) -> PruningState {
+        self.pruner.state()
+    }
+
+    /// Why the last look ended without a plan, if it did since the last call.
+    pub fn refused(&mut self) -> Option<PruneRefused> {
+        self.pruner.refused()
+    }
+
+    /// Forgets a plan.
+    pub fn forget_pruning(&mut self) {
+        self.pruner.forget();
+    }
+
+    /// Carries a plan out: says so in the log, seals that, and from then on removes a little with each commit. `None`,
+    /// and the plan forgotten, when it is not good any more, because a session was held since.
+    ///
+    /// # Errors
+    /// As [`Log::seal`] and [`Log::append`]; nothing was removed.
+    pub fn prune(&mut self, now: Now, rule: &str, by: Option<Requester>) -> Result<Option<Planned>, LogError> {
+        let PruningState::Ready(planned) = self.pruner.state() else { return Ok(None) };
+        let protected = self.protected();
+        let mut affected = protected.range(..planned.first.0);
+        if !self.pruner.sessions().is_some_and(|sessions| affected.all(|session| sessions.contains(session))) {
+            self.pruner.forget();
+            return Ok(None);
+        }
+        self.commit().map(drop)?;
+        let record = self.tiling.size();
+        self.pruner.say(&mut self.disk, record)?;
+        let body =
+            Pruned { first: TreeSize(planned.first.0), kept: planned.kept, rule: Text::new(rule.as_bytes()), by };
+        self.append(&agent_draft(now, Body::Pruned(body)))?;
+        self.seal(now)?;
+        self.pruner.begin(&mut self.disk, &self.tiling, record)?;
+        Ok(Some(planned))
+    }
+
+    /// Does a little of what there is to do, without a commit.
+    ///
+    /// # Errors
+    /// [`LogError::Disk`], [`LogError::Fault`].
+    pub fn work(&mut self) -> Result<(), LogError> {
+        match self.step_old(false) {
+            Ok(_) | Err(LogError::Full(_)) => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// The first entry that is kept whole; the entries before it were pruned.
+    #[must_use]
+    pub fn pruned_before(&self) -> EntryIndex {
+        EntryIndex(self.pruner.first())
+    }
+
+    /// The newest `pruned` entry, and how many entries it says are kept for their kind.
+    #[must_use]
+    pub fn pruned_by(&self) -> Option<(EntryIndex, u64)> {
+        self.pruner.record().map(|record| (EntryIndex(record), self.pruner.kept()))
+    }
+
+    /// Looks after what retention has to know: the time that passed, and holds of earlier runs. To be called every
+    /// second or so.
+    ///
+    /// # Errors
+    /// [`LogError::Disk`].
+    pub fn tend(&mut self, now: Now) -> Result<(), LogError> {
+        if let Some(unseen) = self.retention.to_look_at() {
+            let until = unseen.end.min((unseen.start / WIDTH + retention::LOOK_BUNDLES) * WIDTH);
+            let retention = &mut self.retention;
+            let looked = recover::entries_from(&mut self.disk, &self.tiling, unseen.start, |index, entry| {
+                if index >= until {
+                    return Ok(ControlFlow::Break(()));
+                }
+                if let Some(peeked) = peek::peek(entry) {
+                    retention.look(index, &peeked, entry);
+                }
+                Ok(ControlFlow::Continue(()))
+            });
+            match looked {
+                Ok(()) => self.retention.saw(until),
+                Err(error @ LogError::Fault(_)) => self.retention.stop_looking(&error),
+                Err(error) => return Err(error),
+            }
+        }
+        self.retention.tick(now, self.durable);
+        Ok(())
+    }
+
+    /// The first entry that is younger than this, by the wall clock and by the log's own: see [`retention`].
+    #[must_use]
+    pub fn older_than(&self, age: Nanoseconds, now: WallTime) -> EntryIndex {
+        EntryIndex(self.retention.older_than(age, now))
+    }
+
+    /// Whether a session is held, by its `issued` entry.
+    #[must_use]
+    pub fn is_held(&self, session: EntryIndex) -> bool {
+        self.retention.is_held(session)
+    }
+
+    /// How many sessions are held, as far as the log has been gone through.
+    #[must_use]
+    pub fn held(&self) -> usize {
+        self.retention.held().count()
+    }
+}
+
+/// Tests that count operations have everything happen in its place.
+fn pruning_in_background(limits: &Limits) -> bool {
+    limits.packing.is_none_or(|packing| packing.in_background)
 }
 
 /// When something that waits since `since` is due; `since` begins when there is something.

@@ -9,6 +9,7 @@
 
 use std::ops::ControlFlow;
 
+use agent_evidence::kept::Item;
 use agent_evidence::note::{NoteError, VerifierKey};
 use agent_evidence::record::{
     self, Body, BootTime, DecodeError, EntryIndex, Epoch, Kind, LeafHash, Recovered, RecoveryCause, RootHash,
@@ -99,6 +100,14 @@ pub enum EvidenceFault {
     Tile {
         /// Its path in the state directory.
         path: String,
+    },
+    /// The file that names the newest `pruned` entry cannot be read.
+    #[error("{path} cannot be read: {reason}")]
+    Pointer {
+        /// Its path in the state directory.
+        path: String,
+        /// Why.
+        reason: String,
     },
     /// An entry of the write-ahead log is not the one in the tiles.
     #[error("entry {index} of the write-ahead log is not the entry in the tiles")]
@@ -292,7 +301,7 @@ impl Replay {
     }
 }
 
-fn restore_error(error: RestoreError) -> LogError {
+pub(super) fn restore_error(error: RestoreError) -> LogError {
     match error {
         RestoreError::Durable(error) => error.into(),
         RestoreError::Tree(error) => EvidenceFault::Tile { path: error.to_string() }.into(),
@@ -439,7 +448,7 @@ pub(super) fn entries_from<D: Disk>(
     let mut buffer = Buffer::default();
     let mut number = from / WIDTH;
     while number * WIDTH < tiling.size() {
-        for (index, entry) in (number * WIDTH..).zip(bundle(disk, tiling, number, &mut buffer)?) {
+        for (index, entry) in bundle(disk, tiling, number, &mut buffer)? {
             if index >= from && each(index, entry)?.is_break() {
                 return Ok(());
             }
@@ -457,8 +466,7 @@ pub(super) fn entries_back<D: Disk>(
 ) -> Result<(), LogError> {
     let mut buffer = Buffer::default();
     for number in (0..tiling.size().div_ceil(WIDTH)).rev() {
-        let entries = bundle(disk, tiling, number, &mut buffer)?;
-        for (index, entry) in (number * WIDTH..).zip(entries).collect::<Vec<_>>().into_iter().rev() {
+        for (index, entry) in bundle(disk, tiling, number, &mut buffer)?.into_iter().rev() {
             if each(index, entry)?.is_break() {
                 return Ok(());
             }
@@ -467,16 +475,27 @@ pub(super) fn entries_back<D: Disk>(
     Ok(())
 }
 
-fn bundle<'a, D: Disk>(
+/// The entries of a bundle with their indexes: all of them, or those that are kept of one that was pruned.
+pub(super) fn bundle<'a, D: Disk>(
     disk: &mut Durable<D>,
     tiling: &'a Tiling,
     number: u64,
     buffer: &'a mut Buffer,
-) -> Result<Vec<&'a [u8]>, LogError> {
+) -> Result<Vec<(u64, &'a [u8])>, LogError> {
     let damaged = || EvidenceFault::Tile { path: format!("bundle {number} of {}/tile/entries", tiling::DIR) };
-    let Some((bytes, end)) = tiling.bundle(disk, number, buffer)? else { return Err(damaged().into()) };
+    let first = number * WIDTH;
+    if !tiling.fill(disk, number, buffer)? {
+        buffer.kept.load(disk, number)?;
+        let kept = buffer.kept.bundle(number).ok_or_else(damaged)?;
+        let entries = kept.items().filter_map(|(place, item)| match item {
+            Item::Entry(entry) => Some((first + place as u64, entry)),
+            Item::Withheld { .. } => None,
+        });
+        return Ok(entries.collect());
+    }
+    let Some((bytes, end)) = tiling.filled(number, buffer) else { return Err(damaged().into()) };
     match wal::Entries(bytes).collect::<Option<Vec<&[u8]>>>() {
-        Some(entries) if entries.len() as u64 == end - number * WIDTH => Ok(entries),
+        Some(entries) if entries.len() as u64 == end - first => Ok((first..).zip(entries).collect()),
         _ => Err(damaged().into()),
     }
 }

@@ -274,6 +274,16 @@ impl SimDisk {
         files.map(|(path, _)| path.clone()).collect()
     }
 
+    /// Every file and its length, as a running system sees them; uncounted.
+    pub(crate) fn lengths(&self) -> Vec<(String, usize)> {
+        let state = self.0.borrow();
+        let files = state.current.iter().filter_map(|(path, node)| match node {
+            Node::File(inode) => Some((path.clone(), state.inodes[*inode].current.len())),
+            Node::Dir => None,
+        });
+        files.collect()
+    }
+
     /// The disk after the process died and another one starts: nothing is lost, no operation fails.
     pub(crate) fn after_kill(&self) -> Self {
         let mut state = self.0.borrow().clone();

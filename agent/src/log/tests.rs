@@ -2,6 +2,7 @@
 
 mod copies;
 mod packing;
+mod pruning;
 mod successors;
 
 use std::collections::BTreeMap;
@@ -941,7 +942,7 @@ fn a_reader_beside_a_writer_sees_every_entry_once_and_in_order() {
         loop {
             let mut ended = false;
             let size = reader.head().expect("a checkpoint").size;
-            reader
+            let absent = reader
                 .each(next.0..size, size, |index, entry| {
                     assert_eq!(index, next.0);
                     let record = record::decode(entry).expect("a record");
@@ -951,6 +952,7 @@ fn a_reader_beside_a_writer_sees_every_entry_once_and_in_order() {
                     Ok::<(), SealedError>(())
                 })
                 .expect("readable");
+            assert_eq!(absent.count, 0);
             assert_eq!(next.0, size);
             if ended {
                 return next.0;

@@ -13,6 +13,7 @@ use agent_evidence::tree::{self, NodeHash, TILE_HEIGHT, TILE_WIDTH, Tree, TreeEr
 use super::cold::ColdCache;
 use super::disk::Disk;
 use super::durable::{Durable, DurableError};
+use super::prune::KeptCache;
 
 /// Directory of the log: a C2SP tiles directory.
 pub(super) const DIR: &str = "log";
@@ -36,6 +37,7 @@ pub(super) enum RestoreError {
 pub(super) struct Buffer {
     bytes: Vec<u8>,
     cold: ColdCache,
+    pub(super) kept: KeptCache,
 }
 
 /// The tree and what of it is not on disk yet.
@@ -75,15 +77,27 @@ impl Tiling {
 
     /// Continues the tree of `size` entries, a multiple of 256, from full tiles only: those are durable.
     pub(super) fn restore<D: Disk>(disk: &mut Durable<D>, size: u64) -> Result<Self, RestoreError> {
-        let mut cold = ColdCache::default();
+        let mut caches = (ColdCache::default(), KeptCache::default());
         let tree = Tree::restore(TreeSize(size), |level, number, width| {
             // Each hash of an incomplete tile stands above a full tile of the level below.
             let below =
                 level.checked_sub(1).ok_or(RestoreError::Tree(TreeError::TileMissing { level, tile: number }))?;
             let first = number << TILE_HEIGHT;
-            (first..first + width as u64).map(|number| full_tile_root(disk, &mut cold, below, number)).collect()
+            (first..first + width as u64).map(|number| full_tile_root(disk, &mut caches, below, number)).collect()
         })?;
         Ok(Self::with(tree, size))
+    }
+
+    /// The hashes of the bundles of a segment of 256, by the tree: of those that are full.
+    pub(super) fn bundle_roots<D: Disk>(
+        &self,
+        disk: &mut Durable<D>,
+        segment: u64,
+    ) -> Result<Vec<NodeHash>, RestoreError> {
+        match self.tree.partial_tiles().find(|tile| tile.level == 1 && tile.number == segment) {
+            Some(tile) => Ok(tile.hashes.to_vec()),
+            None => full_tile(disk, &mut ColdCache::default(), 1, segment),
+        }
     }
 
     /// How many entries the tree has.
@@ -230,27 +244,36 @@ impl Tiling {
         Ok(())
     }
 
-    /// The bytes of the bundle that holds entry `number * 256`, from memory or disk, and the index after its last
-    /// entry. `None` when there is no such bundle.
-    pub(super) fn bundle<'a, D: Disk>(
-        &'a self,
+    /// Reads the whole bundle that holds entry `number * 256`, if it is not in memory. `false` when it is not on the
+    /// disk: pruned, or missing.
+    pub(super) fn fill<D: Disk>(
+        &self,
         disk: &mut Durable<D>,
         number: u64,
-        buffer: &'a mut Buffer,
-    ) -> Result<Option<(&'a [u8], u64)>, DurableError> {
+        buffer: &mut Buffer,
+    ) -> Result<bool, DurableError> {
+        if number * WIDTH >= self.first {
+            return Ok(true);
+        }
+        let path = in_log(TilePath { kind: TileKind::Entries, number, width: FULL });
+        buffer.bytes = match disk.read(&path)? {
+            Some(bytes) => bytes,
+            None => match buffer.cold.bundle(disk, number)? {
+                Some(unpacked) => unpacked.bundle,
+                None => return Ok(false),
+            },
+        };
+        Ok(true)
+    }
+
+    /// The bytes of the bundle that [`Self::fill`] was asked for, and the index after its last entry. `None` when the
+    /// tree has no such bundle.
+    pub(super) fn filled<'a>(&'a self, number: u64, buffer: &'a Buffer) -> Option<(&'a [u8], u64)> {
         let first = number * WIDTH;
         if first < self.first {
-            let path = in_log(TilePath { kind: TileKind::Entries, number, width: FULL });
-            buffer.bytes = match disk.read(&path)? {
-                Some(bytes) => bytes,
-                None => match buffer.cold.bundle(disk, number)? {
-                    Some(unpacked) => unpacked.bundle,
-                    None => return Ok(None),
-                },
-            };
-            return Ok(Some((&buffer.bytes, first + WIDTH)));
+            return Some((&buffer.bytes, first + WIDTH));
         }
-        Ok(self.in_tail(number).map(|range| (&self.tail[range], (first + WIDTH).min(self.size()))))
+        self.in_tail(number).map(|range| (&self.tail[range], (first + WIDTH).min(self.size())))
     }
 
     fn in_tail(&self, number: u64) -> Option<Range<usize>> {
@@ -271,11 +294,18 @@ pub(super) fn leaf_hashes<D: Disk>(disk: &mut Durable<D>, number: u64) -> Result
 
 fn full_tile_root<D: Disk>(
     disk: &mut Durable<D>,
-    cold: &mut ColdCache,
+    (cold, kept): &mut (ColdCache, KeptCache),
     level: u32,
     number: u64,
 ) -> Result<NodeHash, RestoreError> {
-    let hashes = full_tile(disk, cold, level, number)?;
+    let hashes = match full_tile(disk, cold, level, number) {
+        // Pruned: its kept file has the hash of each bundle.
+        Err(error @ RestoreError::Tile { .. }) if level == 0 => {
+            kept.load(disk, number)?;
+            return kept.bundle(number).and_then(|bundle| bundle.subtree(TILE_HEIGHT, 0)).ok_or(error);
+        }
+        hashes => hashes?,
+    };
     tree::fold_tile(&hashes).ok_or(RestoreError::Tree(TreeError::TileMissing { level, tile: number }))
 }
 

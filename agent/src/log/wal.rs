@@ -237,6 +237,29 @@ impl<D: Disk> Wal<D> {
         self.segments.front().filter(|_| self.segments.len() > 1).map(|segment| segment.next)
     }
 
+    /// Index of the first entry that is here.
+    pub(super) fn oldest(&self) -> Option<u64> {
+        self.segments.front().map(|segment| segment.first)
+    }
+
+    /// Begins another segment with the next group, so that the one at hand can be given up.
+    pub(super) fn turn_over(&mut self) {
+        // One that has no group yet is the next one already.
+        if self.segments.back().is_some_and(|segment| segment.next > segment.first) {
+            self.current = None;
+        }
+    }
+
+    /// Removes the file that is kept for the next segment: it holds entries of long ago.
+    pub(super) fn drop_spare(&mut self, disk: &mut Durable<D>) -> Result<(), DurableError> {
+        if self.has_spare {
+            disk.remove(SPARE)?;
+            self.has_spare = false;
+            disk.sync_dir(DIR)?;
+        }
+        Ok(())
+    }
+
     /// How many segments there are.
     pub(super) fn segments(&self) -> usize {
         self.segments.len()

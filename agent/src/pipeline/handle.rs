@@ -14,8 +14,8 @@ use tokio::sync::oneshot;
 use super::holds::{Looked, look};
 use crate::export::sealed::SealedLog;
 use crate::session::protocol::{
-    Anchored, CommandStatus, OpenSession, Peer, SessionError, SessionInfo, SessionOpened, SessionService, SinkStatus,
-    Status, WhoAmI,
+    Anchored, CommandStatus, OpenSession, Peer, PruneReport, SessionError, SessionInfo, SessionOpened, SessionService,
+    SinkStatus, Status, WhoAmI,
 };
 use crate::tpm::TpmError;
 use crate::tpm::worker::{Answer, Tell};
@@ -45,6 +45,8 @@ pub enum Command {
     Hold(EntryIndex, bool, String, Peer, Reply<Result<(), SessionError>>),
     /// Erase the text of a value: index of its entry, field, why, and what was seen of holds on it.
     Erase(EntryIndex, String, String, Looked, Peer, Reply<Result<(), SessionError>>),
+    /// Prune the entries before one: index, why, whether only to say what would go.
+    Prune(EntryIndex, String, bool, Peer, Reply<Result<PruneReport, SessionError>>),
     /// List sessions.
     Sessions(Reply<Vec<SessionInfo>>),
     /// Whose process is this?
@@ -194,6 +196,11 @@ impl SessionService for PipelineHandle {
         let said = said.await.map_err(|_ended| SessionError::Unavailable { why: "it is stopping".to_owned() })?;
         let said = said.map_err(|error| SessionError::BadRequest { why: in_full(&error) })?;
         self.witness_said(said).await
+    }
+
+    async fn prune(&self, before: u64, reason: &str, dry_run: bool, peer: Peer) -> Result<PruneReport, SessionError> {
+        let reason = reason.to_owned();
+        self.ask(|reply| Command::Prune(EntryIndex(before), reason, dry_run, peer, reply)).await?
     }
 
     async fn sessions(&self) -> Result<Vec<SessionInfo>, SessionError> {

@@ -3,6 +3,7 @@
 //! Owns: the search. A log may be long, so it goes over what is sealed in the asker's time, on a thread of its own, and the
 //! pipeline looks only at what came since. Entries carry no index by kind: the search reads every entry behind the session's
 //! `issued`, and decodes the few that can be holds.
+
 #![forbid(unsafe_code)]
 
 use agent_evidence::record::{Body, EntryIndex, Kind, decode};
@@ -44,7 +45,8 @@ pub fn look(log: &SealedLog, of: EntryIndex) -> Result<Option<Looked>, SealedErr
     });
     let mut looked = Looked { session, held: None, next: session.unwrap_or(EntryIndex(size)) };
     while session.is_some() && size.saturating_sub(looked.next.0) > 0 {
-        log.each(looked.next.0..size, size, |index, entry| {
+        // Of what was pruned nothing can be a hold: those are kept.
+        let _pruned = log.each(looked.next.0..size, size, |index, entry| {
             looked.entry(EntryIndex(index), entry);
             Ok::<(), SealedError>(())
         })?;

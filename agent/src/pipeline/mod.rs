@@ -26,6 +26,7 @@ mod recorder;
 pub mod replay;
 mod requests;
 mod resume;
+pub mod retention;
 pub mod sessions;
 pub mod storage;
 mod translate;
@@ -48,7 +49,9 @@ pub use error::PipelineError;
 pub use handle::{Input, PipelineHandle};
 
 use accounting::{Reading, Stream};
+use handle::AskSinks;
 use recorder::Recorder;
+use retention::RetentionSettings;
 use storage::StorageSettings;
 
 /// Most messages read from one ring before inputs and due dates are looked at: at 2 us each, below 10 ms.
@@ -103,6 +106,8 @@ pub struct Settings {
     pub keep_pins: bool,
     /// Room on the disk.
     pub storage: StorageSettings,
+    /// When entries of long ago go.
+    pub retention: RetentionSettings,
 }
 
 /// What the pipeline is built from.
@@ -119,6 +124,8 @@ pub struct Parts {
     pub cgroup_mount: PathBuf,
     /// Where sessions have their cgroups.
     pub session_cgroups: SessionCgroups,
+    /// How far the sinks are.
+    pub sinks: AskSinks,
     /// What the log found when it was opened; none for a log that was just created.
     pub recovery: Option<Recovery>,
     /// The TPM, where one is to be used.
@@ -266,7 +273,9 @@ impl Pipeline {
             self.settle_losses(false)?;
             self.recorder.identify()?;
             self.recorder.clear_left_over()?;
+            self.recorder.tend_log(Now { wall: self.clock.wall(), boot: now })?;
         }
+        self.recorder.tend_retention(Now { wall: self.clock.wall(), boot: now })?;
         if now >= self.next_heartbeat {
             // What a heartbeat settles must be in the log.
             self.recorder.record_skipped()?;

@@ -20,6 +20,7 @@ use super::handle::Input;
 use super::losses::{LossReading, Losses};
 use super::measured::Measured;
 use super::resume::readings;
+use super::retention::Keeper;
 use super::sessions::{EndReason, Sessions};
 use super::storage::Room;
 use super::{Parts, Readings, Settings, class_of, translate};
@@ -67,6 +68,8 @@ pub(super) struct Recorder {
     pub(super) attest: Option<Attestation>,
     /// The logs of what was measured; `None` where they are not kept.
     pub(super) measured: Option<Measured>,
+    /// What goes of entries of long ago.
+    pub(super) keeper: Keeper,
 }
 
 /// Whose act it was: what goes into the common members of its entry.
@@ -78,9 +81,10 @@ enum Whose {
 
 impl Recorder {
     pub(super) fn new(parts: Parts, cgroups: CgroupIndex, clock: Clock) -> (Self, Receiver<Input>) {
-        let Parts { settings, log, probe, inputs, cgroup_mount: _, session_cgroups, recovery: _, tpm } = parts;
+        let Parts { settings, log, probe, inputs, cgroup_mount: _, session_cgroups, sinks, recovery: _, tpm } = parts;
         let capture_id = Id128(probe.report().capture_id);
         let room = Room::new(settings.storage);
+        let keeper = Keeper::new(settings.retention.clone(), sinks);
         let attribution = Attribution::new(settings.trust_domain.clone());
         let mut recorder = Self {
             settings,
@@ -105,6 +109,7 @@ impl Recorder {
             room,
             measured: tpm.as_ref().and_then(|parts| Measured::new(parts.measured_ns, clock.boot())),
             attest: tpm.map(|parts| Attestation::new(parts, clock.boot())),
+            keeper,
         };
         recorder.read_clocks(clock);
         (recorder, inputs)
@@ -369,7 +374,7 @@ impl Recorder {
 
     /// Whether nothing is open or waiting, so that the next look at the rings can be late.
     pub(super) fn is_quiet(&self) -> bool {
-        self.sessions.is_empty() && self.waiting.is_empty() && self.log.pending_bytes() == 0
+        self.sessions.is_empty() && self.waiting.is_empty() && self.log.pending_bytes() == 0 && !self.is_pruning()
     }
 
     pub(super) fn read_counters(&self) -> Result<Readings, PipelineError> {
@@ -475,8 +480,14 @@ impl Recorder {
         let Some(storage) = self.room.observe(free, !self.log.is_full()) else { return Ok(()) };
         tracing::warn!(state = storage.state.as_str(), free, "room on the disk of the state directory");
         self.append_now(None, None, Body::Storage(storage))?;
+        self.keeper.hurry();
         let _durable = self.log.commit()?;
         Ok(())
+    }
+
+    /// What the log does beside committing.
+    pub(super) fn tend_log(&mut self, now: Now) -> Result<(), PipelineError> {
+        Ok(self.log.tend(now)?)
     }
 
     pub(super) fn seal(&mut self, now: Now) -> Result<(), PipelineError> {

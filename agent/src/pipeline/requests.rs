@@ -60,6 +60,9 @@ impl Recorder {
                 let answer = self.erase(of, (&field, &reason), looked, &peer)?;
                 send(reply, answer);
             }
+            Command::Prune(before, reason, dry_run, peer, reply) => {
+                self.ask_to_prune(before, reason, dry_run, &peer, reply);
+            }
             Command::Sessions(reply) => send(reply, self.sessions.list(self.clock.boot())),
             Command::Whoami(pid, reply) => {
                 let answer = self.whoami(pid);
@@ -221,6 +224,10 @@ impl Recorder {
             }
             ControlFlow::Break(())
         })?;
+        if fields.is_none() && of < self.log.pruned_before() {
+            let why = format!("entry {} was pruned, and the texts behind it with it: there is nothing to erase", of.0);
+            return Ok(Err(SessionError::BadRequest { why }));
+        }
         let Some(fields) = fields else {
             return Ok(Err(SessionError::BadRequest { why: format!("there is no entry {}", of.0) }));
         };
@@ -286,8 +293,9 @@ impl Recorder {
         peer: &Peer,
     ) -> Result<Result<(), SessionError>, PipelineError> {
         let mut is_issued = false;
-        let read = self.log.entries_from(session, |_, entry| {
-            is_issued = record::decode(entry).is_ok_and(|record| matches!(record.body(), Body::Issued(_)));
+        let read = self.log.entries_from(session, |index, entry| {
+            is_issued =
+                index == session && record::decode(entry).is_ok_and(|record| matches!(record.body(), Body::Issued(_)));
             ControlFlow::Break(())
         });
         if let Err(error) = read {
@@ -402,7 +410,8 @@ impl Recorder {
             epoch: self.log.epoch().map(|epoch| epoch.0),
             entries: self.log.durable_size().0,
             sealed: self.log.sealed_size().0,
-            log_size: None,
+            log_size: self.keeper.log_bytes(),
+            retention: self.retention_status(),
             sessions: self.sessions.len() as u64,
             classes: agent_evidence::record::Class::ALL
                 .into_iter()
@@ -424,7 +433,7 @@ impl Recorder {
 }
 
 /// Gives an answer; one whose asker went away is nobody's loss.
-fn send<T>(reply: Reply<T>, answer: T) {
+pub(super) fn send<T>(reply: Reply<T>, answer: T) {
     drop(reply.send(answer));
 }
 

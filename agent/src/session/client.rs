@@ -14,8 +14,8 @@ use crate::session::protocol::{Reply, Request, SessionError};
 /// as the disk does.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// How long the answer to an erasure may take: the daemon reads the log for holds, about 100 MB/s where it is packed.
-const SEARCH_TIMEOUT: Duration = Duration::from_secs(3600);
+/// How long an answer may take for which the log is read: an hour for some thousand million entries.
+const PATIENT_TIMEOUT: Duration = Duration::from_secs(3_600);
 
 /// Largest answer, in bytes: `sessions` with 1,024 sessions of full size has no more.
 const ANSWER_SIZE_MAX: u64 = 16 * 1024 * 1024;
@@ -68,6 +68,15 @@ impl Client {
         Ok(Self { stream: BufReader::new(stream) })
     }
 
+    /// Waits for answers that take the daemon as long as it takes to read the log.
+    ///
+    /// # Errors
+    /// The system refuses.
+    pub fn patient(self) -> Result<Self, ClientError> {
+        self.stream.get_ref().set_read_timeout(Some(PATIENT_TIMEOUT)).map_err(ClientError::Broken)?;
+        Ok(self)
+    }
+
     /// Asks and waits for the answer.
     ///
     /// # Errors
@@ -76,7 +85,7 @@ impl Client {
         request.check()?;
         let mut line = serde_json::to_vec(request).map_err(ClientError::Unreadable)?;
         line.push(b'\n');
-        let patience = if matches!(request, Request::Erase { .. }) { SEARCH_TIMEOUT } else { ANSWER_TIMEOUT };
+        let patience = if matches!(request, Request::Erase { .. }) { PATIENT_TIMEOUT } else { ANSWER_TIMEOUT };
         self.stream.get_mut().set_read_timeout(Some(patience)).map_err(ClientError::Broken)?;
         self.stream.get_mut().write_all(&line).map_err(ClientError::Broken)?;
         let mut answer = Vec::new();

@@ -298,6 +298,12 @@ impl<S: SessionService> Talk<S> {
                 let nonce = nonce.as_deref().map(nonce_bytes).transpose()?;
                 Ok(Reply::Anchored(Box::new(self.service.anchor(nonce).await?)))
             }
+            Request::Prune { before, reason, dry_run } => {
+                if self.peer.uid != 0 {
+                    return Err(SessionError::Refused { why: "only root prunes".to_owned() });
+                }
+                Ok(Reply::Pruned(self.service.prune(before, &reason, dry_run, self.peer.clone()).await?))
+            }
             Request::Whoami {} => Ok(Reply::Whoami(self.service.whoami(self.peer.pid).await?)),
             Request::Status {} => Ok(Reply::Status(Box::new(self.service.status().await?))),
         }
@@ -357,7 +363,7 @@ mod tests {
     use super::*;
     use crate::config;
     use crate::session::client::{Client, ClientError};
-    use crate::session::protocol::{Anchored, CommandStatus, SessionOpened, SessionState, Status, WhoAmI};
+    use crate::session::protocol::{Anchored, CommandStatus, PruneReport, SessionOpened, SessionState, Status, WhoAmI};
 
     /// Remembers what it was asked and answers plainly.
     #[derive(Clone, Default)]
@@ -405,6 +411,10 @@ mod tests {
             self.note(format!("import {vkey} {note}"));
             Ok(())
         }
+        async fn prune(&self, before: u64, reason: &str, dry_run: bool, _: Peer) -> Result<PruneReport, SessionError> {
+            self.note(format!("prune {before} {dry_run}: {reason}"));
+            Ok(PruneReport { first: before, ..PruneReport::default() })
+        }
         async fn sessions(&self) -> Result<Vec<SessionInfo>, SessionError> {
             Ok(vec![SessionInfo {
                 id: "s1".into(),
@@ -450,6 +460,7 @@ mod tests {
                 classes: Vec::new(),
                 tpm: None,
                 storage: crate::session::protocol::StorageStatus::default(),
+                retention: crate::session::protocol::RetentionStatus::default(),
                 sinks: Vec::new(),
             })
         }

@@ -190,6 +190,9 @@ pub struct Status {
     /// Room on the disk of the state directory.
     #[serde(default)]
     pub storage: StorageStatus,
+    /// What of the log is whole, and what goes.
+    #[serde(default)]
+    pub retention: RetentionStatus,
     /// One per configured sink.
     pub sinks: Vec<SinkStatus>,
 }
@@ -239,6 +242,48 @@ pub struct Anchored {
     pub attestation_key: String,
     /// The 32 bytes that were quoted besides the registers, hexadecimal.
     pub qualifying: String,
+}
+
+/// What of the log is whole, and what goes.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RetentionStatus {
+    /// The rules of the configuration by which entries go.
+    pub rules: Vec<String>,
+    /// The first entry that is whole; those before it were pruned.
+    pub first_entry: u64,
+    /// How many of those before are kept for their kind.
+    pub kept: u64,
+    /// The newest `pruned` entry.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub record: Option<u64>,
+    /// Sessions that are held.
+    pub held: u64,
+    /// `idle`, `looking` or `removing`.
+    pub state: String,
+}
+
+/// What was pruned, or would be.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PruneReport {
+    /// The first entry that stays whole.
+    pub first: u64,
+    /// The first entry that was whole before.
+    pub from: u64,
+    /// How many entries from there on go.
+    pub gone: u64,
+    /// How many are kept for their kind.
+    pub kept_by_kind: u64,
+    /// How many more for a session that is held or open.
+    pub kept_by_session: u64,
+    /// How many more so that numbers can be continued.
+    pub kept_by_place: u64,
+    /// Sinks that have not sent all of it.
+    pub unsent: Vec<String>,
+    /// The `pruned` entry; none when it was only asked what would go.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub record: Option<u64>,
 }
 
 /// Room on the disk of the state directory.
@@ -300,6 +345,9 @@ pub struct SinkStatus {
     pub sent: u64,
     /// Entries that have no event in this format, since the daemon started.
     pub filtered: u64,
+    /// Entries that were pruned before they were sent, since the daemon started.
+    #[serde(default)]
+    pub pruned: u64,
     /// Attempts that failed, since the daemon started.
     pub failures: u64,
     /// The last failure, when the sink has not worked since.
@@ -424,6 +472,15 @@ pub enum Request {
         #[serde(skip_serializing_if = "Option::is_none", default)]
         nonce: Option<String>,
     },
+    /// Prune the entries before one.
+    Prune {
+        /// Index of the first entry that is to stay; rounded down to what can be.
+        before: u64,
+        /// Why; may be empty.
+        reason: String,
+        /// Only say what would go.
+        dry_run: bool,
+    },
     /// Which session and identity the asking process has.
     Whoami {},
     /// What the daemon says of itself.
@@ -442,6 +499,8 @@ pub enum Reply {
     Sessions(Vec<SessionInfo>),
     /// To `whoami`; none when the kernel names no workload.
     Whoami(Option<WhoAmI>),
+    /// To `prune`.
+    Pruned(PruneReport),
     /// To `status`.
     Status(Box<Status>),
     /// To `anchor`.
@@ -497,6 +556,15 @@ pub trait SessionService: Clone + Send + Sync + 'static {
         peer: Peer,
     ) -> impl Future<Output = Result<(), SessionError>> + Send;
 
+    /// Prunes the entries before one: the `pruned` record is sealed when this returns, the entries go soon after.
+    fn prune(
+        &self,
+        before: u64,
+        reason: &str,
+        dry_run: bool,
+        peer: Peer,
+    ) -> impl Future<Output = Result<PruneReport, SessionError>> + Send;
+
     /// Every open session, and those that ended a short while ago.
     fn sessions(&self) -> impl Future<Output = Result<Vec<SessionInfo>, SessionError>> + Send;
 
@@ -548,6 +616,10 @@ impl Request {
             }
             Self::Revoke { id } => check_size("id", id, ID_SIZE_MAX),
             Self::Hold { reason, .. } => check_size("reason", reason, REASON_SIZE_MAX),
+            Self::Prune { reason, .. } if reason.len() > REASON_SIZE_MAX => {
+                Err(bad(format!("reason has {} bytes; expected at most {REASON_SIZE_MAX}", reason.len())))
+            }
+            Self::Prune { .. } => Ok(()),
             Self::Erase { field, reason, .. } => {
                 check_size("field", field, FIELD_SIZE_MAX)?;
                 check_size("reason", reason, REASON_SIZE_MAX)
@@ -660,6 +732,7 @@ mod tests {
             Request::ImportWitness { vkey: "w+1+a".to_owned(), note: "o\n1\n".to_owned() },
             Request::Anchor { nonce: None },
             Request::Anchor { nonce: Some("0aF1".repeat(8)) },
+            Request::Prune { before: 512, reason: String::new(), dry_run: true },
             Request::Whoami {},
             Request::Status {},
         ] {
