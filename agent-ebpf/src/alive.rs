@@ -67,7 +67,7 @@ pub extern "C" fn alive(ctx: *const IterTask) -> i32 {
                 mount: value(file.wrapping_add(u64::from(off!(file_path_mnt)))),
                 dentry: value(file.wrapping_add(u64::from(off!(file_path_dentry)))),
             };
-            let (path_len, path_flags) = walk(message.add(end), PATH_BYTES_MAX, start, mnt_ns, zero);
+            let (path_len, path_flags) = walk(scratch, end, PATH_BYTES_MAX, start, mnt_ns, zero);
             (*event).path_flags = path_flags.into();
             end += path_len;
         }

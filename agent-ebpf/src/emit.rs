@@ -138,6 +138,8 @@ unsafe fn exchange(at: *mut u64, value: u64) -> u64 {
 pub struct Scratch {
     /// `SCRATCH_BYTES` of room.
     pub room: *mut u8,
+    /// Its index in `SCRATCH`.
+    pub slot: u32,
     claim: *mut u64,
 }
 
@@ -153,7 +155,7 @@ impl Scratch {
             // SAFETY: a live array value, aligned to 8.
             if unsafe { exchange(claim, 1) } == 0 {
                 let room = SCRATCH.get_ptr_mut(slot)?;
-                return Some(Self { room: room.cast(), claim });
+                return Some(Self { room: room.cast(), slot, claim });
             }
         }
         None

@@ -89,7 +89,7 @@ pub fn open(ctx: TracePointContext) -> u32 {
                 (*event).dev = value(block.wrapping_add(u64::from(off!(super_block_dev))));
                 let proxy: Typed = member(task, off!(task_nsproxy));
                 let mnt_ns = if proxy.is_null() { 0 } else { member::<u64>(proxy, off!(nsproxy_mnt_ns)) };
-                (path_len, path_flags) = walk(message.add(end), PATH_BYTES_MAX, start, mnt_ns, zero);
+                (path_len, path_flags) = walk(scratch, end, PATH_BYTES_MAX, start, mnt_ns, zero);
                 end += path_len;
             }
         }

@@ -4,9 +4,13 @@
 //! piece of a dentry per `bpf_probe_read_kernel`. Nothing locks the chain: a rename during the walk can give a path
 //! that never existed as a whole. Names shorter than the inline store come out of the piece already read.
 
-use crate::maps::off;
+use crate::emit::Scratch;
+use crate::maps::{SCRATCH, off};
 use agent_common::file::path_flag;
-use agent_common::limits::{DENTRY_CHUNK_BYTES, INLINE_NAME_BYTES, MOUNT_CHUNK_BYTES, NAME_BYTES_MAX, PATH_DEPTH_MAX};
+use agent_common::limits::{
+    DENTRY_CHUNK_BYTES, INLINE_NAME_BYTES, MOUNT_CHUNK_BYTES, NAME_BYTES_MAX, PATH_BYTES_MAX, PATH_DEPTH_MAX,
+    SCRATCH_BYTES,
+};
 use aya_ebpf::helpers::generated::bpf_probe_read_kernel;
 
 /// Where a path starts: a vfsmount and a dentry in it, as numbers (read, not typed).
@@ -64,7 +68,8 @@ impl<const N: usize> Piece<N> {
 
 /// Covers every length that occurs: at most `PATH_BYTES_MAX` and one name.
 const LEN_MASK: usize = 0xfff;
-const _: () = assert!(agent_common::limits::PATH_BYTES_MAX + NAME_BYTES_MAX <= LEN_MASK);
+const _: () = assert!(PATH_BYTES_MAX + NAME_BYTES_MAX <= LEN_MASK);
+const _: () = assert!(LEN_MASK + PATH_BYTES_MAX + NAME_BYTES_MAX <= SCRATCH_BYTES);
 
 /// The same length, masked in a way that the compiler cannot see through. Two things hang on it: the compiler would
 /// keep `to + len` in a register across the loop, whose range the verifier sees grow with each step instead of being
@@ -86,21 +91,46 @@ fn washed(len: usize) -> usize {
     }
 }
 
-/// Writes the path into `to`, leaf first, at most `max` bytes (and up to 256 beyond while working); gives its length
-/// and `path_flag`s. `mnt_ns` is the acting task's mount namespace.
+/// Writes the path of `start` into the scratch at byte `at`, leaf first, at most `max` bytes (and up to 256 beyond
+/// while working); gives its length and `path_flag`s. `mnt_ns` is the acting task's mount namespace.
 ///
-/// `zero` is a zero that the verifier does not know to be one (read from memory): with a length known exactly on the
-/// way in, each number of components would be a state of its own to it, up to "BPF program is too large. Processed
-/// 1000001 insn"; with one that may be anything below `max`, all of them are the same.
-///
-/// # Safety
-/// `to` has room for `max + NAME_BYTES_MAX` bytes.
+/// `zero` is a zero that neither compiler nor verifier knows to be one (read from memory): with a length known exactly
+/// on the way in, each number of components would be a state of its own to the verifier; with one that may be anything
+/// below `max`, all of them are the same.
 #[inline(always)]
-pub unsafe fn walk(to: *mut u8, max: usize, start: Start, mnt_ns: u64, zero: u32) -> (usize, u16) {
+pub fn walk(scratch: Scratch, at: usize, max: usize, start: Start, mnt_ns: u64, zero: u32) -> (usize, u16) {
+    let place = u64::from(scratch.slot) << 32 | (at as u64) << 16 | max as u64;
+    // To the verifier a namespace is a typed pointer, which is no plain number ("R4 is not a scalar"), until it has
+    // been through memory. Nothing else is in the last word of the scratch by now.
+    // SAFETY: inside the slot, aligned to 8.
+    let mnt_ns = unsafe {
+        let word = scratch.room.add(SCRATCH_BYTES - 8).cast::<u64>();
+        word.write_volatile(mnt_ns);
+        word.read_volatile()
+    };
+    let found = walk_path(place, start.mount, start.dentry, mnt_ns, u64::from(zero));
+    let len = (found & 0xffff) as usize;
+    // It is never longer, but the verifier knows only what it is told here.
+    if len > max { (max, path_flag::UNREADABLE) } else { (len, (found >> 16) as u16) }
+}
+
+/// [`walk`], as a function that the verifier proves once, for any arguments, and not again in every state in which a
+/// program calls it: an exec that walks twice is "too large. Processed 1000001 insn" on 6.1 otherwise. That needs a
+/// symbol visible outside (BTF calls it global) and plain numbers: at most five, so `place` is the slot of the scratch,
+/// the byte where the path goes, and the most bytes it may take. The answer is the length, and above it the flags.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn walk_path(place: u64, mount: u64, dentry: u64, mnt_ns: u64, zero: u64) -> u64 {
+    let Some(room) = SCRATCH.get_ptr_mut((place >> 32) as u32) else { return 0 };
+    let at = (place >> 16) as usize & LEN_MASK;
+    let max = place as usize & LEN_MASK;
+    let max = if max > PATH_BYTES_MAX { PATH_BYTES_MAX } else { max };
+    // SAFETY: LEN_MASK and the longest path and one name are within the scratch.
+    let to = unsafe { room.cast::<u8>().add(at) };
     let mut len = zero as usize;
     let mut flags = zero as u16;
-    let mut dentry = start.dentry;
-    let mut mount = start.mount.wrapping_sub(u64::from(off!(mount_vfsmount)));
+    let mut dentry = dentry;
+    let mut mount = mount.wrapping_sub(u64::from(off!(mount_vfsmount)));
     let (mut piece, _) = Piece::<MOUNT_CHUNK_BYTES>::new(mount.wrapping_add(u64::from(off!(mount_piece))));
     for step in 0..PATH_DEPTH_MAX {
         len = washed(len);
@@ -167,5 +197,5 @@ pub unsafe fn walk(to: *mut u8, max: usize, start: Start, mnt_ns: u64, zero: u32
         len = max;
         flags &= !path_flag::COMPLETE;
     }
-    (len, flags)
+    len as u64 | u64::from(flags) << 16
 }

@@ -123,7 +123,7 @@ pub fn exec(ctx: BtfTracePointContext) -> i32 {
         };
         let zero = (&raw const (*event).header.reserved).read_volatile();
         let mut end = size_of::<Exec>();
-        let (path_len, path_flags) = walk(message.add(end), PATH_BYTES_MAX, start, mnt_ns, zero);
+        let (path_len, path_flags) = walk(scratch, end, PATH_BYTES_MAX, start, mnt_ns, zero);
         (*event).path_len = path_len as u16;
         (*event).path_flags = path_flags;
         if cfg!(feature = "trace") && path_flags & path_flag::COMPLETE == 0 {
@@ -134,7 +134,7 @@ pub fn exec(ctx: BtfTracePointContext) -> i32 {
         let fs = member::<u64>(task, off!(task_fs));
         let pwd = fs.wrapping_add(u64::from(off!(fs_struct_pwd)));
         let start = Start { mount: value(pwd), dentry: value(pwd.wrapping_add(8)) };
-        let (cwd_len, cwd_flags) = walk(message.add(end), CWD_BYTES_MAX, start, mnt_ns, zero);
+        let (cwd_len, cwd_flags) = walk(scratch, end, CWD_BYTES_MAX, start, mnt_ns, zero);
         (*event).cwd_len = cwd_len as u16;
         (*event).cwd_flags = cwd_flags;
         end += cwd_len;

@@ -15,11 +15,11 @@ use agent_common::globals::Offsets;
 use agent_common::header::class;
 use agent_common::limits::SCRATCH_SLOTS_PER_CPU;
 use agent_common::stats::{Loss, LossKey, Meta, Scope, Settings};
-use aya::maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray};
+use aya::maps::{Array, HashMap, Map, MapData, MapError, MapType, PerCpuArray};
 use aya::programs::ProgramType;
 use aya::programs::links::{FdLink, LinkError, PinnedLink};
 use aya::programs::{BtfTracePoint, CgroupAttachMode, CgroupSockAddr, Iter, ProgramError, ProgramInfo, TracePoint};
-use aya::sys::{BpfHelper, is_helper_supported};
+use aya::sys::{BpfHelper, is_helper_supported, is_map_supported};
 use aya::{Ebpf, EbpfError, EbpfLoader, VerifierLogLevel};
 use aya_log::EbpfLogger;
 use sha2::{Digest as _, Sha256};
@@ -56,6 +56,15 @@ pub enum ProbeError {
     /// The kernel's types do not fit the programs.
     #[error("the programs do not fit this kernel")]
     Offsets(#[source] OffsetsError),
+    /// A program was refused because the kernel keeps its memory from programs.
+    #[error(
+        "this kernel is locked down (lockdown=confidentiality) and refuses programs that read kernel memory, which the \
+         tracepoint tier's names of files come from: boot with lockdown=integrity or without lockdown"
+    )]
+    Confidential(#[source] Box<ProbeError>),
+    /// The kernel is older than the programs.
+    #[error("this kernel has no task storage for eBPF programs: Linux 5.12 or newer is needed")]
+    NoTaskStorage(#[source] Box<ProbeError>),
     /// The eBPF object could not be loaded.
     #[error("cannot load the eBPF object")]
     Object(#[source] Box<EbpfError>),
@@ -323,7 +332,7 @@ impl Probe {
                     // and removed at the next start.
                     let _ = pins.remove();
                 }
-                Err(error)
+                Err(explained(error))
             }
         }
     }
@@ -492,6 +501,29 @@ impl Probe {
         settings.families |= families;
         self.settings.set(0, settings, 0).map_err(|source| map_error("SETTINGS", source))
     }
+}
+
+/// The refusal of a kernel by its reason, where that is known better than the verifier says it.
+fn explained(error: ProbeError) -> ProbeError {
+    match error {
+        ProbeError::Program { step: "load", .. } if is_confidential(lockdown().as_deref()) => {
+            ProbeError::Confidential(Box::new(error))
+        }
+        ProbeError::Object(_) if has_task_storage() == Some(false) => ProbeError::NoTaskStorage(Box::new(error)),
+        other => other,
+    }
+}
+
+/// Whether a lockdown file says that kernel memory is kept from programs.
+pub(super) fn is_confidential(lockdown: Option<&str>) -> bool {
+    lockdown.is_some_and(|text| text.contains("[confidentiality]"))
+}
+
+/// Whether the kernel has `BPF_MAP_TYPE_TASK_STORAGE` (5.11), in which scopes are kept; none when it cannot be asked.
+///
+/// Kernels that have it have the atomic instructions too, but for 5.11 itself, which needs 5.12's.
+pub(super) fn has_task_storage() -> Option<bool> {
+    is_map_supported(MapType::TaskStorage).ok()
 }
 
 fn prepare_file_systems(pin_root: &Path) -> Result<(), ProbeError> {
@@ -724,6 +756,8 @@ fn describe(hook: &Hook, pins: &PinSet, attached_now: bool) -> Result<HookReport
         step: "describe",
         source: Box::new(source),
     })?;
+    let verified = program.verified_instruction_count();
+    tracing::debug!(hook = hook.name(), verified, attached_now, "program in force");
     Ok(HookReport {
         event: hook.event,
         hook: hook.name(),
@@ -733,7 +767,7 @@ fn describe(hook: &Hook, pins: &PinSet, attached_now: bool) -> Result<HookReport
         program_id: info.program_id(),
         link_id: info.id(),
         pinned: true,
-        verified_insns: program.verified_instruction_count(),
+        verified_insns: verified,
         xlated_bytes: program.size_translated(),
         jited_bytes: Some(program.size_jitted()),
         attached_now,

@@ -6,7 +6,7 @@
 
 use super::btf::Btf;
 use super::hooks::{Attach, HOOKS, NOT_COVERED};
-use super::load::{KERNEL_BTF, Tier, cgroup2_root, kernel_release, lockdown};
+use super::load::{KERNEL_BTF, Tier, cgroup2_root, has_task_storage, is_confidential, kernel_release, lockdown};
 use super::offsets;
 use crate::sys::mount::KernelFs;
 use std::path::Path;
@@ -179,8 +179,17 @@ fn hooks(btf: Option<&Btf>, features: &mut Vec<Feature>, not_covered: &mut Vec<(
 }
 
 fn kernel_policy(features: &mut Vec<Feature>) {
+    let storage = has_task_storage();
+    features.push(Feature {
+        what: "task storage for programs".to_owned(),
+        found: storage.map_or(Found::Unknown, |has| if has { Found::Yes } else { Found::No }),
+        detail: storage
+            .map_or_else(|| "the kernel does not say without the right to load programs".to_owned(), |_| String::new()),
+        means: "Linux 5.12 or newer is needed: without it nothing can be armed",
+        required: true,
+    });
     let locked = lockdown();
-    let confidential = locked.as_deref().is_some_and(|text| text.contains("[confidentiality]"));
+    let confidential = is_confidential(locked.as_deref());
     features.push(Feature {
         what: "kernel memory may be read by programs (lockdown)".to_owned(),
         found: if confidential { Found::No } else { Found::Yes },
