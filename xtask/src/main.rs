@@ -1,6 +1,6 @@
 //! Affiant's build, test and demonstration commands: `cargo xtask <command>`.
 //!
-//! One file per command (`setup`, `build`, `check`, `test`, `demo`, `fuzz`, `bench`); beside them `workspace` (where things are),
+//! One file per command (`setup`, `build`, `check`, `test`, `vm`, `demo`, `fuzz`, `bench`); beside them `workspace` (where things are),
 //! `process` (running other programs with progress and a log each), `dependencies` and `tidy` (two parts of `check`).
 //! Continuous integration calls nothing but `cargo xtask test`, so whatever a contributor needs is done here, said before it
 //! is done, and done again in seconds.
@@ -24,6 +24,7 @@ mod process;
 mod setup;
 mod test;
 mod tidy;
+mod vm;
 mod workspace;
 
 use std::process::ExitCode;
@@ -38,6 +39,8 @@ usage: cargo xtask <command>
   build [--release] the eBPF object, then the programs affiant and affiant-verify
   check             formatting, lints on host and BPF code, documentation, dependency rules, file rules
   test              build, check and every test; the last line is `N passed, N failed`
+  vm [--kernel NAME]... [--scenario NAME]... [--long]
+                    other kernels in emulated machines, some with a TPM: a line for each kernel, boot variant and scenario
   demo              a real notebook under the agent: its timeline, the verdict, one flipped byte, the finding
   fuzz [--minutes M] [--jobs N] [TARGET...]
                     every decoder against inputs that nobody thought of; needs a nightly compiler
@@ -59,6 +62,7 @@ fn main() -> ExitCode {
         ["build", "--release"] => build::run(&workspace, build::Profile::Release),
         ["check"] => check::run(&workspace),
         ["test"] => test::run(&workspace),
+        ["vm", rest @ ..] => vm::run(&workspace, rest),
         ["demo"] => demo::run(&workspace),
         ["fuzz", rest @ ..] => fuzz::run(&workspace, rest),
         ["bench", rest @ ..] => bench::run(&workspace, rest),

@@ -96,6 +96,18 @@ pub(crate) fn answer(command: &mut Command) -> Option<String> {
     Some(String::from_utf8_lossy(&output.stdout).trim_end().to_owned())
 }
 
+/// Runs a program that takes no time and is of no interest unless it fails, with another code than those allowed: then its
+/// output is in the error.
+pub(crate) fn quiet(command: &mut Command, allowed: &[i32]) -> Result<()> {
+    let name = command.get_program().to_os_string();
+    let output = command.stdin(Stdio::null()).output().with_context(|| format!("cannot start {name:?}"))?;
+    if !output.status.code().is_some_and(|code| allowed.contains(&code)) {
+        let said = [output.stdout, output.stderr].map(|text| String::from_utf8_lossy(&text).trim().to_owned());
+        bail!("{name:?}: {}: {}", output.status, said.join("\n"));
+    }
+    Ok(())
+}
+
 /// Rustup's Cargo as this program was started by it, without the variables that would leak this package into the child.
 pub(crate) fn cargo() -> Command {
     let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
@@ -169,6 +181,13 @@ mod tests {
         assert_eq!(finished.output().unwrap(), "out\nerr\n");
         assert_eq!(finished.log.file_name().unwrap(), "say-it.log");
         fs::remove_dir_all(&logs).unwrap();
+    }
+
+    #[test]
+    fn a_quiet_program_is_heard_when_it_fails() {
+        quiet(Command::new("sh").args(["-c", "exit 1"]), &[0, 1]).unwrap();
+        let error = quiet(Command::new("sh").args(["-c", "echo why; exit 2"]), &[0, 1]).unwrap_err();
+        assert!(error.to_string().ends_with("why\n"), "{error}");
     }
 
     #[test]

@@ -38,6 +38,21 @@ const DEBIAN_PACKAGES: &[(&str, &str)] = &[
     ("tpm2-tools", "an independent reader of quotes, in tests"),
 ];
 
+/// Debian packages that emulated machines need, installed only when `cargo xtask vm` or `test` is about to boot one.
+const GUEST_PACKAGES: &[(&str, &str)] = &[
+    ("qemu-system-x86", "the machines in which other kernels are booted"),
+    ("busybox-static", "what those kernels start"),
+    ("e2fsprogs", "their disks, made and read without mounting them"),
+    ("xz-utils", "kernel modules as newer packages have them"),
+    ("binutils", "strip: debug information would fill the machines' memory"),
+    ("swtpm", "their TPMs"),
+    ("swtpm-tools", "the TPMs' certificates, as a vendor makes them"),
+    ("tpm2-tools", "asks the TPMs from inside the machines"),
+    ("libtss2-tcti-device0", "how it reaches them"),
+    ("libtss2-tcti-swtpm0", "how it reaches them before they are in a machine"),
+    ("openssl", "follows the TPMs' certificates to their root"),
+];
+
 /// The BPF linker, pinned: another version gives another object, and the object's digest is part of the evidence.
 const BPF_LINKER_VERSION: &str = "0.13.0";
 /// The LLVM both sides must agree on: a linker older than the compiler cannot read its bitcode.
@@ -121,6 +136,23 @@ pub(crate) fn ebpf(workspace: &Workspace) -> Result<EbpfToolchain> {
     Ok(EbpfToolchain::Debian { linker: bpf_linker(workspace)? })
 }
 
+/// Makes sure that other kernels can be booted in emulated machines. The kernels themselves are not installed: see `vm::kernel`.
+pub(crate) fn guests(workspace: &Workspace) -> Result<()> {
+    let absent: Vec<&(&str, &str)> = GUEST_PACKAGES.iter().filter(|(package, _)| !is_installed(package)).collect();
+    if absent.is_empty() {
+        return Ok(());
+    }
+    if !is_debian_12() {
+        let names: Vec<&str> = absent.iter().map(|(package, _)| *package).collect();
+        return Err(Missing(vec![
+            format!("what emulated machines need; on Debian the packages {}", names.join(" ")),
+            "apt, which fetches the kernels".to_owned(),
+        ])
+        .into());
+    }
+    install_packages(workspace, &absent)
+}
+
 /// Makes sure that the pinned Python packages are there; the interpreter of their virtual environment.
 pub(crate) fn python(workspace: &Workspace) -> Result<PathBuf> {
     let requirements_path = workspace.root.join(PYTHON_REQUIREMENTS);
@@ -193,9 +225,12 @@ fn is_debian_12() -> bool {
     has("ID=debian") && has("VERSION_ID=12")
 }
 
-/// Asks for the file that dpkg keeps per package: milliseconds less than starting dpkg-query for each.
+/// Asks for the file that dpkg keeps per package: milliseconds less than starting dpkg-query for each. A library that several
+/// architectures may have at once carries its own in the name.
 fn is_installed(package: &str) -> bool {
-    Path::new("/var/lib/dpkg/info").join(format!("{package}.list")).is_file()
+    [format!("{package}.list"), format!("{package}:amd64.list")]
+        .iter()
+        .any(|name| Path::new("/var/lib/dpkg/info").join(name).is_file())
 }
 
 fn install_packages(workspace: &Workspace, absent: &[&(&str, &str)]) -> Result<()> {
@@ -319,7 +354,7 @@ fn in_path(program: &str) -> Option<PathBuf> {
 }
 
 /// Held while something is added to the cache, so that two clones do not build the same thing into the same place.
-fn lock_cache(workspace: &Workspace) -> Result<File> {
+pub(crate) fn lock_cache(workspace: &Workspace) -> Result<File> {
     fs::create_dir_all(&workspace.cache).with_context(|| format!("cannot create {}", workspace.cache.display()))?;
     let path = workspace.cache.join("lock");
     let file = File::create(&path).with_context(|| format!("cannot create {}", path.display()))?;

@@ -13,6 +13,7 @@ use crate::build::{self, Profile};
 use crate::check::{self, Tally};
 use crate::process::{self, Finished, seconds, step};
 use crate::setup;
+use crate::vm;
 use crate::workspace::Workspace;
 
 /// `cargo xtask test`.
@@ -28,6 +29,10 @@ pub(crate) fn run(workspace: &Workspace) -> Result<bool> {
     tally.add(unit_tests(workspace)?);
     tally.add(second_reader(workspace)?);
     tally.add(end_to_end_tests(workspace)?);
+    match vm::short(workspace) {
+        Ok(guests) => tally.add(guests),
+        Err(error) => tally.count(attempt("guests", Err(error))),
+    }
     println!("all of it in {}", seconds(started.elapsed()));
     println!("{} passed, {} failed", tally.passed, tally.failed);
     Ok(tally.failed == 0)

@@ -1,0 +1,386 @@
+//! What is done in a guest, and what the host must find afterwards.
+//!
+//! A scenario is a script in the guest (`guest/NAME.sh`), a number of boots on one disk, and a check on the host. The check
+//! sees only what the guest left on its disk: the log is verified by the host's `affiant-verify` with the trust file that the
+//! guest made at its first start.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use ::tests::{Entry, TreeDirectory, entries_from_lines, program};
+use anyhow::{Context as _, Result, ensure};
+use serde_json::Value;
+
+use super::guest::End;
+use super::kernel::Kernel;
+use super::tpm::Vendor;
+use crate::process::quiet;
+
+/// Kernel parameters that change what the agent may do.
+#[derive(Debug)]
+pub(crate) struct Variant {
+    /// How lines and the command line name it.
+    pub(crate) name: &'static str,
+    /// Added to the kernel's command line.
+    pub(crate) parameters: &'static str,
+    /// Whether `bpf` is in the list of security modules.
+    bpf_lsm: bool,
+    /// What keeps capture from being armed, as the agent's message says it; none when it can be.
+    refused: Option<&'static str>,
+}
+
+/// As a distribution boots.
+pub(crate) const DEFAULT: Variant = Variant { name: "default", parameters: "", bpf_lsm: true, refused: None };
+/// A list of security modules in which `bpf` is missing, as many hosts have it.
+const NO_BPF: Variant = Variant {
+    name: "lsm without bpf",
+    parameters: "lsm=landlock,lockdown,yama,apparmor",
+    bpf_lsm: false,
+    refused: None,
+};
+/// Locked down for keeping the kernel's memory from everybody.
+const CONFIDENTIALITY: Variant = Variant {
+    name: "lockdown=confidentiality",
+    parameters: "lockdown=confidentiality",
+    bpf_lsm: true,
+    refused: Some("lockdown=confidentiality"),
+};
+
+/// What a guest is put through.
+#[derive(Debug)]
+pub(crate) struct Scenario {
+    /// Also the name of the script.
+    pub(crate) name: &'static str,
+    /// How each boot ends; their number is the length.
+    pub(crate) boots: &'static [End],
+    /// Under which parameters it is run, and whether `cargo xtask test` runs it under them.
+    pub(crate) variants: &'static [(Variant, bool)],
+    /// Whether the guest has a TPM.
+    pub(crate) tpm: bool,
+    /// Whether the agent must be able to arm on the kernel.
+    pub(crate) armed: bool,
+    check: fn(&Left<'_>) -> Result<String>,
+}
+
+/// Every scenario.
+pub(crate) const SCENARIOS: &[Scenario] = &[
+    Scenario {
+        name: "doctor",
+        boots: &[End::PowerOff],
+        variants: &[(DEFAULT, false), (NO_BPF, false), (CONFIDENTIALITY, true)],
+        tpm: false,
+        armed: false,
+        check: doctor,
+    },
+    Scenario {
+        name: "session",
+        boots: &[End::PowerOff],
+        variants: &[(DEFAULT, true)],
+        tpm: false,
+        armed: true,
+        check: session,
+    },
+    Scenario {
+        name: "restarts",
+        boots: &[End::PowerOff, End::PowerOff, End::Cut, End::PowerOff],
+        variants: &[(DEFAULT, false)],
+        tpm: false,
+        armed: true,
+        check: restarts,
+    },
+    Scenario {
+        name: "tpm",
+        boots: &[End::PowerOff],
+        variants: &[(DEFAULT, true)],
+        tpm: true,
+        armed: false,
+        check: tpm,
+    },
+];
+
+/// What a guest left after its last boot.
+#[derive(Debug)]
+pub(crate) struct Left<'a> {
+    /// The kernel that ran.
+    pub(crate) kernel: &'a Kernel,
+    /// `uname -r` of it.
+    pub(crate) release: &'a str,
+    /// The parameters that it ran under.
+    pub(crate) variant: &'a Variant,
+    /// Everything that was on the disk.
+    pub(crate) disk: PathBuf,
+    /// Consoles, one per boot.
+    pub(crate) consoles: Vec<PathBuf>,
+    /// Who made the TPM.
+    pub(crate) vendor: Option<&'a Vendor>,
+}
+
+impl Scenario {
+    /// Checks what the guest left; what was found, for the line that says it passed.
+    pub(crate) fn check(&self, left: &Left<'_>) -> Result<String> {
+        (self.check)(left)
+    }
+}
+
+impl Left<'_> {
+    fn out(&self, name: &str) -> PathBuf {
+        self.disk.join("out").join(name)
+    }
+
+    fn text(&self, name: &str) -> Result<String> {
+        let path = self.out(name);
+        let bytes = fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?;
+        Ok(String::from_utf8_lossy(&bytes).into_owned())
+    }
+
+    fn json(&self, name: &str) -> Result<Value> {
+        serde_json::from_str(&self.text(name)?).with_context(|| format!("{name} is not JSON"))
+    }
+
+    fn log(&self) -> PathBuf {
+        self.disk.join("state/log")
+    }
+
+    fn entries(&self) -> Result<Vec<Entry>> {
+        let entries = TreeDirectory::new(self.log()).entries()?;
+        let lines: Vec<String> = entries.iter().map(|entry| String::from_utf8_lossy(entry).into_owned()).collect();
+        entries_from_lines(&lines.join("\n"))
+    }
+
+    /// The report of a log that must verify.
+    fn verified(&self) -> Result<Value> {
+        let output = Command::new(program("affiant-verify"))
+            .arg(self.log())
+            .arg("--trust")
+            .arg(self.out("trust.toml"))
+            .arg("--json")
+            .output()
+            .context("cannot start affiant-verify")?;
+        let text = String::from_utf8_lossy(&output.stdout);
+        ensure!(
+            output.status.code() == Some(0),
+            "affiant-verify: {}, 0 expected\n{text}{}",
+            output.status,
+            String::from_utf8_lossy(&output.stderr)
+        );
+        serde_json::from_str(&text).context("the report is not JSON")
+    }
+}
+
+fn doctor(left: &Left<'_>) -> Result<String> {
+    let report = left.json("doctor.json")?;
+    ensure!(report.get("kernel").and_then(Value::as_str) == Some(left.release), "doctor names another kernel");
+    let lsm = feature(&report, "BPF LSM")?;
+    // The list of the oldest kernel never had it.
+    let expected = if left.variant.bpf_lsm && left.kernel.lacks.is_none() { "yes" } else { "no" };
+    ensure!(lsm == expected, "BPF LSM: {lsm}, {expected} expected");
+    let doctor = left.text("doctor.exit")?;
+    let daemon = left.text("daemon.exit")?;
+    let tier = report.get("hook_tier").and_then(Value::as_str);
+    match left.kernel.lacks.or(left.variant.refused) {
+        None => {
+            ensure!(doctor.trim() == "0" && tier == Some("tracepoint"), "doctor: exit {}, {tier:?}", doctor.trim());
+            ensure!(daemon.trim() == "0", "daemon: exit {}\n{}", daemon.trim(), left.text("daemon.log")?);
+            let status = left.text("status")?;
+            ensure!(status.contains("tier tracepoint"), "status: {status}");
+            Ok(format!("usable, armed; BPF LSM {lsm}"))
+        }
+        Some(reason) => {
+            ensure!(doctor.trim() == "69" && tier.is_none(), "doctor: exit {}, 69 expected; {tier:?}", doctor.trim());
+            ensure!(daemon.trim() == "69", "daemon: exit {}, 69 expected", daemon.trim());
+            let log = left.text("daemon.log")?;
+            let message = log.lines().find(|line| line.starts_with("affiant: ")).unwrap_or_default();
+            ensure!(message.contains(reason), "the daemon's message does not name {reason}: {log}");
+            Ok(format!("not usable, exit 69 of doctor and daemon; both name {reason}"))
+        }
+    }
+}
+
+/// Whether doctor found a feature.
+fn feature<'a>(report: &'a Value, what: &str) -> Result<&'a str> {
+    let features = report.get("features").and_then(Value::as_array).context("no features")?;
+    let found = features.iter().find(|feature| feature.get("what").and_then(Value::as_str) == Some(what));
+    found.and_then(|feature| feature.get("found")?.as_str()).with_context(|| format!("doctor does not tell of {what}"))
+}
+
+fn session(left: &Left<'_>) -> Result<String> {
+    let mounts = left.text("mounts")?;
+    let kinds: Vec<&str> = mounts.lines().filter_map(|line| line.split(' ').nth(2)).collect();
+    ensure!(kinds.contains(&"cgroup2") && !kinds.contains(&"cgroup"), "not pure cgroup v2:\n{mounts}");
+    left.verified()?;
+    let entries = left.entries()?;
+    let armed = entries.iter().find(|entry| entry.kind() == "armed").context("no armed entry")?;
+    let hooks = armed.body("hooks").and_then(Value::as_array).context("armed has no hooks")?.len();
+    ensure!(hooks == HOOKS, "{hooks} hooks armed, {HOOKS} expected: {}", armed.line);
+    whole_session(&entries, &session_id(&left.text("run-1.err")?)?, "/tmp/opens-1")?;
+    left_its_cgroup(&entries, &session_id(&left.text("run-2.err")?)?)?;
+    numbers_are_complete(&entries)?;
+    Ok(format!("{hooks} hooks; every act of two sessions; verified, {} entries", entries.len()))
+}
+
+/// Hooks of the tier where the kernel has them all.
+const HOOKS: usize = 15;
+
+/// The id that `affiant run` wrote to standard error.
+fn session_id(errors: &str) -> Result<String> {
+    let line = errors.lines().find_map(|line| line.strip_prefix("affiant: session "));
+    line.map(|id| id.trim().to_owned()).with_context(|| format!("no session id in {errors:?}"))
+}
+
+/// Checks the acts of `run_session` in the guest's library, one by one.
+fn whole_session(entries: &[Entry], id: &str, directory: &str) -> Result<()> {
+    let issued = entries.iter().find(|entry| entry.kind() == "issued" && entry.body_text("id") == Some(id));
+    let issued = issued.with_context(|| format!("session {id} was not issued"))?.index()?;
+    let own: Vec<&Entry> = entries.iter().filter(|entry| entry.session() == Some(issued)).collect();
+    let of = |kind: &str| -> Vec<&&Entry> { own.iter().filter(|entry| entry.kind() == kind).collect() };
+    for (kind, expected) in [("exec", 7), ("fork", 6), ("exit", 7), ("connect", 4), ("revoked", 1)] {
+        ensure!(of(kind).len() == expected, "session {id}: {} {kind}, {expected} expected", of(kind).len());
+    }
+    let mut execs: BTreeMap<(&str, String), usize> = BTreeMap::new();
+    for exec in of("exec") {
+        ensure!(exec.body_text("cwd") == Some("/") && exec.body_number("uid") == Some(0), "{}", exec.line);
+        let argv = exec.body("argv").and_then(Value::as_array).context("an exec has arguments")?;
+        let first = argv.first().and_then(Value::as_str).unwrap_or_default();
+        *execs.entry((exec.body_text("path").unwrap_or_default(), first.to_owned())).or_default() += 1;
+    }
+    let expected = [
+        (("/bin/act-connects", "/bin/act-connects".to_owned()), 1),
+        (("/bin/act-execs", "/bin/act-execs".to_owned()), 1),
+        (("/bin/act-opens", "/bin/act-opens".to_owned()), 1),
+        (("/bin/busybox", "/bin/sh".to_owned()), 1),
+        (("/bin/busybox", "/bin/true".to_owned()), 3),
+    ];
+    ensure!(execs == BTreeMap::from(expected), "session {id}: execs {execs:?}");
+    ensure!(of("exit").iter().all(|exit| exit.body_number("code") == Some(0)), "session {id}: a process failed");
+    let mut made: Vec<&str> = of("open")
+        .iter()
+        .filter(|open| open.marks().any(|mark| mark == "created"))
+        .filter_map(|open| open.body_text("path"))
+        .collect();
+    made.sort_unstable();
+    let wanted: Vec<String> = (0..5).map(|number| format!("{directory}/{number}")).collect();
+    ensure!(made == wanted, "session {id}: files made: {made:?}");
+    for connect in of("connect") {
+        let to = connect.body_text("remote").unwrap_or_default();
+        let from = connect.body_text("local").unwrap_or_default();
+        let ends = to.starts_with("127.0.0.1:") && from.starts_with("127.0.0.1:") && to != from;
+        ensure!(ends && connect.body_number("errno") == Some(0), "{}", connect.line);
+    }
+    Ok(())
+}
+
+/// A session whose shell moved itself to the root cgroup: what it did after that is still its own.
+fn left_its_cgroup(entries: &[Entry], id: &str) -> Result<()> {
+    let issued = entries.iter().find(|entry| entry.kind() == "issued" && entry.body_text("id") == Some(id));
+    let issued = issued.with_context(|| format!("session {id} was not issued"))?.index()?;
+    let own = entries.iter().filter(|entry| entry.session() == Some(issued));
+    let after = own.clone().filter(|entry| entry.kind() == "exec" && entry.claim("comm") == Some("true")).count();
+    ensure!(after == 2, "session {id}: {after} execs outside of its cgroup, 2 expected");
+    let moves = own.clone().filter(|entry| entry.kind() == "cgroup" && entry.body_text("op") == Some("move"));
+    let away = moves.filter(|entry| entry.body_text("path") == Some("/")).count();
+    ensure!(away == 1, "session {id}: {away} moves to the root cgroup, 1 expected");
+    ensure!(own.clone().any(|entry| entry.kind() == "revoked"), "session {id} has no end");
+    Ok(())
+}
+
+/// Every kernel number of the one capture is in an entry or a gap, and no gap lost anything.
+fn numbers_are_complete(entries: &[Entry]) -> Result<()> {
+    let mut seen: BTreeMap<(u64, u64), Vec<u64>> = BTreeMap::new();
+    for entry in entries {
+        if let Some((processor, class, number)) = entry.kernel() {
+            seen.entry((processor, class)).or_default().push(number);
+        }
+        ensure!(entry.gap().is_none(), "something was lost: {}", entry.line);
+    }
+    ensure!(!seen.is_empty(), "no entry has a kernel number");
+    for ((processor, class), mut numbers) in seen {
+        numbers.sort_unstable();
+        let wanted = (0..).zip(&numbers).all(|(wanted, number)| wanted == *number);
+        ensure!(wanted, "processor {processor}, class {class}: numbers are missing: {numbers:?}");
+    }
+    Ok(())
+}
+
+fn restarts(left: &Left<'_>) -> Result<String> {
+    let report = left.verified()?;
+    let entries = left.entries()?;
+    let third = left.consoles.get(2).context("a console of the third boot")?;
+    let console = fs::read(third).context("cannot read the third console")?;
+    let console = String::from_utf8_lossy(&console);
+    let sealed = console.lines().find_map(|line| line.split_once("affiant-vm: sealed ")).map(|(_, count)| count.trim());
+    let sealed: usize = sealed.context("the third boot did not say what was sealed")?.parse().context("a count")?;
+    let sessions: Vec<&Entry> = entries.iter().filter(|entry| entry.kind() == "issued").collect();
+    ensure!(sessions.len() == 4, "{} sessions, 4 expected", sessions.len());
+    for (boot, issued) in (1..).zip(&sessions) {
+        whole_session(&entries, issued.body_text("id").context("a session has an id")?, &format!("/tmp/opens-{boot}"))?;
+    }
+    let recovered = entries.iter().filter(|entry| entry.kind() == "recovered").count();
+    ensure!(entries.len() > sealed, "{} entries after the cut, {sealed} were shown before", entries.len());
+    let boots: std::collections::BTreeSet<&str> =
+        entries.iter().filter(|entry| entry.kind() == "armed").filter_map(|entry| entry.body_text("boot_id")).collect();
+    ensure!(boots.len() == 4, "{} boots in the armed entries, 4 expected", boots.len());
+    // What the verifier says of the times between: the cut, and only the cut, may have taken entries with it.
+    let windows = report.get("windows").and_then(Value::as_array).context("the report has no windows")?;
+    let mut kinds = Vec::new();
+    for window in windows {
+        let kind = window.get("kind").and_then(Value::as_str).unwrap_or_default();
+        let may_miss = window.get("may_miss_entries").and_then(Value::as_bool) == Some(true);
+        ensure!(may_miss == (kind == "run_cut"), "window {window}");
+        kinds.push(kind);
+    }
+    ensure!(kinds == WINDOWS, "windows {kinds:?}, {WINDOWS:?} expected");
+    Ok(format!("4 boots, {recovered} recoveries; the one cut is told; all {sealed} entries shown before it are there"))
+}
+
+/// Between and around the four runs of `restarts`.
+const WINDOWS: [&str; 5] = ["before_first_run", "restarted", "restarted", "run_cut", "ended"];
+
+fn tpm(left: &Left<'_>) -> Result<String> {
+    let vendor = left.vendor.context("a TPM has a vendor")?;
+    let properties = left.text("properties")?;
+    ensure!(properties.contains("TPM2_PT_MANUFACTURER"), "properties: {properties}");
+    let pcrs = left.text("pcrs")?;
+    for pcr in ["0 ", "7 ", "10"] {
+        ensure!(pcrs.lines().any(|line| line.trim_start().starts_with(pcr)), "no PCR {pcr}: {pcrs}");
+    }
+    for index in ["0x1c00002", "0x1c0000a", "0x1c00016"] {
+        chains(vendor, &left.out(&format!("certificate-{index}")))?;
+    }
+    let found = feature(&left.json("doctor.json")?, "TPM")?.to_owned();
+    ensure!(found == "yes", "doctor does not find the TPM: {found}");
+    Ok("tpmrm0 answers; three EK certificates chain to the vendor's root".to_owned())
+}
+
+/// Checks that a certificate read out of a TPM leads to the root of its vendor.
+fn chains(vendor: &Vendor, certificate: &Path) -> Result<()> {
+    let pem = certificate.with_extension("pem");
+    let mut convert = Command::new("openssl");
+    convert.args(["x509", "-inform", "DER", "-in"]).arg(certificate).arg("-out").arg(&pem);
+    quiet(&mut convert, &[0])?;
+    // The subject alternative name of an EK certificate is critical and of a kind that openssl does not know.
+    let mut verify = Command::new("openssl");
+    verify.args(["verify", "-ignore_critical", "-CAfile"]).arg(vendor.root()).arg("-untrusted").arg(vendor.issuer());
+    quiet(verify.arg(&pem), &[0])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_missing_kernel_number_is_found() {
+        let entry = |number: u32| format!(r#"{{"kind":"exec","q":[0,0,"{number}"]}}"#);
+        let whole = entries_from_lines(&format!("{}\n{}\n{}", entry(1), entry(0), entry(2))).unwrap();
+        numbers_are_complete(&whole).unwrap();
+        let torn = entries_from_lines(&format!("{}\n{}", entry(0), entry(2))).unwrap();
+        assert!(numbers_are_complete(&torn).is_err());
+    }
+
+    #[test]
+    fn the_session_id_is_on_standard_error() {
+        assert_eq!(session_id("affiant: session 0a1b\n3 acts\n").unwrap(), "0a1b");
+        assert!(session_id("affiant: no daemon answers\n").is_err());
+    }
+}
