@@ -58,14 +58,21 @@ fn loopback(count: u64) -> Result<()> {
         let mut left = count;
         while left > 0 {
             let batch = left.min(BATCH);
+            // Reset only once they are accepted: on another processor's queue a reset may overtake the acknowledgment that
+            // ends the handshake, and the connection is then never there to be accepted.
+            let mut connected = Vec::new();
             for _ in 0..batch {
                 let stream = TcpStream::connect(address).context("cannot connect")?;
                 // Closed by a reset: ports left in TIME_WAIT would make each later connect search longer for a free one.
                 set_socket_linger(&stream, Some(Duration::ZERO)).context("cannot set SO_LINGER")?;
+                connected.push(stream);
             }
+            let mut accepted = Vec::new();
             for _ in 0..batch {
-                drop(listener.accept().context("cannot accept")?);
+                accepted.push(listener.accept().context("cannot accept")?);
             }
+            drop(connected);
+            drop(accepted);
             left -= batch;
         }
         Ok(())
