@@ -19,6 +19,7 @@ const SCRIPTS: &[(&str, &str)] = &[
     ("scenario/doctor", include_str!("guest/doctor.sh")),
     ("scenario/session", include_str!("guest/session.sh")),
     ("scenario/restarts", include_str!("guest/restarts.sh")),
+    ("scenario/rooted", include_str!("guest/rooted.sh")),
     ("scenario/tpm", include_str!("guest/tpm.sh")),
 ];
 /// Directories that things are mounted on, or that programs expect.

@@ -11,6 +11,8 @@ use std::process::Command;
 
 use ::tests::{Entry, TreeDirectory, entries_from_lines, program};
 use anyhow::{Context as _, Result, ensure};
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
 use serde_json::Value;
 
 use super::guest::End;
@@ -89,6 +91,14 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         tpm: false,
         armed: true,
         check: restarts,
+    },
+    Scenario {
+        name: "rooted",
+        boots: &[End::PowerOff, End::PowerOff, End::Cut, End::PowerOff],
+        variants: &[(DEFAULT, false)],
+        tpm: true,
+        armed: true,
+        check: rooted,
     },
     Scenario {
         name: "tpm",
@@ -337,6 +347,75 @@ fn restarts(left: &Left<'_>) -> Result<String> {
 /// Between and around the four runs of `restarts`.
 const WINDOWS: [&str; 5] = ["before_first_run", "restarted", "restarted", "run_cut", "ended"];
 
+fn rooted(left: &Left<'_>) -> Result<String> {
+    restarts(left)?;
+    let status = left.text("status-1")?;
+    ensure!(status.contains("sealed in the TPM"), "the log key is not sealed: {status}");
+    let entries = left.entries()?;
+    let keys = entries.iter().filter(|entry| entry.kind() == "attestation_key").count();
+    ensure!(keys == 1, "{keys} attestation keys over four boots, 1 expected");
+
+    // Start and stop of each boot, but for the one that was cut; and none is skipped or repeated by it.
+    let counted = entries.iter().filter(|entry| entry.kind() == "counter");
+    let of = |op: &str| -> Vec<u64> {
+        let chosen = counted.clone().filter(|entry| entry.body_text("op") == Some(op));
+        chosen.filter_map(|entry| entry.body_number("value")).collect()
+    };
+    let steps = of("step");
+    let consecutive = steps.windows(2).all(|pair| matches!(pair, [before, after] if after - before == 1));
+    ensure!(steps.len() == 7 && consecutive && of("intent") == steps, "counter: {steps:?}, intents {:?}", of("intent"));
+
+    let mut resets: Vec<u32> = Vec::new();
+    let attested = entries.iter().filter_map(|entry| entry.body_text("attest"));
+    for attest in attested {
+        let reset = reset_count(attest).with_context(|| format!("an attestation without a clock: {attest}"))?;
+        if resets.last() != Some(&reset) {
+            resets.push(reset);
+        }
+    }
+    let one_each = resets.windows(2).all(|pair| matches!(pair, [before, after] if after - before == 1));
+    ensure!(resets.len() == 4 && one_each, "reset counts {resets:?}, one more at each of four boots expected");
+
+    let anchors: Vec<u64> = entries
+        .iter()
+        .filter(|entry| entry.kind() == "anchor")
+        .filter_map(|entry| entry.body_number("number"))
+        .collect();
+    ensure!((0..).zip(&anchors).all(|(wanted, number)| wanted == *number), "anchors {anchors:?}");
+    // What was exported before the cut may not have reached the disk; of the other boots it has.
+    for boot in [1, 2, 4] {
+        check_quote(left, boot)?;
+    }
+    Ok(format!(
+        "one key, {} anchors, {} steps of the counter and 4 resets without a gap over a power cut; tpm2_checkquote agrees",
+        anchors.len(),
+        steps.len()
+    ))
+}
+
+/// The reset count in a `TPMS_ATTEST` (TPM 2.0 part 2, section 10.12.12), base64: behind magic, type, two sized buffers
+/// and the clock.
+fn reset_count(attest: &str) -> Option<u32> {
+    let bytes = BASE64_STANDARD.decode(attest).ok()?;
+    let mut rest = bytes.get(6..)?;
+    for _ in 0..2 {
+        let (size, after) = rest.split_first_chunk::<2>()?;
+        rest = after.get(usize::from(u16::from_be_bytes(*size))..)?;
+    }
+    Some(u32::from_be_bytes(rest.get(8..)?.first_chunk::<4>().copied()?))
+}
+
+/// Has tpm2-tools check a quote that the agent exported, against the qualifying data that it names.
+fn check_quote(left: &Left<'_>, boot: u32) -> Result<()> {
+    let said = left.text(&format!("anchor-{boot}.txt"))?;
+    let data =
+        said.rsplit_once(" -q ").map(|(_, data)| data.trim()).context("the agent does not say how to check it")?;
+    let mut check = Command::new("tpm2");
+    check.current_dir(left.out(&format!("anchor-{boot}"))).args(["checkquote", "-u", "ak.pem", "-m", "quote.msg"]);
+    check.args(["-s", "quote.sig", "-f", "quote.pcrs", "-g", "sha256", "-q", data]);
+    quiet(&mut check, &[0]).with_context(|| format!("the quote of boot {boot}"))
+}
+
 fn tpm(left: &Left<'_>) -> Result<String> {
     let vendor = left.vendor.context("a TPM has a vendor")?;
     let properties = left.text("properties")?;
@@ -376,6 +455,13 @@ mod tests {
         numbers_are_complete(&whole).unwrap();
         let torn = entries_from_lines(&format!("{}\n{}", entry(0), entry(2))).unwrap();
         assert!(numbers_are_complete(&torn).is_err());
+    }
+
+    #[test]
+    fn the_reset_count_is_behind_both_buffers() {
+        let attest = [b"\xffTCG\x80\x18".as_slice(), &[0, 1, 7, 0, 2, 7, 7], &[0; 8], &[0, 0, 1, 2], &[0; 5]].concat();
+        assert_eq!(reset_count(&BASE64_STANDARD.encode(&attest)), Some(0x102));
+        assert_eq!(reset_count(&BASE64_STANDARD.encode(attest.get(..18).unwrap())), None);
     }
 
     #[test]
