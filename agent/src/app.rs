@@ -15,12 +15,13 @@ use agent_common::stats::family;
 use agent_evidence::checkpoint::{Checkpoint, CheckpointError};
 use agent_evidence::cosignature::WitnessKey;
 use agent_evidence::record::{
-    Body, Class, CommitRules, Digest, Draft, Id128, Nanoseconds, Predecessor, RuleError, SuccessionCause, Text,
+    Body, Class, CommitRules, Digest, Draft, Id128, KeyTier, Nanoseconds, Predecessor, RuleError, SuccessionCause, Text,
 };
 use sha2::{Digest as _, Sha256};
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::config::{Cold, Config, Family, OnFault, WitnessConfig};
+use crate::enroll::host;
 use crate::export::ocsf_file::{OcsfFileSink, Running, SinkError};
 use crate::export::sealed::SealedLog;
 use crate::log::succession::{self, Ended, SuccessionError};
@@ -29,7 +30,9 @@ use crate::pipeline::cgroupfs::CgroupError;
 use crate::pipeline::handle::{AskSinks, COMMANDS_MAX};
 use crate::pipeline::retention::{DAY_NS, RetentionSettings};
 use crate::pipeline::storage::{StorageSettings, class_bit};
-use crate::pipeline::{Clock, Parts, Pipeline, PipelineError, PipelineHandle, SessionCgroups, Settings, TpmParts};
+use crate::pipeline::{
+    Clock, Parts, Pipeline, PipelineError, PipelineHandle, SessionCgroups, Settings, TpmParts, VouchedKey,
+};
 use crate::probe::{Probe, ProbeConfig, ProbeError, cgroup2_root};
 use crate::session::authorization::RunAuthorization;
 use crate::session::control::{self, ControlError};
@@ -364,8 +367,8 @@ fn use_tpm(
         on_counter_gap: config.tpm.on_counter_gap,
         slot,
         measured_ns: seconds(config.tpm.measured_seconds),
+        vouched: vouched(&keys),
         keys,
-        vouched: None,
     })
 }
 
@@ -386,10 +389,32 @@ struct Opened {
     slot: Option<KeySlot>,
 }
 
+/// Who vouches for the attestation key, as installed. A file that cannot be used costs a tier, never capture.
+fn vouched(keys: &Path) -> Option<VouchedKey> {
+    host::vouched(keys).unwrap_or_else(|error| {
+        tracing::error!(
+            error = &error as &dyn std::error::Error,
+            "the installed certificate cannot be used, and nobody vouches for the attestation key: install it again"
+        );
+        None
+    })
+}
+
+/// Whether the key that is vouched for is the one that is on the disk.
+fn is_present(keys: &Path, vouched: &VouchedKey) -> bool {
+    host::is_present(keys, vouched).unwrap_or_else(|error| {
+        tracing::error!(error = &error as &dyn std::error::Error, "the attestation key's file cannot be read");
+        false
+    })
+}
+
 /// The key of an existing log: the sealed one if there is its blob, else the one on disk.
 fn stored_key(keys: &Path) -> Result<(Box<dyn Signer>, Option<KeySlot>), AppError> {
     match SealedKey::load(keys)? {
         Some(key) => {
+            // A claim: what the certificate is worth, a verifier says. It may be no higher than a site's word.
+            let is_vouched = vouched(keys).is_some_and(|vouched| is_present(keys, &vouched));
+            let key = if is_vouched { key.claiming(KeyTier::T1) } else { key };
             let slot = key.slot();
             Ok((Box::new(key), Some(slot)))
         }

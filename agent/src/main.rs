@@ -68,6 +68,10 @@ fn command(arguments: Arguments) -> Result<u8, Exit> {
             return printed(|out| enroll::certify(&request, &response, &output, &authority, wish, out));
         }
         Command::Trust(TrustCommand::Show { file, json }) => return printed(|out| trust::show(&file, json, out)),
+        Command::Trust(TrustCommand::AddRoot { file, certificate, class, minimum_tier }) => {
+            let tier = minimum_tier.as_deref().and_then(agent_evidence::record::KeyTier::parse);
+            return printed(|out| trust::add_root(&file, &certificate, class, tier, out));
+        }
         _ => {}
     }
     let mut settings = Config::load_or_default(file.as_deref())?;
@@ -168,7 +172,9 @@ fn command(arguments: Arguments) -> Result<u8, Exit> {
         | Command::Enroll(
             EnrollCommand::CaInit { .. } | EnrollCommand::Challenge { .. } | EnrollCommand::Certify { .. },
         )
-        | Command::Trust(TrustCommand::Show { .. }) => Err(Exit::new(exit::SOFTWARE, "a command was dispatched twice")),
+        | Command::Trust(TrustCommand::Show { .. } | TrustCommand::AddRoot { .. }) => {
+            Err(Exit::new(exit::SOFTWARE, "a command was dispatched twice"))
+        }
     }
 }
 

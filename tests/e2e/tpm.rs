@@ -279,3 +279,60 @@ fn a_step_without_a_record_is_certified_late_and_any_other_is_a_gap() -> Result<
     daemon.stop()?;
     host.assert_verifies()
 }
+
+#[test]
+fn a_host_that_a_site_enrolled_is_t1_by_its_word_and_t0_without_it() -> Result<()> {
+    let tpm = Swtpm::start()?;
+    let host = host(&tpm)?;
+    let daemon = host.start()?;
+    host.trust()?;
+    await_entry(&host, "anchor", "cause", "start", 0)?;
+    daemon.stop()?;
+
+    // Four files on a stick. No vendor certified the key of a software TPM: the authority is told to go on all the same.
+    let at = |name: &str| host.path(name).to_string_lossy().into_owned();
+    let run = |arguments: &[&str]| -> Result<String> {
+        let output = host.affiant(arguments).output().context("cannot start affiant")?;
+        ensure!(output.status.success(), "{arguments:?}: {}", tests::output_text(&output));
+        Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+    };
+    let (ca, request, challenge) = (at("ca"), at("request"), at("challenge"));
+    let (response, certificate) = (at("response"), at("certificate"));
+    run(&["enroll", "ca-init", &ca, "--name", "Example site CA"])?;
+    run(&["enroll", "request", "-o", &request])?;
+    run(&["enroll", "challenge", &request, "-o", &challenge, "--ca", &ca])?;
+    run(&["enroll", "respond", &challenge, "-o", &response])?;
+    run(&["enroll", "certify", &request, &response, "-o", &certificate, "--ca", &ca, "--uncertified-ek"])?;
+    run(&["enroll", "install", &certificate])?;
+
+    let from = host.entries()?.len() as u64;
+    let daemon = host.start()?;
+    let (_, entries) = await_entry(&host, "attestation_key", "voucher", "site", from)?;
+    let armed = entries.iter().rfind(|entry| entry.kind() == "armed").context("armed")?;
+    assert_eq!(armed.body_text("key_tier"), Some("T1"));
+    await_entry(&host, "anchor", "cause", "start", from)?;
+    daemon.stop()?;
+
+    // Whoever does not believe the authority sees what was there before; whoever does can demand it.
+    host.assert_verifies()?;
+    let trust = host.trust_file().to_string_lossy().into_owned();
+    let said = run(&["trust", "add-root", &trust, &format!("{ca}/ca.pem"), "--as", "site", "--minimum-tier", "T1"])?;
+    ensure!(said.contains("Example site CA") && said.contains("tier T1"), "{said}");
+    host.assert_verifies()?;
+    let Verdict { text, .. } = host.verify(&host.state().join("log"))?;
+    ensure!(text.contains("T1") && text.contains("Example site CA"), "{text}");
+
+    // Another authority of the same name is not it, and one demand more is not met.
+    let other = at("other-ca");
+    run(&["enroll", "ca-init", &other, "--name", "Example site CA"])?;
+    let text = std::fs::read_to_string(&trust).context("the trust file")?;
+    std::fs::remove_file(&trust).context("the trust file")?;
+    host.trust()?;
+    run(&["trust", "add-root", &trust, &format!("{other}/ca.pem"), "--as", "site", "--minimum-tier", "T1"])?;
+    let Verdict { code, text: said } = host.verify(&host.state().join("log"))?;
+    ensure!(code == Some(1) && said.contains("tier_too_low"), "exit {code:?}:\n{said}");
+    std::fs::write(&trust, text.replace("\"T1\"", "\"T3\"")).context("the trust file")?;
+    let Verdict { code, text: said } = host.verify(&host.state().join("log"))?;
+    ensure!(code == Some(1) && said.contains("tier_too_low"), "exit {code:?}:\n{said}");
+    Ok(())
+}

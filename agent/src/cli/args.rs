@@ -578,6 +578,37 @@ pub enum TrustCommand {
         #[arg(long)]
         json: bool,
     },
+    /// Believe an authority that certifies attestation or endorsement keys.
+    #[command(after_help = "Example:\n  affiant trust add-root trust.toml --as site ca.pem --minimum-tier T1\n\n\
+        As independent only an authority that does not depend on whoever runs the hosts: its word is worth more.")]
+    AddRoot {
+        /// The trust file; it is replaced as a whole.
+        file: PathBuf,
+        /// The authority's certificate, in PEM; a file may hold several.
+        #[arg(value_name = "PEM")]
+        certificate: PathBuf,
+        /// What it is believed as.
+        #[arg(long = "as", value_name = "CLASS")]
+        class: RootAs,
+        /// Require this tier of the log from now on.
+        #[arg(long, value_name = "TIER", value_parser = ["T0", "T1", "T2", "T3"])]
+        minimum_tier: Option<String>,
+    },
+}
+
+/// What an authority is believed as.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum RootAs {
+    /// The site's own: its word is worth T1.
+    Site,
+    /// One that does not depend on the operator: T3, for keys of TPMs that a vendor certified.
+    Independent,
+    /// A cloud provider's: T2.
+    Cloud,
+    /// A vendor's, of identity keys of machines: T3.
+    Vendor,
+    /// A vendor's of TPMs, which certifies endorsement keys.
+    Endorsement,
 }
 
 /// What `log` does.

@@ -9,17 +9,20 @@ use std::io::{self, Read as _, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 
+use agent_evidence::attest::cert::x509::Certificate;
 use agent_evidence::attest::tpm::Name;
 use agent_evidence::checkpoint::Checkpoint;
 use agent_evidence::command::{self, CommandError, Directory};
 use agent_evidence::note::NOTE_BYTES_MAX;
 use agent_evidence::prove;
+use agent_evidence::record::KeyTier;
 use agent_evidence::trust::{AttestationTrust, Head, Trust, TrustError, WitnessPolicy};
 use agent_evidence::verify::{Finding, Observed, Options, Report, Verdict};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::json;
 
+use crate::cli::args::RootAs;
 use crate::cli::exit::{self, Exit};
 use crate::cli::output::{Lines as _, Output, complain, printable};
 use crate::export::cursor::{self, Disk, Files as _};
@@ -27,6 +30,8 @@ use crate::export::cursor::{self, Disk, Files as _};
 /// How often a log that grows under the verifier is read again: a partial tile may be replaced
 /// between the reading of the checkpoint and of the tile.
 const ATTEMPTS: usize = 5;
+/// Longest file of certificates that is read, in bytes: as much as a trust file holds in one place.
+const PEM_BYTES_MAX: u64 = 1 << 20;
 
 /// Pins a log as it is now.
 ///
@@ -221,6 +226,56 @@ pub fn add_head(
     if observed.is_none() {
         complain("the log key signed this head; whether the log continues it was not looked at: no --log was given");
     }
+    Ok(0)
+}
+
+/// Believes an authority from now on. One that is believed already changes nothing.
+///
+/// # Errors
+/// The trust file or the certificate cannot be read or is none (code 65), or the authority is believed as something else.
+pub fn add_root(
+    path: &Path,
+    certificate: &Path,
+    class: RootAs,
+    minimum_tier: Option<KeyTier>,
+    out: &mut Output,
+) -> Result<u8, Exit> {
+    let mut trust = read(path)?;
+    let at = |text: String| Exit::new(exit::DATA, format!("cannot use {}: {text}", certificate.display()));
+    let size = fs::metadata(certificate).map_err(|error| at(error.to_string()))?.len();
+    if size > PEM_BYTES_MAX {
+        return Err(at(format!("{size} bytes, at most {PEM_BYTES_MAX}")));
+    }
+    let text = fs::read_to_string(certificate).map_err(|error| at(error.to_string()))?;
+    let certificates = Certificate::parse_pem(&text).map_err(|error| at(error.to_string()))?;
+    if certificates.is_empty() {
+        return Err(at("no certificate in PEM in it".to_owned()));
+    }
+    let known = &mut trust.attestation;
+    let roots = match class {
+        RootAs::Site => &mut known.site_roots,
+        RootAs::Independent => &mut known.independent_roots,
+        RootAs::Cloud => &mut known.cloud_roots,
+        RootAs::Vendor => &mut known.vendor_roots,
+        RootAs::Endorsement => &mut known.ek_roots,
+    };
+    for certificate in &certificates {
+        let pem = certificate.to_pem();
+        if !roots.contains(&pem) {
+            roots.push(pem);
+        }
+    }
+    if let Some(tier) = minimum_tier {
+        trust.minimum_tier = tier;
+    }
+    let text = trust.to_toml().map_err(|error| Exit::new(exit::SOFTWARE, error))?;
+    // What this writes must read back: a certificate that is no authority's, or is believed as two things, is refused here.
+    Trust::parse(&text).map_err(|error| Exit::in_full(exit::DATA, &error))?;
+    cursor::replace(&mut Disk, path, text.as_bytes()).map_err(|error| Exit::new(exit::SOFTWARE, error))?;
+    for certificate in &certificates {
+        out.line(&format!("{} believes {}", path.display(), printable(&certificate.to_string())))?;
+    }
+    out.line(&format!("the log must be of tier {} at least", trust.minimum_tier.as_str()))?;
     Ok(0)
 }
 

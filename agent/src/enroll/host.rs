@@ -8,15 +8,16 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use agent_evidence::attest::cert::path::{PathError, RootClass, RootError, Roots, read_chain};
-use agent_evidence::attest::cert::{Beginning, CertError, Shown, TrustRoots, Vouched, who_vouches};
+use agent_evidence::attest::cert::{Beginning, CertError, Shown, TrustRoots, Vouched, read_tie, who_vouches};
 use agent_evidence::attest::credential::SECRET_BYTES;
 use agent_evidence::attest::enroll::{Challenge, EnrollError, IssuedChain, Request, Response, Signed, Wish};
 use agent_evidence::attest::key::{Ak, KeyError};
-use agent_evidence::attest::tpm::{Name, NvPublic, TpmError as StructureError};
-use agent_evidence::record::WallTime;
+use agent_evidence::attest::tpm::{Name, NvPublic, Public, TpmError as StructureError};
+use agent_evidence::record::{Voucher, WallTime};
 use agent_evidence::verify::Observed;
 
-use crate::tpm::{AkFrom, Certified, Device, Identity, Place, TpmError};
+use crate::pipeline::VouchedKey;
+use crate::tpm::{AkFrom, Certified, Device, Identity, Place, TpmError, keyfile};
 use crate::witness::replace;
 
 /// Blob of the attestation key, in the directory of keys.
@@ -171,6 +172,31 @@ pub fn installed(keys: &Path) -> Result<Option<IssuedChain>, HostError> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(source) => Err(HostError::Io { what: "read", path, source }),
     }
+}
+
+/// Who vouches for the attestation key, as it is installed here, for the daemon to write into the log. Nothing when no
+/// certificate was installed.
+///
+/// # Errors
+/// [`HostError`]: a file is there that [`Host::install`] did not leave.
+pub fn vouched(keys: &Path) -> Result<Option<VouchedKey>, HostError> {
+    let Some(issued) = installed(keys)? else { return Ok(None) };
+    let chain = read_chain(&issued.certificates).map_err(HostError::Chain)?;
+    let own = chain.first().ok_or(HostError::Chain(PathError::Empty))?;
+    let tie = read_tie(own).map_err(HostError::Certificate)?;
+    let IssuedChain { certificates, ek_certificates, .. } = issued;
+    // By its own word an independent authority is a site's: which of the two it is, the trust file says.
+    Ok(Some(VouchedKey { name: tie.ak_name, voucher: Voucher::Site, certificates, ek_certificates }))
+}
+
+/// Whether the attestation key on the disk is the one of this name, so that what vouches for it may be claimed.
+///
+/// # Errors
+/// [`HostError`]: its file cannot be read.
+pub fn is_present(keys: &Path, vouched: &VouchedKey) -> Result<bool, HostError> {
+    let Some(blob) = keyfile::load(&keys.join(AK_BLOB))? else { return Ok(false) };
+    let public = Public::parse(&blob.public).map_err(HostError::Structure)?;
+    Ok(public.name().as_bytes() == vouched.name)
 }
 
 /// Whether certificates are for this host's key and log, under the authority that they show.

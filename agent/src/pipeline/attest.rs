@@ -78,6 +78,8 @@ pub struct VouchedKey {
     pub voucher: Voucher,
     /// The key's certificate and those above, DER.
     pub certificates: Vec<Vec<u8>>,
+    /// The endorsement key's, as the authority followed them, DER; none: those that the TPM holds are shown.
+    pub ek_certificates: Vec<Vec<u8>>,
 }
 
 /// See the module.
@@ -486,8 +488,9 @@ impl Recorder {
             // The counter of before is in another TPM, or was cleared with it.
             attest.chain.steps.clear();
         }
-        let ek_certificates = self.keep_certificates(&identity.ek_certificates)?;
         let vouched = attest.parts.vouched.as_ref().filter(|vouched| vouched.name == identity.ak_name);
+        let followed = vouched.map(|vouched| &vouched.ek_certificates).filter(|chain| !chain.is_empty());
+        let ek_certificates = self.keep_certificates(followed.unwrap_or(&identity.ek_certificates))?;
         let (voucher, certificates) = match vouched {
             Some(vouched) => (vouched.voucher, self.keep_certificates(&vouched.certificates)?),
             None => (Voucher::Nobody, Vec::new()),
