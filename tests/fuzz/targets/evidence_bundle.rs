@@ -10,7 +10,7 @@ use agent_evidence::checkpoint::Checkpoint;
 use agent_evidence::note::{KeyName, NoteSigner, VerifierKey};
 use agent_evidence::record::{EntryIndex, KeyTier, LeafHash, PublicKey, Signature, TreeSize, decode};
 use agent_evidence::tree::{NodeHash, Peaks, Subtrees, TreeError, leaf_hash};
-use agent_evidence::trust::{Limits, Trust};
+use agent_evidence::trust::{AttestationTrust, Limits, Trust};
 use agent_evidence::verify::{Options, Verdict, verify_bundle};
 use libfuzzer_sys::fuzz_target;
 
@@ -114,6 +114,8 @@ fuzz_target!(|input: &[u8]| {
         required: Vec::new(),
         heads: Vec::new(),
         limits: Limits::default(),
+        attestation: AttestationTrust::default(),
+        registers: Vec::new(),
         witnesses: None,
     };
     let check = |bytes: &[u8]| {
