@@ -9,6 +9,7 @@
 //! | [`chain`] | running hashes of sessions and of the control chain |
 //! | [`tree`], [`tiles`], [`packed`] | RFC 6962 tree and proofs; C2SP tiles and bundles; many bundles in one compressed file |
 //! | [`kept`] | what is left of pruned bundles |
+//! | [`blob`] | contents beside the log that entries refer to by digest |
 //! | [`note`], [`checkpoint`], [`epoch`] | C2SP signed notes and checkpoints; the statement that begins an epoch |
 //! | [`cosignature`], [`policy`], [`proof`] | C2SP cosignatures of witnesses, policies of quorums, and proofs of single entries |
 //! | [`mod@prove`] | proofs made from a log's tiles |

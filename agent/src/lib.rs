@@ -4,8 +4,9 @@
 //! [`probe`] arms the kernel side and gives two rings; [`event`] decodes a message; [`pipeline`] numbers it off, asks
 //! [`workload`] whose cgroup it was, and appends a record to [`log`], which makes it durable and seals it with the
 //! keys of [`sign`]. [`session`] opens and ends sessions over the control socket; [`export`] reads what is sealed and
-//! sends it on; [`witness`] asks others to cosign what was sealed, and is such a witness for a site; [`enroll`] has an
-//! authority vouch for the TPM's key, by files; [`cli`] is the `affiant` command; [`app`] is the daemon's life on one page.
+//! sends it on; [`tpm`] has the host's TPM quote and count what was sealed; [`enroll`] has an authority vouch for the
+//! TPM's key, by files; [`witness`] asks others to cosign what was sealed, and is such a witness for a site; [`cli`] is
+//! the `affiant` command; [`app`] is the daemon's life on one page.
 //!
 //! # What holds everywhere
 //! - One thread owns the log: there is no lock around it, and nobody else writes evidence.
