@@ -351,7 +351,12 @@ impl Attested {
     }
 
     /// What the keys of the log are worth to the owner of the trust file; `beginning` is how the log begins, if that is known.
-    pub(super) fn standing(&mut self, trust: Option<&Trust>, beginning: Option<&Beginning<'_>>) -> Standing {
+    pub(super) fn standing(
+        &mut self,
+        trust: Option<&Trust>,
+        beginning: Option<&Beginning<'_>>,
+        claimed: KeyTier,
+    ) -> Standing {
         let known = trust.map(|trust| &trust.attestation);
         if self.report.anchored.is_none() {
             return Standing::unattested();
@@ -388,11 +393,19 @@ impl Attested {
         }
         self.notes.extend(notes);
         let Some((tier, vouched)) = lowest else { return Standing::unattested() };
-        let lives = if tier == KeyTier::T0 {
-            "the agent says that its seed is sealed in a TPM; that the attestation key is one of a TPM, and not of a program, is not \
-             established"
-        } else {
-            "the agent says that its seed is sealed in the TPM whose attestation key vouches for this history"
+        // Nothing outside the log shows where the seed is: a log that was begun without a TPM has it in a file for ever.
+        let lives = match (claimed > KeyTier::T0, tier > KeyTier::T0) {
+            (true, true) => {
+                "the agent says that its seed is sealed in the TPM whose attestation key vouches for this history"
+            }
+            (false, true) => {
+                "the agent does not say that its seed is sealed in the TPM whose attestation key vouches for this history: it may be \
+                 a file on the host"
+            }
+            (_, false) => {
+                "sealed in a TPM or a file on the host, which nothing here shows; nor that the attestation key is one of a TPM, and \
+                 not of a program"
+            }
         };
         Standing { tier, lives, vouched }
     }

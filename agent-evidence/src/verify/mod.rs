@@ -305,9 +305,9 @@ fn judge(read: Read<'_>, trust: Option<&Trust>) -> Report {
         first_epoch_key,
         counter_name: counter.as_ref().map(Name::as_bytes),
     });
-    let standing = audit.attested.standing(trust, beginning.as_ref());
-    audit.take_notes();
     let claimed = audit.tier_claimed;
+    let standing = audit.attested.standing(trust, beginning.as_ref(), claimed);
+    audit.take_notes();
     if claimed > standing.tier {
         let (claimed, judged) = (claimed.as_str(), standing.tier.as_str());
         let text = format!(

@@ -81,7 +81,7 @@ pub fn doctor(settings: &TpmConfig, json: bool, out: &mut Output) -> Result<u8, 
             }
         }
         out.line(if has_tpm {
-            "trust tier T0: a new log's key would be sealed in the TPM; nobody vouches for the TPM yet"
+            "trust tier T0 until an authority vouches for the TPM (affiant enroll): a new log's key would be sealed in it"
         } else {
             "trust tier T0: a new log's key would be a software key on disk; whoever becomes root can sign with it"
         })?;
