@@ -5,7 +5,7 @@
 
 use std::fs;
 use std::io::{self, BufRead as _, BufReader, Read as _, Write as _};
-use std::net::{TcpListener, TcpStream};
+use std::net::{Shutdown, TcpListener, TcpStream};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::thread;
@@ -183,6 +183,8 @@ fn lying(answer: &'static str, more: fn(&mut TcpStream) -> io::Result<()>) -> io
             let _request = stream.read(&mut request);
             // The client goes away when it has had enough.
             let _written = stream.write_all(answer.as_bytes()).and_then(|()| more(&mut stream));
+            // A socket that is closed with something unread resets the connection, and the answer may be lost with it.
+            let _ended = stream.shutdown(Shutdown::Write).and_then(|()| io::copy(&mut stream, &mut io::sink()));
         }
     });
     Ok(address)
@@ -228,9 +230,19 @@ fn a_server_that_lies_is_refused_and_never_waited_for() {
     refused(&lying("HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n", silent).unwrap(), "timeout");
     refused(&lying("", silent).unwrap(), "timeout");
     // Round in circles.
-    refused(&lying("HTTP/1.1 302 Found\r\nLocation: /again\r\nContent-Length: 0\r\n\r\n", done).unwrap(), "redirect");
-    refused(&lying("HTTP/1.1 500 Oops\r\nContent-Length: 0\r\n\r\n", done).unwrap(), "500");
-    refused(&lying("HTTP/1.1 206 Partial Content\r\nContent-Length: 0\r\n\r\n", done).unwrap(), "206");
+    refused(
+        &lying("HTTP/1.1 302 Found\r\nLocation: /again\r\nConnection: close\r\nContent-Length: 0\r\n\r\n", done)
+            .unwrap(),
+        "redirect",
+    );
+    refused(&lying("HTTP/1.1 500 Oops\r\nConnection: close\r\nContent-Length: 0\r\n\r\n", done).unwrap(), "500");
+    refused(
+        &lying("HTTP/1.1 206 Partial Content\r\nConnection: close\r\nContent-Length: 0\r\n\r\n", done).unwrap(),
+        "206",
+    );
     refused(&lying("SSH-2.0-OpenSSH_9.2\r\n", done).unwrap(), "checkpoint");
-    refused(&lying("HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n", done).unwrap(), "not an Affiant log");
+    refused(
+        &lying("HTTP/1.1 404 Not Found\r\nConnection: close\r\nContent-Length: 0\r\n\r\n", done).unwrap(),
+        "not an Affiant log",
+    );
 }
