@@ -2,7 +2,6 @@
 
 use std::path::Path;
 use std::process::Command;
-use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use serde_json::Value;
@@ -70,8 +69,7 @@ fn a_pruned_log_keeps_what_it_must_says_what_went_and_verifies() -> Result<()> {
         host.affiant(&["log", "prune", "--json", "--before", &format!("#{target}")]).args(more).output()
     };
     let planned = until("enough can go", || {
-        opens(&host, "more", 300)?;
-        std::thread::sleep(Duration::from_millis(300));
+        opens(&host, "more", 1_200)?;
         let answer = prune(&["--dry-run"]).context("cannot start affiant log prune")?;
         let planned: Value = serde_json::from_slice(&answer.stdout).unwrap_or_default();
         let first = planned["first"].as_u64().unwrap_or(0);

@@ -11,7 +11,7 @@ use agent_evidence::cosignature::WitnessKey;
 use agent_evidence::record::EntryIndex;
 use tokio::sync::oneshot;
 
-use super::holds::{Looked, look};
+use super::holds::{LookError, Looked, look};
 use crate::export::sealed::SealedLog;
 use crate::session::protocol::{
     Anchored, CommandStatus, OpenSession, Peer, PruneReport, SessionError, SessionInfo, SessionOpened, SessionService,
@@ -178,10 +178,10 @@ impl SessionService for PipelineHandle {
         let unavailable = |why: String| SessionError::Unavailable { why };
         let looked = tokio::task::spawn_blocking(move || look(&log, of)).await;
         let looked = looked.map_err(|_ended| unavailable("it is stopping".to_owned()))?;
-        let Some(looked) = looked.map_err(|error| unavailable(format!("it cannot look for holds: {error}")))? else {
-            let why = format!("no entry {index} is under the newest checkpoint");
-            return Err(SessionError::BadRequest { why });
-        };
+        let looked = looked.map_err(|error| match &error {
+            LookError::NotSealed(_) | LookError::Pruned(_) => SessionError::BadRequest { why: error.to_string() },
+            LookError::Sealed(_) => unavailable(in_full(&error)),
+        })?;
         self.ask(|reply| Command::Erase(of, field, reason, looked, peer, reply)).await?
     }
 

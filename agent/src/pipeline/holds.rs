@@ -32,13 +32,30 @@ pub struct Held {
     pub reason: String,
 }
 
-/// Looks through the sealed log; nothing when the newest checkpoint does not cover the entry.
+/// Why an entry cannot be looked at.
+#[derive(Debug, thiserror::Error)]
+pub enum LookError {
+    /// The newest checkpoint does not cover it.
+    #[error("no entry {} is under the newest checkpoint", .0.0)]
+    NotSealed(EntryIndex),
+    /// It is not kept any more, and neither are the texts of its values.
+    #[error("entry {} was pruned", .0.0)]
+    Pruned(EntryIndex),
+    /// The log cannot be read.
+    #[error("cannot look for holds")]
+    Sealed(#[from] SealedError),
+}
+
+/// Looks through the sealed log.
 ///
 /// # Errors
-/// The log cannot be read.
-pub fn look(log: &SealedLog, of: EntryIndex) -> Result<Option<Looked>, SealedError> {
+/// [`LookError`].
+pub fn look(log: &SealedLog, of: EntryIndex) -> Result<Looked, LookError> {
     let mut size = log.head()?.size;
-    let Some(entry) = log.entry(of.0, size)? else { return Ok(None) };
+    if of.0 >= size {
+        return Err(LookError::NotSealed(of));
+    }
+    let Some(entry) = log.entry(of.0, size)? else { return Err(LookError::Pruned(of)) };
     let session = decode(&entry).ok().and_then(|record| match record.body() {
         Body::Issued(_) => Some(record.index()),
         _ => record.draft.session,
@@ -53,7 +70,7 @@ pub fn look(log: &SealedLog, of: EntryIndex) -> Result<Option<Looked>, SealedErr
         let grown = log.head()?.size;
         size = if grown.saturating_sub(looked.next.0) > LEFT_MAX { grown } else { looked.next.0 };
     }
-    Ok(Some(looked))
+    Ok(looked)
 }
 
 impl Looked {
@@ -141,14 +158,14 @@ mod tests {
         testlog::write(directory.path(), "o", &entries, 595);
         let log = SealedLog::new(directory.path().into());
         let of = |index| look(&log, EntryIndex(index)).unwrap();
-        let held = of(310).unwrap();
+        let held = of(310);
         assert_eq!(held.held(), Some(&Held { since: EntryIndex(301), reason: "case 7".into() }));
         assert_eq!(held.next(), EntryIndex(595));
-        assert_eq!(of(320).unwrap().held(), None, "it was taken off");
-        assert_eq!(of(5).unwrap().held(), None, "no session");
-        assert_eq!(of(595), None, "not sealed");
+        assert_eq!(of(320).held(), None, "it was taken off");
+        assert_eq!(of(5).held(), None, "no session");
+        assert!(matches!(look(&log, EntryIndex(595)), Err(LookError::NotSealed(EntryIndex(595)))));
         // What came since counts too.
-        let mut later = of(320).unwrap();
+        let mut later = of(320);
         later.entry(EntryIndex(595), &hold(595, 299, true));
         assert_eq!(later.held().map(|held| held.since), Some(EntryIndex(595)));
     }

@@ -427,7 +427,7 @@ fn tpm(left: &Left<'_>) -> Result<String> {
     for index in ["0x1c00002", "0x1c0000a", "0x1c00016"] {
         chains(vendor, &left.out(&format!("certificate-{index}")))?;
     }
-    let found = feature(&left.json("doctor.json")?, "TPM")?.to_owned();
+    let found = feature(&left.json("doctor.json")?, "TPM 2.0")?.to_owned();
     ensure!(found == "yes", "doctor does not find the TPM: {found}");
     Ok("tpmrm0 answers; three EK certificates chain to the vendor's root".to_owned())
 }
