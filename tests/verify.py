@@ -924,7 +924,7 @@ def check(place, trust_path, strict):
 # Command line
 # ----------------------------------------------------------------------------------------------------------
 
-VERDICTS = {0: "every claim that the trust file requires is proved (tier T0: a software key)",
+VERDICTS = {0: "every claim that the trust file requires is proved, its tier among them",
             1: "findings",
             2: "self-consistent, signer not established: no trust file"}
 
