@@ -48,6 +48,8 @@ struct Running {
     child: Child,
     log: PathBuf,
     started: Instant,
+    /// Processor time as last seen: on a shared machine, minutes by the clock say little about how much was tried.
+    processor: Duration,
 }
 
 /// `cargo xtask fuzz [--minutes M] [--jobs N] [TARGET...]`.
@@ -68,7 +70,10 @@ pub(crate) fn run(workspace: &Workspace, arguments: &[&str]) -> Result<bool> {
         let mut at = 0;
         while at < running.len() {
             match running[at].child.try_wait().context("cannot wait for a target")? {
-                None => at += 1,
+                None => {
+                    running[at].processor = processor_time(running[at].child.id()).unwrap_or(running[at].processor);
+                    at += 1;
+                }
                 Some(status) => {
                     let ended = running.remove(at);
                     if report(&ended, status.success())? {
@@ -189,7 +194,15 @@ fn start(workspace: &Workspace, programs: &Path, target: String, minutes: u64) -
         .stderr(errors)
         .spawn()
         .with_context(|| format!("cannot start {target}"))?;
-    Ok(Running { target, child, log, started: Instant::now() })
+    Ok(Running { target, child, log, started: Instant::now(), processor: Duration::ZERO })
+}
+
+/// Time on a processor of the thread that runs the inputs; `None` once it has ended. `Documentation/scheduler/sched-stats.rst`
+/// of the kernel: the first number of `/proc/PID/schedstat`, in nanoseconds.
+fn processor_time(pid: u32) -> Option<Duration> {
+    let text = fs::read_to_string(format!("/proc/{pid}/schedstat")).ok()?;
+    let nanoseconds: u64 = text.split_whitespace().next()?.parse().ok()?;
+    (nanoseconds > 0).then(|| Duration::from_nanos(nanoseconds))
 }
 
 /// Prints one line for a target that ended; whether it found nothing.
@@ -203,8 +216,9 @@ fn report(ended: &Running, success: bool) -> Result<bool> {
     let runs = statistic("stat::number_of_executed_units:");
     let peak = statistic("stat::peak_rss_mb:");
     let took = seconds(ended.started.elapsed());
+    let processor = seconds(ended.processor);
     let verdict = if success { "nothing found" } else { "FAILED" };
-    println!("    {:<16} {verdict}: {runs} inputs in {took}, peak {peak} MiB", ended.target);
+    println!("    {:<16} {verdict}: {runs} inputs in {took} ({processor} of processor), peak {peak} MiB", ended.target);
     if !success {
         for line in output.lines().filter(|line| line.contains("SUMMARY") || line.contains("Test unit written")) {
             println!("    | {line}");

@@ -16,6 +16,9 @@ use crate::setup;
 use crate::vm;
 use crate::workspace::Workspace;
 
+/// How much of what one failed test said is shown: the panic and what led to it, not a whole log.
+const COMPLAINT_LINES_MAX: usize = 30;
+
 /// `cargo xtask test`.
 pub(crate) fn run(workspace: &Workspace) -> Result<bool> {
     let started = Instant::now();
@@ -99,7 +102,11 @@ fn end_to_end_tests(workspace: &Workspace) -> Result<Tally> {
 
 /// Adds up what the programs of a step said; a failed step that counted no failure is one.
 fn counted(finished: &Finished) -> Result<Tally> {
-    let mut tally = results(&finished.output()?);
+    let output = finished.output()?;
+    for line in complaints(&output) {
+        println!("    ! {line}");
+    }
+    let mut tally = results(&output);
     if !finished.success && tally.failed == 0 {
         tally.failed = 1;
     }
@@ -110,6 +117,25 @@ fn counted(finished: &Finished) -> Result<Tally> {
     }
     println!("    {} passed, {} failed", tally.passed, tally.failed);
     Ok(tally)
+}
+
+/// What the tests that failed said, of Rust's test programs: the last lines of a step are those of the last program, which
+/// says nothing about a test of an earlier one. At most [`COMPLAINT_LINES_MAX`] lines for each test.
+fn complaints(output: &str) -> Vec<&str> {
+    let mut shown = Vec::new();
+    let mut left = 0_usize;
+    for line in output.lines() {
+        if line.starts_with("---- ") && (line.ends_with(" stdout ----") || line.ends_with(" stderr ----")) {
+            left = COMPLAINT_LINES_MAX;
+        } else if line == "failures:" {
+            left = 0;
+        }
+        if left > 0 && !line.trim().is_empty() {
+            shown.push(line);
+            left -= 1;
+        }
+    }
+    shown
 }
 
 /// Reads `test result: ok. 3 passed; 0 failed; ...` of Rust's test programs and `3 passed, 0 failed` of ours.
@@ -138,6 +164,15 @@ fn results(output: &str) -> Tally {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_a_failed_test_said_is_found_between_the_programs() {
+        let output = "test a ... ok\ntest b ... FAILED\n\nfailures:\n\n---- b stdout ----\nseed 7\n\npanicked at x.rs:3:1\n\n\
+                      failures:\n    b\n\ntest result: FAILED. 1 passed; 1 failed;\nrunning 1 test\ntest c ... ok\n";
+        assert_eq!(complaints(output), ["---- b stdout ----", "seed 7", "panicked at x.rs:3:1"]);
+        let long = format!("---- b stdout ----\n{}failures:\n", "said\n".repeat(100));
+        assert_eq!(complaints(&long).len(), COMPLAINT_LINES_MAX);
+    }
 
     #[test]
     fn counts_of_both_forms_are_added() {
