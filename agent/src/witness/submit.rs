@@ -494,10 +494,10 @@ mod tests {
         let said = submit(&log_at, &key, &url).await.unwrap().unwrap();
         assert_eq!(said.outcome, WitnessOutcome::Refused);
         assert!(said.detail.unwrap().starts_with("404: "));
-        let listener = tokio::net::TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
-        let gone = listener.local_addr().unwrap();
-        drop(listener);
-        let url = WitnessUrl::parse(&format!("http://{gone}")).unwrap();
+        // Bound and never listening, so that nothing else gets the port meanwhile.
+        let nobody = tokio::net::TcpSocket::new_v4().unwrap();
+        nobody.bind(([127, 0, 0, 1], 0).into()).unwrap();
+        let url = WitnessUrl::parse(&format!("http://{}", nobody.local_addr().unwrap())).unwrap();
         assert!(matches!(submit(&log_at, &key, &url).await, Err(SubmitError::Client(ClientError::Connect { .. }))));
     }
 
