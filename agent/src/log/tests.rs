@@ -926,7 +926,8 @@ fn a_log_on_a_real_disk_comes_back_with_everything_committed() {
     assert!(all(&mut log).expect("readable").starts_with(&expected));
     log.seal(now(10)).expect("seal");
     let kept = std::fs::read_dir(dir.join("wal")).expect("wal").count();
-    assert!(kept <= 4, "segments are used again: {kept}");
+    // How many there are depends on when `syncfs` returned; that there are no more than a commit waits for does not.
+    assert!(kept <= limits().segments_max + 1, "segments are used again: {kept}");
     std::fs::remove_dir_all(dir).expect("clean up");
 }
 
