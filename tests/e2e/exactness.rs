@@ -9,8 +9,8 @@ use anyhow::{Context as _, Result, ensure};
 use tests::{Entry, Host, Session, program};
 
 /// Class numbers of kernel numbers.
-const PROCESS: u64 = 0;
-const NETWORK: u64 = 2;
+pub(crate) const PROCESS: u64 = 0;
+pub(crate) const NETWORK: u64 = 2;
 pub(crate) const FILE: u64 = 3;
 
 /// Every kernel number from 0 to the highest one seen is in exactly one entry or one gap, per processor and class.

@@ -5,6 +5,7 @@
 #![forbid(unsafe_code)]
 
 mod crash;
+mod differential;
 mod environment;
 mod exactness;
 mod export;

@@ -19,6 +19,7 @@ mod gate;
 mod host;
 mod random;
 mod stopwatch;
+mod strace;
 mod swtpm;
 mod wait;
 
@@ -29,5 +30,6 @@ pub use gate::Gate;
 pub use host::{Host, NOBODY, Session, Verdict, output_text, program, python, repository, use_programs_in};
 pub use random::Random;
 pub use stopwatch::{nanoseconds_per_act, timed};
+pub use strace::{Traced, strace, strace_version, traced};
 pub use swtpm::Swtpm;
 pub use wait::{DEADLINE, until};
