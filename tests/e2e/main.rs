@@ -7,6 +7,7 @@
 mod crash;
 mod differential;
 mod environment;
+mod evasion;
 mod exactness;
 mod export;
 mod privacy;

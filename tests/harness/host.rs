@@ -310,7 +310,7 @@ fn set_mode(path: &Path, mode: u32) -> Result<()> {
 }
 
 /// Where the cgroup2 hierarchy is mounted.
-fn cgroup2_mount() -> Result<PathBuf> {
+pub fn cgroup2_mount() -> Result<PathBuf> {
     let mounts = fs::read_to_string("/proc/mounts").context("no /proc/mounts")?;
     for line in mounts.lines() {
         let fields: Vec<&str> = line.split(' ').collect();

@@ -27,7 +27,9 @@ pub use bundles::{TreeDirectory, copy_directory};
 pub use daemon::Daemon;
 pub use entry::{Entry, Gap, entries_from_lines};
 pub use gate::Gate;
-pub use host::{Host, NOBODY, Session, Verdict, output_text, program, python, repository, use_programs_in};
+pub use host::{
+    Host, NOBODY, Session, Verdict, cgroup2_mount, output_text, program, python, repository, use_programs_in,
+};
 pub use random::Random;
 pub use stopwatch::{nanoseconds_per_act, timed};
 pub use strace::{Traced, strace, strace_version, traced};
