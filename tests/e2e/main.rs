@@ -14,6 +14,7 @@ mod privacy;
 mod retention;
 mod run;
 mod storage;
+mod stress;
 mod succession;
 mod tamper;
 mod tpm;

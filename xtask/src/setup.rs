@@ -30,6 +30,7 @@ const DEBIAN_PACKAGES: &[(&str, &str)] = &[
     ("libpolly-22-dev", "a library that LLVM's link line names"),
     ("python3-venv", "the second reader, the notebook and schema validation"),
     ("strace", "the test that kills the log's writer at every system call"),
+    ("stress-ng", "load at full speed, in tests"),
     ("pkg-config", "finds the TPM library for the agent's build"),
     ("libtss2-dev", "the TPM library that the agent links"),
     ("libtss2-tcti-swtpm0", "its way to a software TPM"),
