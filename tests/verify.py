@@ -4,7 +4,7 @@
 Written from docs/FORMAT.md with nothing but the Python standard library (3.11 or later), so that the
 specification and not one program defines the format. It shares no code with affiant-verify.
 
-    verify.py LOGDIR|FILE.evb [--trust FILE] [--strict] [--json]
+    verify.py LOGDIR|FILE.evb [--trust FILE] [--strict] [--live-challenge HEX] [--json]
     verify.py --vectors DIR
 
 Exit codes: 0 everything that the trust file requires is proved; 1 findings; 2 could not check, or nobody says
@@ -335,6 +335,8 @@ class Trust:
 class Log:
     """The files of one log, and the walk over them: FORMAT.md section 13.1."""
 
+    challenge = None  # what an anchor must carry
+
     def __init__(self, directory, trust, strict):
         self.directory, self.trust, self.strict = directory, trust, strict
         self.out = Outcome()
@@ -373,6 +375,7 @@ class Log:
         if self.trust and self.trust.policy and self.trust.origin == origin:
             self.take_cosigned(None, size, root, body, signatures)
         self.audit = Audit(origin, self.strict, self.out, self.trust.keys if self.trust else ())
+        self.audit.attested.challenge = self.challenge
         self.audit.values = Values(self.out.find)
         self.walk(size)
         self.audit.finish(size)
@@ -693,6 +696,7 @@ class Log:
 
     def compare_with_trust(self, origin):
         trust, audit = self.trust, self.audit
+        audit.attested.challenged(self.tier(), trust is not None)
         if trust is None:
             return
         if trust.origin != origin:
@@ -794,6 +798,7 @@ class Bundle(Log):
         if heads and heads[-1] >= size:
             raise Refused("a head is not below the checkpoint")
         self.audit = BundleAudit(origin, self.strict, self.out, sessions, self.trust.keys if self.trust else ())
+        self.audit.attested.challenge = self.challenge
         roots = self.walk_bundle(size, heads)
         self.audit.finish(size)
         if roots[size] != root:
@@ -893,7 +898,7 @@ class Bundle(Log):
         return super().required() - {"coverage"}
 
 
-def check(place, trust_path, strict):
+def check(place, trust_path, strict, challenge=None):
     """(exit code, claims, outcome or None, why it could not be checked or None)"""
     outcome = None
     try:
@@ -906,9 +911,11 @@ def check(place, trust_path, strict):
         if os.path.isfile(place):
             with open(place, "rb") as stream:
                 log = Bundle(stream, trust, strict)
+                log.challenge = challenge
                 claims = log.verify()
         else:
             log = Log(place, trust, strict)
+            log.challenge = challenge
             claims = log.verify()
         outcome = log.out
         outcome.windows = log.audit.windows if log.audit else []
@@ -992,12 +999,13 @@ def run_vector(place):
         expected = json.loads(read_file(place, "expected.json", EXPECTED_BYTES_MAX) or b"")
         wanted = list(zip(expected["findings"], expected["indexes"], strict=True))
         code, strict, windows = expected["exit"], expected["strict"], expected["windows"]
+        challenge = bytes.fromhex(expected["challenge"]) if "challenge" in expected else None
     except (Refused, ValueError, TypeError, KeyError, RecursionError) as error:
         return f"no usable expected.json: {error}"
     trust_path = os.path.join(place, "trust.toml")
     bundle = os.path.join(place, "bundle.evb")
     held = bundle if os.path.lexists(bundle) else os.path.join(place, "log")
-    result = check(held, trust_path if os.path.lexists(trust_path) else None, strict)
+    result = check(held, trust_path if os.path.lexists(trust_path) else None, strict, challenge)
     seen = [(name, index) for name, index, _ in result[2].findings] if result[2] else []
     # Readers may find things in another order, but not other things.
     seen_windows = result[2].windows if result[2] else []
@@ -1012,7 +1020,7 @@ def main(arguments):
     # Names and paths may hold anything; printing them must not fail.
     sys.stdout.reconfigure(errors="backslashreplace")
     sys.stderr.reconfigure(errors="backslashreplace")
-    trust_path, strict, as_json, vectors, places = None, False, False, None, []
+    trust_path, strict, as_json, vectors, places, challenge = None, False, False, None, [], None
     rest = iter(arguments)
     for argument in rest:
         if argument == "--trust":
@@ -1024,6 +1032,12 @@ def main(arguments):
             vectors = next(rest, None)
         elif argument == "--strict":
             strict = True
+        elif argument == "--live-challenge":
+            text = next(rest, "")
+            challenge = bytes.fromhex(text) if re.fullmatch("([0-9a-fA-F]{2})*", text, re.ASCII) else b""
+            if not 16 <= len(challenge) <= 32:
+                print("a challenge has 16 to 32 bytes, written as hexadecimal digits", file=sys.stderr)
+                return 2
         elif argument == "--json":
             as_json = True
         else:
@@ -1031,9 +1045,9 @@ def main(arguments):
     if vectors is not None and not places:
         return run_vectors(vectors)
     if len(places) != 1 or places[0].startswith("-"):
-        print("usage: verify.py LOGDIR|FILE.evb [--trust FILE] [--strict] [--json] | verify.py --vectors DIR", file=sys.stderr)
+        print("usage: verify.py LOGDIR|FILE.evb [--trust FILE] [--strict] [--live-challenge HEX] [--json] | verify.py --vectors DIR", file=sys.stderr)
         return 2
-    result = check(places[0], trust_path, strict)
+    result = check(places[0], trust_path, strict, challenge)
     show(result, as_json)
     return result[0]
 

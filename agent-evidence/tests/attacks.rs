@@ -105,6 +105,14 @@ const ATTACKS: &[(&str, &str, Outcome)] = &[
     ("boot something that the trust file does not allow", "pcr_policy_violated", Finding("pcr_policy_violated")),
     ("not quote a register that the trust file speaks of", "host_state_not_quoted", Finding("claim_not_proved")),
     ("quote with a key that nobody vouches for", "host_state_unvouched", Finding("claim_not_proved")),
+    (
+        "answer a challenge with a log that was put aside before",
+        "challenge_unanswered",
+        Finding("challenge_unanswered"),
+    ),
+    ("answer a part of a challenge", "challenge_unanswered_prefix", Finding("challenge_unanswered")),
+    ("answer a challenge over another history", "challenge_elsewhere", Finding("challenge_unanswered")),
+    ("answer a challenge with a key that nobody vouches for", "challenge_unbelieved", Finding("challenge_unbelieved")),
     ("replay an old quote", "attack_quote_replayed", Finding("attestation_data_wrong")),
     ("quote with a key that is not restricted", "attack_key_unrestricted", Finding("attestation_key_wrong")),
     ("sign a quote that no TPM made", "attack_quote_forged", Finding("attestation_forged")),
@@ -143,7 +151,10 @@ fn judged(vector: &str) -> Option<Report> {
     let own = tree().join("tests/vectors").join(vector);
     let bundle = own.join("bundle.evb");
     let held = if bundle.exists() { bundle } else { own.join("log") };
-    verify_path(&held, Some(&own.join("trust.toml")), Options::default(), None).ok()
+    let expected: serde_json::Value = serde_json::from_slice(&fs::read(own.join("expected.json")).ok()?).ok()?;
+    let challenge = expected.get("challenge").and_then(|text| text.as_str()?.parse().ok());
+    let options = Options { challenge, ..Options::default() };
+    verify_path(&held, Some(&own.join("trust.toml")), options, None).ok()
 }
 
 #[test]

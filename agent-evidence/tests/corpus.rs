@@ -23,7 +23,7 @@ fn old_logs_have_the_verdict_that_they_had() {
         let bundle = own.join("bundle.evb");
         let log = if bundle.exists() { bundle } else { own.join("log") };
         let trust = own.join("trust.toml");
-        let options = Options { strict: expected["strict"] == true };
+        let options = Options { strict: expected["strict"] == true, ..Options::default() };
         let report = verify_path(&log, trust.exists().then_some(trust.as_path()), options, None).unwrap();
         let findings: Vec<&str> = report.findings.iter().map(Finding::name).collect();
         let name = own.display();

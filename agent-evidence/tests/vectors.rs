@@ -76,6 +76,8 @@ fn the_files_in_the_tree_are_those_that_the_generator_makes() {
             serde_json::from_slice(&fs::read(own.join("expected.json")).unwrap()).unwrap();
         assert_eq!(expected["exit"], case.exit, "{}", case.name);
         assert_eq!(expected["strict"], case.strict, "{}", case.name);
+        let challenge = case.challenge.map(|challenge| challenge.to_string());
+        assert_eq!(expected.get("challenge").and_then(|text| text.as_str()), challenge.as_deref(), "{}", case.name);
         assert_eq!(expected["findings"], serde_json::json!(case.findings), "{}", case.name);
         assert_eq!(expected["windows"], windows(&case), "{}", case.name);
     }
@@ -117,7 +119,7 @@ fn the_report_does_not_depend_on_how_many_threads_make_it() {
         if case.bundle.is_some() {
             continue;
         }
-        let options = Options { strict: case.strict };
+        let options = Options { strict: case.strict, challenge: case.challenge };
         let report = |threads: usize| {
             let threads = NonZeroUsize::new(threads).unwrap();
             verify_in_threads(&mut case.files.clone(), trust.as_ref(), options, threads)

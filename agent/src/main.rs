@@ -108,7 +108,7 @@ fn command(arguments: Arguments) -> Result<u8, Exit> {
         }
         Command::Verify(mut wish) => {
             let directory = log(wish.path.take());
-            printed(|out| verify::verify(&directory, &wish, out))
+            printed(|out| verify::verify(&directory, &socket, &wish, out))
         }
         Command::Witness(WitnessArguments { command: Some(command), .. }) => {
             printed(|out| witness::witness(&log_directory, None, Some(&socket), &command, out))

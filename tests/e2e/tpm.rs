@@ -214,6 +214,52 @@ fn capture_goes_on_while_the_tpm_hangs_or_is_gone_and_a_cleared_one_leaves_the_l
 }
 
 #[test]
+fn a_running_agent_answers_a_challenge_and_a_copy_made_before_does_not() -> Result<()> {
+    let tpm = Swtpm::start()?;
+    let host = host(&tpm)?;
+    let daemon = host.start()?;
+    await_entry(&host, "anchor", "cause", "start", 0)?;
+    // Pins the attestation key, which the log has shown by now.
+    host.trust()?;
+    let copy = host.copy_of_log("copy")?;
+    let challenge = "000102030405060708090a0b0c0d0e0f1011121314151617";
+    let verify = |log: &Path, options: &[&str]| {
+        let mut command = std::process::Command::new(tests::program("affiant-verify"));
+        command.arg(log).arg("--trust").arg(host.trust_file()).args(options);
+        let output = command.output().context("cannot start affiant-verify")?;
+        Ok::<_, anyhow::Error>((output.status.code(), String::from_utf8_lossy(&output.stdout).into_owned()))
+    };
+    let log = host.state().join("log");
+    let (code, text) = verify(&log, &["--live-challenge", challenge])?;
+    ensure!(code == Some(1) && text.contains("challenge_unanswered"), "nobody was asked yet: {code:?}\n{text}");
+    let from = host.entries()?.len() as u64;
+    let asked = host.affiant(&["anchor", "--nonce", challenge]).output().context("cannot start affiant anchor")?;
+    ensure!(asked.status.success(), "{}", tests::output_text(&asked));
+    await_entry(&host, "anchor", "cause", "nonce", from)?;
+    let (code, text) = verify(&log, &["--live-challenge", challenge])?;
+    ensure!(code == Some(0) && text.contains(&format!("Challenge {challenge}: answered by entry")), "{code:?}\n{text}");
+    // A log that was put aside before has no answer, and an old answer answers no new challenge.
+    for (log, challenge) in [(copy.path(), challenge), (log.as_path(), "ff0102030405060708090a0b0c0d0e0f")] {
+        let (code, text) = verify(log, &["--live-challenge", challenge])?;
+        ensure!(code == Some(1) && text.contains("challenge_unanswered"), "{code:?}\n{text}");
+    }
+    // All of it in one command, of which the answer is of now.
+    let live = |log: &Path| {
+        let mut command = host.affiant(&["verify"]);
+        command.arg(log).args(["--live", "--json", "--trust"]).arg(host.trust_file());
+        command.output().context("cannot start affiant verify")
+    };
+    let output = live(&log)?;
+    ensure!(output.status.success(), "{}", tests::output_text(&output));
+    let report: serde_json::Value = serde_json::from_slice(&output.stdout).context("not JSON")?;
+    assert_eq!(report["challenge"]["answer"]["believed"], true, "{report}");
+    daemon.stop()?;
+    let output = live(&log)?;
+    assert_eq!(output.status.code(), Some(69), "no daemon, no answer: {}", tests::output_text(&output));
+    host.assert_verifies()
+}
+
+#[test]
 fn a_required_tpm_that_is_not_there_ends_the_start_and_a_log_without_one_says_so() -> Result<()> {
     let mut tpm = Swtpm::start()?;
     tpm.kill()?;

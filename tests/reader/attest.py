@@ -59,6 +59,7 @@ class Attested:
         self.anchor_ms = self.unanchored = self.edge = None
         self.first_counter = self.first_reset = self.longest = None
         self.anchored = False
+        self.challenge = self.answering = self.answer = None  # bytes; (index, name of the key), before and after its root is settled
         self.quoted = None  # the latest anchor whose registers are those that were quoted
 
     def entry(self, index, entry, now, window):
@@ -265,6 +266,8 @@ class Attested:
             self.unanchored = (now, attested.clock)
             self.without_anchor(since, now, length, window)
         self.edge = now
+        if self.challenge is not None and self.answering is None and body.get("nonce") == self.challenge:
+            self.answering = (index, self.keys[-1][1])
         if len(self.pending) < ANCHORS_MAX:
             self.pending.append((index, body["size"], body["root"]))
 
@@ -347,7 +350,18 @@ class Attested:
             if seen is not None and seen != root:
                 self.find("anchor_mismatch", f"entry {index} names another history of {size} entries", index)
             self.anchored = self.anchored or seen == root
+            if seen == root and self.answering and self.answering[0] == index:
+                self.answer = self.answering
         self.pending = []
+
+    def challenged(self, tier, trusting):
+        """Section 13.7: whether the challenge, if there is one, was answered by a key that is believed."""
+        if self.challenge is None:
+            return
+        if self.answer is None:
+            self.find("challenge_unanswered", "no anchor that holds carries the challenge", None)
+        elif trusting and not (self.answer[1] in self.trusted or tier > "T0"):
+            self.find("challenge_unbelieved", f"entry {self.answer[0]} answers under a key that is not believed", self.answer[0])
 
     def is_believed(self):
         """Whether the trust file names every attestation key of the log."""

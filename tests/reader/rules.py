@@ -88,7 +88,8 @@ FINDINGS = {
                  "sidecar_malformed value_absent blob_altered blob_absent",
     "authenticity": "checkpoint_unsigned checkpoint_forged epoch_missing epoch_forged origin_untrusted "
                     "log_key_untrusted tier_too_low attestation_key_wrong attestation_key_changed attestation_key_missing "
-                    "attestation_malformed attestation_forged attestation_signer_wrong attestation_data_wrong ak_untrusted",
+                    "attestation_malformed attestation_forged attestation_signer_wrong attestation_data_wrong ak_untrusted "
+                    "challenge_unanswered challenge_unbelieved",
     "continuity": "genesis_missing genesis_repeated genesis_wrong epoch_wrong genesis_untrusted first_epoch_untrusted "
                   "log_truncated head_mismatch attestation_order_wrong tpm_clock_back tpm_reset_back "
                   "tpm_reset_unexplained boot_without_reset anchor_number_wrong anchor_wrong anchor_mismatch "

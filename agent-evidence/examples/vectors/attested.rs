@@ -200,6 +200,7 @@ impl Cases {
 
 pub(super) fn attested(cases: &mut Cases) -> Result<(), BuildError> {
     in_order(cases)?;
+    challenged_elsewhere(cases)?;
     keys(cases)?;
     attestations(cases)?;
     clocks(cases)?;
@@ -352,6 +353,48 @@ fn bundles(cases: &mut Cases) -> Result<(), BuildError> {
     add("bundle_attested_elsewhere", what, &session(true)?, None, &["anchor_mismatch"])
 }
 
+/// A log in which one anchor carries a nonce, asked whether it answers.
+fn challenged(cases: &mut Cases, host: &Host, nonce: &[u8]) -> Result<(), BuildError> {
+    let mut add = |name: &str, what, challenge: &[u8], trust: Option<Trust>, findings: &[&'static str]| {
+        cases.add(name, what, host.log.files()?, trust, findings)?;
+        if let Some(case) = cases.0.last_mut() {
+            case.challenge = Challenge::new(challenge).ok();
+        }
+        Ok::<_, BuildError>(())
+    };
+    let known = host.trust()?;
+    add("challenge_answered", "nothing: an anchor carries the challenge", nonce, Some(known.clone()), &[])?;
+    let what = "no anchor carries the challenge";
+    add("challenge_unanswered", what, &[0x78; 20], Some(known.clone()), &["challenge_unanswered"])?;
+    let what = "an anchor carries more than the challenge";
+    add("challenge_unanswered_prefix", what, &nonce[..16], Some(known.clone()), &["challenge_unanswered"])?;
+    let stranger = Trust { attestation: AttestationTrust::default(), ..known };
+    let what = "an anchor carries the challenge, under a key that the trust file does not know";
+    add("challenge_unbelieved", what, nonce, Some(stranger), &["challenge_unbelieved"])?;
+    add("challenge_untrusting", "nothing is found without a trust file, and nobody is believed", nonce, None, &[])
+}
+
+/// The challenge is answered, but over the root of another history.
+fn challenged_elsewhere(cases: &mut Cases) -> Result<(), BuildError> {
+    let mut host = Host::new()?;
+    let nonce = [0x79; 20];
+    let mut checkpoint = host.log.checkpoint()?;
+    checkpoint.root.0[0] ^= 1;
+    let anchor = host.tpm.anchor(AnchorCause::Nonce, host.epoch_number(), &checkpoint, Some(&nonce));
+    host.append_anchor(anchor);
+    let host = host.end()?;
+    cases.host(
+        "challenge_elsewhere",
+        "the challenge is answered over another history",
+        &host,
+        &["anchor_mismatch", "challenge_unanswered"],
+    )?;
+    if let Some(case) = cases.0.last_mut() {
+        case.challenge = Challenge::new(&nonce).ok();
+    }
+    Ok(())
+}
+
 fn in_order(cases: &mut Cases) -> Result<(), BuildError> {
     let mut host = Host::new()?;
     let (nonce, checkpoint) = ([0x77; 20], host.log.checkpoint()?);
@@ -366,6 +409,7 @@ fn in_order(cases: &mut Cases) -> Result<(), BuildError> {
     host.act();
     let host = host.end()?;
     cases.host("in_order_attested", "nothing: a log of two boots that a TPM attests", &host, &[])?;
+    challenged(cases, &host, &nonce)?;
     let mut trust = host.trust()?;
     trust.attestation.live_activated_aks = std::mem::take(&mut trust.attestation.ak_names);
     trust.minimum_tier = KeyTier::T3;

@@ -12,7 +12,7 @@ use agent_evidence::record::{
     ValueList, Verdict,
 };
 use agent_evidence::trust::{Head, Limits, Trust};
-use agent_evidence::verify::{Claim, Options, Report, VerifyError, verify, verify_bundle};
+use agent_evidence::verify::{Challenge, Claim, Options, Report, VerifyError, verify, verify_bundle};
 
 #[path = "blobs.rs"]
 mod blobs;
@@ -45,6 +45,8 @@ pub(crate) struct Case {
     pub(crate) trust: Option<String>,
     /// Whether the strict rule is asked for.
     pub(crate) strict: bool,
+    /// What an anchor must carry, if that is asked for.
+    pub(crate) challenge: Option<Challenge>,
     /// The exit code.
     pub(crate) exit: u8,
     /// Names of the findings, in order.
@@ -301,7 +303,7 @@ impl Story {
 impl Case {
     /// What the verifier says of it.
     pub(crate) fn report(&self, trust: Option<&Trust>) -> Result<Report, VerifyError> {
-        let options = Options { strict: self.strict };
+        let options = Options { strict: self.strict, challenge: self.challenge };
         match &self.bundle {
             Some(bundle) => verify_bundle(bundle.as_slice(), trust, options),
             None => verify(&mut self.files.clone(), trust, options),
@@ -336,6 +338,7 @@ impl Cases {
             bundle: None,
             trust: text,
             strict: false,
+            challenge: None,
             exit,
             findings: findings.to_vec(),
         });

@@ -37,9 +37,12 @@ fn expected(case: &Case) -> String {
     let windows = || report.iter().flat_map(|report| &report.windows.kept);
     let edge = |edge: Edge| edge.index.map(|index| index.0);
     let windows: Vec<_> = windows().map(|w| json!([w.kind.name(), edge(w.from), w.to.and_then(edge)])).collect();
-    let text = json!({
+    let mut text = json!({
         "what": case.what, "strict": case.strict, "exit": exit, "findings": named, "indexes": indexes, "windows": windows,
     });
+    if let Some(challenge) = case.challenge {
+        text["challenge"] = json!(challenge.to_string());
+    }
     format!("{text:#}\n")
 }
 

@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use agent_evidence::command::{COULD_NOT_CHECK, Reading, verify_path_with, verify_proof};
-use agent_evidence::verify::Options;
+use agent_evidence::verify::{Challenge, Options};
 use clap::Parser;
 
 /// Verifies an Affiant log or evidence bundle, offline or from a web server, which need not be trusted.
@@ -37,6 +37,10 @@ struct Arguments {
     /// Losses that the kernel side counted, and contents beside the log that are not there, are findings too.
     #[arg(long)]
     strict: bool,
+    /// A value that an anchor of the log must carry, as 32 to 64 hexadecimal digits: picked at random by you, handed to the host
+    /// (`affiant anchor --nonce`), and answered by its TPM. That it is not answered is a finding.
+    #[arg(long, value_name = "HEX", conflicts_with = "proof")]
+    live_challenge: Option<Challenge>,
     /// How many threads hash and decode; the report is the same. By default as many as there are processors.
     #[arg(long, value_name = "N")]
     threads: Option<NonZeroUsize>,
@@ -57,7 +61,7 @@ fn main() -> ExitCode {
             return if error.use_stderr() { ExitCode::from(COULD_NOT_CHECK) } else { ExitCode::SUCCESS };
         }
     };
-    let options = Options { strict: arguments.strict };
+    let options = Options { strict: arguments.strict, challenge: arguments.live_challenge };
     let trust = arguments.trust.as_deref();
     let reading = Reading {
         threads: arguments.threads,

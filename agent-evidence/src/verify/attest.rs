@@ -25,6 +25,7 @@ use crate::record::{
 };
 use crate::trust::Trust;
 
+use super::challenge::{Answer, Challenge, ChallengeReport};
 use super::finding::Finding;
 use super::report::{Findings, Note, Notes};
 use super::windows::{Alive, Windows};
@@ -195,6 +196,10 @@ pub(super) struct Attested {
     wanted: HashSet<Digest>,
     /// Contents of certificates.
     contents: HashMap<Digest, Vec<u8>>,
+    /// What came of the challenge that is to be answered, if one was given.
+    pub(super) challenge: Option<ChallengeReport>,
+    /// What answers it, once its root is settled.
+    answering: Option<Answer>,
     /// The latest anchor whose registers are those that the attestation key quoted.
     pub(super) quoted: Option<EntryIndex>,
     pub(super) report: AttestationReport,
@@ -202,7 +207,7 @@ pub(super) struct Attested {
 }
 
 impl Attested {
-    pub(super) fn new(origin: &KeyName, partial: bool, trust: Option<&Trust>) -> Self {
+    pub(super) fn new(origin: &KeyName, partial: bool, trust: Option<&Trust>, challenge: Option<Challenge>) -> Self {
         Self {
             origin: origin.clone(),
             partial,
@@ -231,6 +236,8 @@ impl Attested {
             wanted: HashSet::new(),
             contents: HashMap::new(),
             quoted: None,
+            answering: None,
+            challenge: challenge.map(|challenge| ChallengeReport { challenge, answer: None }),
             report: AttestationReport::default(),
             notes: Notes::default(),
         }
@@ -635,12 +642,36 @@ impl Attested {
             self.last_bound = Some(anchor.epoch.0);
             self.report.epochs_bound += 1;
         }
+        self.answer(index, nonce, anchor.size, clock);
         if self.pending.len() < ANCHORS_MAX {
             self.pending.push(Pending { index, size: anchor.size, root: anchor.root, clock, counted: None });
         } else {
             let text =
                 format!("there are more than {ANCHORS_MAX} anchors: those from entry {} on vouch for nothing", index.0);
             self.notes.push_once(Note { name: "anchors_unjudged", index: Some(index), text });
+        }
+    }
+
+    /// An anchor whose quote holds, as the answer to the challenge if it carries that and is the first to do so.
+    fn answer(&mut self, index: EntryIndex, nonce: Option<&[u8]>, size: TreeSize, clock: ClockInfo) {
+        let (Some(asked), Key::Usable(ak)) = (&self.challenge, &self.key) else { return };
+        if self.answering.is_none() && nonce == Some(asked.challenge.as_bytes()) {
+            self.answering = Some(Answer { index, size, clock, key: ak.name().clone(), is_believed: false });
+        }
+    }
+
+    /// Judges the answer to the challenge: an anchor whose root is the log's, of a key that is believed. Without a trust file
+    /// nobody is, which is said and is no finding.
+    pub(super) fn challenged(&mut self, tier: KeyTier, is_trusting: bool, findings: &mut Findings) {
+        let Some(asked) = &mut self.challenge else { return };
+        let Some(answer) = &mut asked.answer else {
+            findings.push(Finding::ChallengeUnanswered {});
+            return;
+        };
+        let is_named = self.report.keys.iter().any(|seen| seen.named && seen.name == answer.key);
+        answer.is_believed = is_named || tier > KeyTier::T0;
+        if is_trusting && !answer.is_believed {
+            findings.push(Finding::ChallengeUnbelieved { index: answer.index });
         }
     }
 
@@ -772,6 +803,11 @@ impl Attested {
                 continue;
             }
             let Pending { index, size, clock, counted, .. } = pending;
+            if let Some(asked) = &mut self.challenge
+                && let Some(answer) = self.answering.take_if(|answer| answer.index == index)
+            {
+                asked.answer = Some(answer);
+            }
             self.report.anchored = Some(Anchored { index, size, clock });
             if let Some(value) = counted {
                 self.report.counted = Some(Counted { size, value });

@@ -105,7 +105,7 @@ impl Audit {
         trust: Option<&Trust>,
     ) -> Self {
         Self {
-            attested: Attested::new(origin, true, trust),
+            attested: Attested::new(origin, true, trust, options.challenge),
             sessions: Sessions::of_bundle(),
             coverage: Coverage::new(options.strict, true),
             part: Some(Part::new(sessions)),
@@ -123,7 +123,7 @@ impl Audit {
             control_next: 0,
             sessions: Sessions::default(),
             coverage: Coverage::new(options.strict, false),
-            attested: Attested::new(origin, false, trust),
+            attested: Attested::new(origin, false, trust, options.challenge),
             part: None,
             workloads: Targets::default(),
             unknowns: Targets::default(),

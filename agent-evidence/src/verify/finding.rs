@@ -605,6 +605,15 @@ findings! {
         name: String,
     } = "ak_untrusted" breaks Authenticity
         "entry {} introduces the attestation key {name}, which the trust file does not name", index.0;
+    /// No anchor that holds carries the live challenge.
+    ChallengeUnanswered {} = "challenge_unanswered" breaks Authenticity
+        "no anchor whose quote holds, over a root that is the log's, carries the challenge";
+    /// The live challenge was answered under an attestation key that is not believed.
+    ChallengeUnbelieved {
+        /// The anchor.
+        index: EntryIndex,
+    } = "challenge_unbelieved" breaks Authenticity
+        "entry {} carries the challenge, under an attestation key that the trust file does not name and for which nobody vouches whom it believes", index.0;
     /// The NV counter is not the one that the trust file names, or did not begin where it says.
     CounterUntrusted {
         /// What differs.
@@ -835,6 +844,7 @@ impl Finding {
             | Self::EpochUncounted { index, .. }
             | Self::AkUntrusted { index, .. }
             | Self::AnchorGapTooLong { index, .. }
+            | Self::ChallengeUnbelieved { index }
             | Self::EvbEntryOmitted { index, .. }
             | Self::EvbControlOmitted { index, .. }
             | Self::CommitmentWrong { index, .. }
@@ -871,6 +881,7 @@ impl Finding {
             | Self::EvbMalformed { .. }
             | Self::EvbProofWrong { .. }
             | Self::LossTooLarge { .. }
+            | Self::ChallengeUnanswered {}
             | Self::ClaimNotProved { .. } => None,
         }
     }

@@ -28,6 +28,7 @@ mod audit;
 mod blobs;
 mod boot;
 mod bundle;
+mod challenge;
 mod cold;
 mod coverage;
 mod entry;
@@ -49,6 +50,7 @@ mod tests;
 
 pub use attest::{Anchored, AttestationReport, Counted, KeySeen, Standing};
 pub use bundle::verify_bundle;
+pub use challenge::{Answer, Challenge, ChallengeError, ChallengeReport};
 pub use cold::Cold;
 pub use entry::{EntryFault, ProvedEntry, verify_entry};
 pub use finding::{Claim, FINDINGS, Finding};
@@ -152,6 +154,8 @@ impl<T> Verified<T> {
 pub struct Options {
     /// Whether losses that the kernel side counted are findings too.
     pub strict: bool,
+    /// What an anchor of the log must carry; that none does is a finding.
+    pub challenge: Option<Challenge>,
 }
 
 /// Verifies a log against a trust file, or without one as to whether it agrees with itself. In the calling thread.
@@ -308,6 +312,7 @@ fn judge(read: Read<'_>, trust: Option<&Trust>) -> Report {
     let claimed = audit.tier_claimed;
     let standing = audit.attested.standing(trust, beginning.as_ref(), claimed);
     audit.take_notes();
+    audit.attested.challenged(standing.tier, trust.is_some(), &mut findings);
     if claimed > standing.tier {
         let (claimed, judged) = (claimed.as_str(), standing.tier.as_str());
         let text = format!(

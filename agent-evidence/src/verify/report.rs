@@ -10,6 +10,7 @@ use crate::trust::{Head, Trust, WitnessPolicy};
 use super::Verified;
 use super::attest::{Anchored, AttestationReport, Counted, Standing};
 use super::audit::Audit;
+use super::challenge::ChallengeReport;
 use super::finding::{Claim, Finding};
 use super::host::HostState;
 use super::walk::Hidden;
@@ -357,6 +358,8 @@ pub struct Report {
     pub standing: Standing,
     /// What a TPM vouches for; none where the log introduces no attestation key.
     pub attestation: Option<AttestationReport>,
+    /// What came of the challenge, if one was given and the log could be gone through.
+    pub challenge: Option<ChallengeReport>,
     /// Earliest and latest time by the host's clock.
     pub times: Option<(WallTime, WallTime)>,
     /// What the last run of the agent said it does not capture.
@@ -411,6 +414,7 @@ impl Report {
             tier: KeyTier::T0,
             standing: Standing::unattested(),
             attestation: None,
+            challenge: None,
             times: None,
             not_covered: Vec::new(),
             bundle: None,
@@ -487,6 +491,7 @@ impl Report {
             verified,
             tier: standing.tier,
             standing,
+            challenge: audit.attested.challenge,
             attestation: (!audit.attested.report.keys.is_empty()).then_some(audit.attested.report),
             times: audit.times,
             notes_total: audit.notes.total,

@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 use crate::record::{KeyTier, WallTime, shown};
 
 use super::attest::{Anchored, AttestationReport};
+use super::challenge::ChallengeReport;
 use super::finding::Finding;
 use super::report::{Outcome, Report, Verdict, extent, iso, seconds};
 use super::windows::{Edge, Window, WindowKind};
@@ -74,6 +75,7 @@ impl fmt::Display for Report {
             )?;
         }
         self.attested(out)?;
+        self.challenged(out)?;
         self.observation(out)?;
         if !self.host.boots.is_empty() {
             writeln!(out, "\nWhat was booted ({}):", self.host.boots_total)?;
@@ -208,6 +210,37 @@ impl Report {
         }
     }
 
+    /// What came of the challenge, and what its answer does not show.
+    fn challenged(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Some(asked) = &self.challenge else { return Ok(()) };
+        let Some(answer) = &asked.answer else {
+            return writeln!(out, "\nChallenge {}: NOT ANSWERED", asked.challenge);
+        };
+        writeln!(out, "\nChallenge {}: answered by entry {}", asked.challenge, answer.index.0)?;
+        writeln!(
+            out,
+            "  Attestation key {} signed it together with the root of the first {} entries, at {} ms of the TPM's clock after {} resets.",
+            answer.key, answer.size.0, answer.clock.clock, answer.clock.reset_count
+        )?;
+        if answer.is_believed && self.findings_total == 0 {
+            writeln!(
+                out,
+                "  So these entries were there, and the key was in use, after the challenge was picked; when that was, and that nobody knew \
+                 it before, is known to whoever picked it."
+            )?;
+        } else {
+            writeln!(
+                out,
+                "  NOT PROVED by it, as long as there are findings or the key is not believed: anything of this log."
+            )?;
+        }
+        writeln!(
+            out,
+            "  It does not show: entries from {} on; which machine the TPM is in; that there is no second log under the same TPM.",
+            answer.size.0
+        )
+    }
+
     /// What was lost, when nothing was observed, and where entries could be missing.
     fn observation(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.windows.total == 0 {
@@ -331,6 +364,7 @@ impl Report {
             "key_lives": self.standing.lives,
             "vouched_by": self.standing.vouched,
             "attestation": self.attestation.as_ref().map(attestation_json),
+            "challenge": self.challenge.as_ref().map(challenge_json),
             "checkpoint": checkpoint,
             "checkpoint_verified": self.verified.is_some(),
             "log_key": self.observed.as_ref().map(|observed| observed.log_key.to_string()),
@@ -370,6 +404,16 @@ impl Report {
 
 fn finding_json(finding: &Finding) -> Value {
     json!({"name": finding.name(), "claim": finding.claim().name(), "index": finding.index().map(|index| index.0), "text": finding.to_string()})
+}
+
+fn challenge_json(asked: &ChallengeReport) -> Value {
+    json!({
+        "challenge": asked.challenge.to_string(),
+        "answer": asked.answer.as_ref().map(|answer| json!({
+            "index": answer.index.0, "size": answer.size.0, "clock_ms": answer.clock.clock.to_string(),
+            "reset_count": answer.clock.reset_count, "key": answer.key.to_string(), "believed": answer.is_believed,
+        })),
+    })
 }
 
 fn attestation_json(attested: &AttestationReport) -> Value {

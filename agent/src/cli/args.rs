@@ -8,6 +8,7 @@ use std::ffi::OsString;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
+use agent_evidence::verify::Challenge;
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 
 use crate::cli::duration;
@@ -525,6 +526,13 @@ pub struct VerifyArguments {
     /// Take accounted losses, and contents beside the log that are not there, for findings.
     #[arg(long)]
     pub strict: bool,
+    /// A value that an anchor of the log must carry: 32 to 64 hexadecimal digits, picked at random by you, handed to the host
+    /// (`affiant anchor --nonce`) and answered by its TPM. That it is not answered is a finding.
+    #[arg(long, value_name = "HEX", conflicts_with_all = ["proof", "live"])]
+    pub live_challenge: Option<Challenge>,
+    /// Pick such a value, ask the daemon of this host to answer it now, and verify with it.
+    #[arg(long, conflicts_with = "proof")]
+    pub live: bool,
     /// How many threads hash and decode [default: one for each processor].
     #[arg(long, value_name = "N")]
     pub threads: Option<NonZeroUsize>,

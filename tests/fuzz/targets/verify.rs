@@ -70,7 +70,7 @@ fuzz_target!(|input: &[u8]| {
             files.remove(name);
         }
     }
-    if let Ok(report) = verify(&mut Files(files), None, Options { strict: drop % 2 == 0 }) {
+    if let Ok(report) = verify(&mut Files(files), None, Options { strict: drop % 2 == 0, ..Options::default() }) {
         assert_ne!(report.verdict, Verdict::Proved);
         assert!(report.verified.is_none());
         let _texts = (report.to_string(), report.to_json());
