@@ -454,20 +454,20 @@ fn write_entry(
     };
     let mut writer = Writer::new(out, limits);
     writer.raw(b"{\"v\":1");
-    writer.member("i", "\"i\":", &at.index);
-    writer.member("kind", "\"kind\":", &draft.body.kind());
-    writer.member("wall", "\"wall\":", &draft.wall);
-    writer.member("boot", "\"boot\":", &draft.boot);
-    writer.member("q", "\"q\":", &draft.kernel);
-    writer.member("p", "\"p\":", &draft.process);
-    writer.member("w", "\"w\":", &draft.workload);
-    writer.member("s", "\"s\":", &session);
-    writer.member("n", "\"n\":", &at.session_number);
-    writer.member("c", "\"c\":", &at.control_number);
-    writer.member("prev", "\"prev\":", &at.previous);
+    writer.member("i", ",\"i\":", &at.index);
+    writer.member("kind", ",\"kind\":", &draft.body.kind());
+    writer.member("wall", ",\"wall\":", &draft.wall);
+    writer.member("boot", ",\"boot\":", &draft.boot);
+    writer.member("q", ",\"q\":", &draft.kernel);
+    writer.member("p", ",\"p\":", &draft.process);
+    writer.member("w", ",\"w\":", &draft.workload);
+    writer.member("s", ",\"s\":", &session);
+    writer.member("n", ",\"n\":", &at.session_number);
+    writer.member("c", ",\"c\":", &at.control_number);
+    writer.member("prev", ",\"prev\":", &at.previous);
     writer.raw(b",\"rnd\":");
     writer.base64(&at.random);
-    writer.member("verdict", "\"verdict\":", &draft.verdict);
+    writer.member("verdict", ",\"verdict\":", &draft.verdict);
     writer.raw(b",\"body\":");
     if let Some(visitor) = visitor {
         writer.visited_by(draft.body.kind().as_str(), visitor);
@@ -492,13 +492,22 @@ pub fn decode_with<'a>(bytes: &'a [u8], scratch: &mut Vec<u8>) -> Result<Record<
         return Err(DecodeError::TooLong { len: bytes.len(), max: ENTRY_BYTES_MAX });
     }
     let mut reader = Reader::new(bytes);
-    let record = read_entry(&mut reader)?;
-    reader.end()?;
-    // The reader refuses nearly everything by itself; this makes "one encoding" hold whatever it lets pass.
+    // One place from here to the caller: a record is large, and moving it costs as much as reading a member.
+    let mut decoded = read_entry(&mut reader);
+    if let Ok(record) = &decoded
+        && let Err(error) = reader.end().and_then(|()| canonical(record, bytes, scratch))
+    {
+        decoded = Err(error);
+    }
+    decoded
+}
+
+/// The reader refuses nearly everything by itself; this makes "one encoding" hold whatever it lets pass.
+fn canonical(record: &Record<'_>, bytes: &[u8], scratch: &mut Vec<u8>) -> Result<(), DecodeError> {
     scratch.clear();
     record.encode(scratch);
     if scratch.as_slice() == bytes {
-        return Ok(record);
+        return Ok(());
     }
     let same = scratch.iter().zip(bytes).take_while(|(written, read)| written == read).count();
     Err(DecodeError::NotCanonical { offset: same })

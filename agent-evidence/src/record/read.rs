@@ -15,6 +15,7 @@ use super::ids::{
 };
 use super::list::List;
 use super::text::{Bytes, Text, plain};
+use super::write::PLAIN;
 
 /// Why bytes are not an entry. Offsets count bytes from the start of the entry.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -148,8 +149,8 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// Steps over these bytes if they are next.
-    #[inline]
+    /// Steps over these bytes if they are next. Inlined, so that the comparison is with a constant.
+    #[inline(always)]
     pub(super) fn skip(&mut self, literal: &[u8]) -> bool {
         let found = self.rest().starts_with(literal);
         if found {
@@ -158,25 +159,32 @@ impl<'a> Reader<'a> {
         found
     }
 
+    #[inline]
     pub(super) fn expect(&mut self, literal: &'static str) -> Result<(), DecodeError> {
         if self.skip(literal.as_bytes()) { Ok(()) } else { Err(self.unexpected(literal)) }
     }
 
     /// Reads the member with this key, or gives its absent value if the key is not next. `with_comma` is the key
     /// with its quotes and colon and a comma before.
-    #[inline]
+    #[inline(always)]
     pub(super) fn member<T: Decode<'a>>(
         &mut self,
         key: &'static str,
         with_comma: &'static str,
     ) -> Result<T, DecodeError> {
         let literal = with_comma.as_bytes();
-        // The first member of an object has no comma before it.
-        let first = self.offset > 0 && self.bytes.get(self.offset - 1) == Some(&b'{');
-        if self.skip(if first { literal.get(1..).unwrap_or_default() } else { literal }) {
+        // The first member of an object has no comma before it. Two calls, so that each compares with a constant.
+        let found = if self.is_first() { self.skip(literal.get(1..).unwrap_or_default()) } else { self.skip(literal) };
+        if found {
             return T::decode(self);
         }
         T::absent().ok_or(DecodeError::Key { offset: self.offset, expected: key })
+    }
+
+    /// Whether an object has just begun.
+    #[inline]
+    fn is_first(&self) -> bool {
+        self.offset.checked_sub(1).and_then(|before| self.bytes.get(before)) == Some(&b'{')
     }
 
     pub(super) fn items<T: Decode<'a>>(&mut self) -> Result<Vec<T>, DecodeError> {
@@ -196,24 +204,26 @@ impl<'a> Reader<'a> {
 
     /// A number without leading zeros, at most `max`.
     pub(super) fn number(&mut self, max: u64) -> Result<u64, DecodeError> {
+        /// Any number of so many digits is below 2^64.
+        const DIGITS_SAFE: usize = 19;
         let start = self.offset;
-        let mut number = 0_u64;
-        let mut digits = 0_usize;
-        let too_large = DecodeError::Number { offset: start, max };
-        while let Some(digit @ b'0'..=b'9') = self.peek() {
+        let too_large = || DecodeError::Number { offset: start, max };
+        let rest = self.rest();
+        let count = rest.iter().position(|byte| !byte.is_ascii_digit()).unwrap_or(rest.len());
+        let (digits, _) = rest.split_at_checked(count).unwrap_or_default();
+        let [first, more @ ..] = digits else { return Err(self.unexpected("a digit")) };
+        let (safe, beyond) = digits.split_at_checked(DIGITS_SAFE).unwrap_or((digits, &[]));
+        let mut number = safe.iter().fold(0_u64, |number, digit| number * 10 + u64::from(digit - b'0'));
+        for digit in beyond {
             number = number
                 .checked_mul(10)
                 .and_then(|tens| tens.checked_add(u64::from(digit - b'0')))
-                .ok_or_else(|| too_large.clone())?;
-            self.offset += 1;
-            digits += 1;
+                .ok_or_else(too_large)?;
         }
-        if digits == 0 {
-            return Err(self.unexpected("a digit"));
+        if number > max || (*first == b'0' && !more.is_empty()) {
+            return Err(too_large());
         }
-        if number > max || (digits > 1 && self.bytes.get(start) == Some(&b'0')) {
-            return Err(too_large);
-        }
+        self.offset += count;
         Ok(number)
     }
 
@@ -229,10 +239,7 @@ impl<'a> Reader<'a> {
         self.expect("\"")?;
         let start = self.offset;
         let rest = self.rest();
-        let len = rest
-            .iter()
-            .position(|byte| matches!(byte, b'"' | b'\\') || !(0x20..0x7f).contains(byte))
-            .unwrap_or(rest.len());
+        let len = rest.iter().position(|byte| !PLAIN[usize::from(*byte)]).unwrap_or(rest.len());
         self.offset += len;
         self.expect("\"")?;
         Ok((start, rest.get(..len).unwrap_or_default()))
@@ -245,21 +252,26 @@ impl<'a> Reader<'a> {
         parse: impl Fn(&str) -> Option<T>,
     ) -> Result<T, DecodeError> {
         let (offset, bytes) = self.bare_string()?;
-        let seen = String::from_utf8_lossy(bytes);
-        parse(&seen).ok_or_else(|| DecodeError::Word { offset, seen: seen.chars().take(64).collect(), expected })
+        // A bare string is ASCII, and no word is empty.
+        let seen = std::str::from_utf8(bytes).unwrap_or_default();
+        parse(seen).ok_or_else(|| DecodeError::Word { offset, seen: seen.chars().take(64).collect(), expected })
     }
 
     pub(super) fn base64<const N: usize>(&mut self, expected: &'static str) -> Result<[u8; N], DecodeError> {
-        let (offset, encoded) = self.bare_string()?;
-        // The engine refuses other alphabets, missing padding and set padding bits. It wants room for what padding
-        // may stand for: 66 bytes for the longest field, a signature of 64.
+        // A string of the right length is not looked through first: the engine refuses whatever is not of its alphabet, with
+        // it other padding and set padding bits. It wants room for what padding may stand for: 66 bytes for the longest
+        // field, a signature of 64.
         let mut room = [0_u8; 66];
-        let fits = encoded.len() == N.div_ceil(3) * 4;
-        let len = fits.then(|| STANDARD.decode_slice(encoded, &mut room).ok()).flatten();
-        match (len, room.first_chunk::<N>()) {
-            (Some(len), Some(bytes)) if len == N => Ok(*bytes),
-            _ => Err(DecodeError::Bytes { offset, expected }),
+        if let [b'"', rest @ ..] = self.rest()
+            && let Some((encoded, [b'"', ..])) = rest.split_at_checked(N.div_ceil(3) * 4)
+            && STANDARD.decode_slice(encoded, &mut room) == Ok(N)
+            && let Some(bytes) = room.first_chunk::<N>()
+        {
+            self.offset += encoded.len() + 2;
+            return Ok(*bytes);
         }
+        let (offset, _) = self.bare_string()?;
+        Err(DecodeError::Bytes { offset, expected })
     }
 
     pub(super) fn hex<const N: usize>(&mut self, expected: &'static str) -> Result<[u8; N], DecodeError> {
@@ -295,6 +307,12 @@ impl<'a> Reader<'a> {
         }
         self.expect("\"")?;
         let start = self.offset;
+        let rest = self.rest();
+        let count = rest.iter().position(|byte| !PLAIN[usize::from(*byte)]).unwrap_or(rest.len());
+        if let Some((text, [b'"', ..])) = rest.split_at_checked(count) {
+            self.offset += count + 1;
+            return Ok(Text::new(text));
+        }
         let mut ascii = true;
         let mut escapes = 0_usize;
         loop {

@@ -69,7 +69,7 @@ macro_rules! object {
         impl<$life> $crate::record::write::Encode for $name $($gen)* {
             fn encode(&self, out: &mut $crate::record::write::Writer<'_>) {
                 out.byte(b'{');
-                $( out.member($key, concat!("\"", $key, "\":"), &self.$field); )*
+                $( out.member($key, concat!(",\"", $key, "\":"), &self.$field); )*
                 out.byte(b'}');
             }
         }

@@ -175,6 +175,43 @@ fn a_second_json_reading_of_an_entry_is_refused() {
 }
 
 #[test]
+fn digits_are_read_to_the_last_number_that_fits_and_no_further() {
+    let read = |digits: &str, max| Reader::new(digits.as_bytes()).number(max);
+    for number in [0, 9, 10, 999_999_999_999_999_999, 9_999_999_999_999_999_999, 10_000_000_000_000_000_000, u64::MAX] {
+        assert_eq!(read(&number.to_string(), u64::MAX), Ok(number));
+        assert_eq!(read(&format!("{number},"), number), Ok(number), "up to what is no digit");
+    }
+    let too_large = |max| Err(DecodeError::Number { offset: 0, max });
+    assert_eq!(read("255", 254), too_large(254));
+    for digits in ["00", "01", "18446744073709551616", "99999999999999999999", "100000000000000000000000"] {
+        assert_eq!(read(digits, u64::MAX), too_large(u64::MAX), "{digits}");
+    }
+    assert!(matches!(read("", 1), Err(DecodeError::Ends { offset: 0, .. })));
+    assert!(matches!(read("-1", 1), Err(DecodeError::Unexpected { offset: 0, seen: b'-', .. })));
+}
+
+#[test]
+fn base64_has_one_form_and_the_length_of_its_field() {
+    let read = |text: &str| Reader::new(text.as_bytes()).base64::<16>("base64 of 16 bytes");
+    assert_eq!(read(r#""CQkJCQkJCQkJCQkJCQkJCQ==""#), Ok([9; 16]));
+    for text in [
+        r#""CQkJCQkJCQkJCQkJCQkJCR==""#, // bits of the padding are set
+        r#""CQkJCQkJCQkJCQkJCQkJCQ""#,
+        r#""CQkJCQkJCQkJCQkJCQkJCQkJ""#, // as long, and two bytes more
+        r#""CQkJCQkJCQkJCQkJCQkJ""#,
+        r#""CQkJCQkJCQkJCQkJCQkJ-_==""#,
+        r#""CQkJCQkJCQkJCQkJCQkJ Q==""#,
+        r#""""#,
+    ] {
+        let wrong = Err(DecodeError::Bytes { offset: 1, expected: "base64 of 16 bytes" });
+        assert_eq!(read(text), wrong, "{text}");
+    }
+    for text in [r#""CQkJCQkJCQkJ\\CQkJCQkJCQ=="#, r#""CQkJCQkJCQkJCQkJCQkJCQ=="#, "CQkJCQkJCQkJCQkJCQkJCQ=="] {
+        assert!(matches!(read(text), Err(DecodeError::Unexpected { .. } | DecodeError::Ends { .. })), "{text}");
+    }
+}
+
+#[test]
 fn bytes_around_an_entry_are_refused() {
     assert_eq!(decode(format!("{OPEN}\n").as_bytes()), Err(DecodeError::Trailing { offset: OPEN.len(), count: 1 }));
     let bom = DecodeError::Unexpected { offset: 0, seen: 0xef, expected: "{" };

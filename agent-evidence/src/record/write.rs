@@ -119,36 +119,54 @@ impl<'o> Writer<'o> {
         self.byte(b'}');
     }
 
+    #[inline(always)]
     pub(super) fn raw(&mut self, bytes: &[u8]) {
         self.out.extend_from_slice(bytes);
     }
 
+    #[inline]
     pub(super) fn byte(&mut self, byte: u8) {
         self.out.push(byte);
     }
 
-    /// Writes one member of an object. `quoted` is the key with its quotes and colon.
-    #[inline]
-    pub(super) fn member<T: Encode>(&mut self, key: &'static str, quoted: &'static str, value: &T) {
+    /// Writes one member of an object. `with_comma` is the key with its quotes and colon and a comma before.
+    #[inline(always)]
+    pub(super) fn member<T: Encode>(&mut self, key: &'static str, with_comma: &'static str, value: &T) {
         if value.is_absent() {
             return;
         }
-        self.comma();
-        self.raw(quoted.as_bytes());
+        let literal = with_comma.as_bytes();
+        // Two calls, so that each copies a constant.
+        if self.is_first() {
+            self.raw(literal.get(1..).unwrap_or_default());
+        } else {
+            self.raw(literal);
+        }
         self.part(Step::Key(key), value);
         if self.shortened {
-            self.shortened = false;
-            if !self.cut.contains(&key) {
-                self.cut.push(key);
-            }
+            self.note_cut(key);
         }
     }
 
-    /// Writes the comma that separates this item from the one before, if there is one. A complete value never
-    /// ends in an opening bracket, so the last byte tells.
+    /// The value of this member was shortened.
+    #[cold]
+    fn note_cut(&mut self, key: &'static str) {
+        self.shortened = false;
+        if !self.cut.contains(&key) {
+            self.cut.push(key);
+        }
+    }
+
+    /// Whether an object or array has just begun. A complete value never ends in an opening bracket, so the last byte tells.
+    #[inline]
+    fn is_first(&self) -> bool {
+        matches!(self.out.last(), Some(b'{' | b'['))
+    }
+
+    /// Writes the comma that separates this item from the one before, if there is one.
     #[inline]
     pub(super) fn comma(&mut self) {
-        if !matches!(self.out.last(), Some(b'{' | b'[')) {
+        if !self.is_first() {
             self.out.push(b',');
         }
     }
@@ -167,6 +185,9 @@ impl<'o> Writer<'o> {
     }
 
     pub(super) fn number(&mut self, mut number: u64) {
+        if let Ok(digit @ 0..10) = u8::try_from(number) {
+            return self.byte(b'0' + digit);
+        }
         // Two digits at a time from the end; 20 digits hold u64::MAX.
         let mut digits = [0_u8; 20];
         let mut start = digits.len();
@@ -279,7 +300,7 @@ fn whole_characters<'a>(bytes: &'a [u8], prefix: &'a [u8]) -> &'a [u8] {
 }
 
 /// Bytes that stand for themselves in a string.
-const PLAIN: [bool; 256] = {
+pub(super) const PLAIN: [bool; 256] = {
     let mut table = [false; 256];
     let mut byte = 0x20;
     while byte < 0x7f {

@@ -222,18 +222,18 @@ impl Audit {
     pub(super) fn entry(
         &mut self,
         index: EntryIndex,
-        record: Result<Record<'_>, DecodeError>,
+        record: &Result<Record<'_>, DecodeError>,
         leaf: LeafHash,
         previous: Option<LeafHash>,
         findings: &mut Findings,
     ) {
         match record {
-            Ok(record) => self.record(index, &record, leaf, previous, findings),
+            Ok(record) => self.record(index, record, leaf, previous, findings),
             Err(reason) => {
                 // All that follow are of the newer version too: once is enough.
-                let newer = matches!(reason, DecodeError::Version { seen } if seen > RECORD_VERSION);
+                let newer = matches!(reason, DecodeError::Version { seen } if *seen > RECORD_VERSION);
                 if !(newer && self.newer_version) {
-                    findings.push(Finding::EntryMalformed { index, reason });
+                    findings.push(Finding::EntryMalformed { index, reason: reason.clone() });
                 }
                 self.newer_version |= newer;
                 self.lose_sight(index);

@@ -28,6 +28,9 @@ struct Run {
     upgrade: bool,
 }
 
+/// How many entries were withheld when a capture began, and when the next one did.
+type Spans = HashMap<Id128, (u64, Option<u64>)>;
+
 /// What the log says of capture, so far.
 #[derive(Debug)]
 pub(super) struct Coverage {
@@ -44,8 +47,7 @@ pub(super) struct Coverage {
     cut_off: HashSet<Id128>,
     /// Entries withheld so far.
     withheld: u64,
-    /// How many entries were withheld when a capture began, and when the next one did.
-    spans: HashMap<Id128, (u64, Option<u64>)>,
+    spans: Spans,
     /// Numbers that are missing and may be those of withheld entries.
     pub(super) at_edge: u64,
     /// How many runs of the agent.
@@ -95,11 +97,6 @@ impl Coverage {
         self.withheld = self.withheld.saturating_add(count);
     }
 
-    /// How many entries were withheld when this capture began. One that never was armed has nothing withheld.
-    fn withheld_before(&self, capture: Id128) -> u64 {
-        self.spans.get(&capture).map_or(u64::MAX, |(before, _)| *before)
-    }
-
     /// An entry's kernel number, or that it has none.
     pub(super) fn kernel_number(&mut self, index: EntryIndex, record: &Record<'_>, findings: &mut Findings) {
         let kind = record.body().kind();
@@ -138,7 +135,7 @@ impl Coverage {
         if self.partial {
             return;
         }
-        let withheld = self.withheld_before(capture);
+        let withheld = || withheld_before(&self.spans, capture);
         let Some(numbers) = self.counters.of((capture, cpu, class), withheld) else {
             self.overflowed = true;
             return;
@@ -270,7 +267,7 @@ impl Coverage {
             return;
         }
         for row in rows {
-            let withheld = self.withheld_before(capture);
+            let withheld = || withheld_before(&self.spans, capture);
             let Some(numbers) = self.counters.of((capture, row.cpu, row.class), withheld) else {
                 self.overflowed = true;
                 continue;
@@ -380,4 +377,9 @@ impl Coverage {
             }
         }
     }
+}
+
+/// How many entries were withheld when this capture began. One that never was armed has nothing withheld.
+fn withheld_before(spans: &Spans, capture: Id128) -> u64 {
+    spans.get(&capture).map_or(u64::MAX, |(before, _)| *before)
 }

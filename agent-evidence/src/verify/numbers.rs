@@ -124,12 +124,12 @@ pub(super) struct Counters {
 
 impl Counters {
     /// The numbers of one counter; none when there are too many counters. `withheld`: how many entries were when its capture
-    /// began, if this is the first that is told of it.
-    pub(super) fn of(&mut self, counter: Counter, withheld: u64) -> Option<&mut Numbers> {
+    /// began, asked if this is the first that is told of it.
+    pub(super) fn of(&mut self, counter: Counter, withheld: impl FnOnce() -> u64) -> Option<&mut Numbers> {
         if self.counters.len() >= COUNTERS_MAX && !self.counters.contains_key(&counter) {
             return None;
         }
-        Some(self.counters.entry(counter).or_insert_with(|| Numbers { withheld, ..Numbers::default() }))
+        Some(self.counters.entry(counter).or_insert_with(|| Numbers { withheld: withheld(), ..Numbers::default() }))
     }
 
     /// Every counter, in a fixed order.

@@ -37,7 +37,8 @@ struct Session {
     next: u64,
     /// Not known after missing entries, until it is stated.
     hash: Option<ChainHash>,
-    counts: HashMap<Kind, u64>,
+    /// How many acts of each kind, each kind once: a session has few kinds, and seldom another than the entry before.
+    counts: Vec<(Kind, u64)>,
     ended: Option<EntryIndex>,
     wrong: bool,
     /// Whether entries of it were left out of a bundle, so that counts and hashes over it say nothing.
@@ -162,7 +163,7 @@ impl Sessions {
             identity: shortened(issued.identity.display()),
             next: 1,
             hash: Some(chain::session_start(leaf)),
-            counts: HashMap::new(),
+            counts: Vec::new(),
             ended: None,
             wrong: false,
             omitted: false,
@@ -303,20 +304,25 @@ impl Session {
     }
 
     fn count(&mut self, kind: Kind) {
-        if kind.is_kernel_event() {
-            *self.counts.entry(kind).or_default() += 1;
+        if !kind.is_kernel_event() {
+            return;
+        }
+        match self.counts.iter_mut().find(|(counted, _)| *counted == kind) {
+            Some((_, count)) => *count += 1,
+            None => self.counts.push((kind, 1)),
         }
     }
 
     /// Whether its acts may have been so many of each kind: those that were seen, and as many more as entries are missing.
     fn may_have_had(&self, stated: &HashMap<Kind, u64>) -> bool {
         if self.missing == 0 {
-            return *stated == self.counts;
+            let is_stated = |(kind, count): &(Kind, u64)| stated.get(kind) == Some(count);
+            return stated.len() == self.counts.len() && self.counts.iter().all(is_stated);
         }
-        let seen = |kind: &Kind| self.counts.get(kind).copied().unwrap_or(0);
+        let seen = |kind: &Kind| self.counts.iter().find(|(counted, _)| counted == kind).map_or(0, |(_, count)| *count);
         let more: u128 = stated.iter().map(|(kind, count)| u128::from(count.saturating_sub(seen(kind)))).sum();
         stated.iter().all(|(kind, count)| kind.is_kernel_event() && *count > 0 && *count >= seen(kind))
-            && self.counts.keys().all(|kind| stated.contains_key(kind))
+            && self.counts.iter().all(|(kind, _)| stated.contains_key(kind))
             && more <= u128::from(self.missing)
     }
 
@@ -346,5 +352,53 @@ impl Session {
             findings.push(Finding::SessionHashWrong { index, session: named });
         }
         self.wrong |= bad;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn stated_acts_are_those_that_were_counted_kind_by_kind() {
+        let issued = EntryIndex(2);
+        let mut session = Session {
+            id: String::new(),
+            id_digest: [0; 32],
+            identity: String::new(),
+            next: 1,
+            hash: None,
+            counts: Vec::new(),
+            ended: None,
+            wrong: false,
+            omitted: false,
+            missing: 0,
+            missing_after: issued,
+            known: (issued, 0),
+            held: false,
+            released: 0,
+            permitted: 0,
+        };
+        for kind in [Kind::Open, Kind::Exec, Kind::Open, Kind::Heartbeat] {
+            session.count(kind);
+        }
+        let fits = |session: &Session, acts: &[(Kind, u64)]| session.may_have_had(&acts.iter().copied().collect());
+        assert!(fits(&session, &[(Kind::Open, 2), (Kind::Exec, 1)]));
+        let wrong: [&[(Kind, u64)]; 5] = [
+            &[(Kind::Open, 2)],
+            &[(Kind::Open, 2), (Kind::Exec, 2)],
+            &[(Kind::Open, 2), (Kind::Fork, 0)],
+            &[(Kind::Open, 2), (Kind::Exec, 1), (Kind::Fork, 0)],
+            &[],
+        ];
+        for acts in wrong {
+            assert!(!fits(&session, acts), "{acts:?}");
+        }
+        // Two entries are withheld: acts of any kind, but not of fewer than were seen.
+        session.missing = 2;
+        assert!(fits(&session, &[(Kind::Open, 3), (Kind::Exec, 1), (Kind::Fork, 1)]));
+        for acts in [&[(Kind::Open, 3)][..], &[(Kind::Open, 1), (Kind::Exec, 1)], &[(Kind::Open, 5), (Kind::Exec, 1)]] {
+            assert!(!fits(&session, acts), "{acts:?}");
+        }
     }
 }

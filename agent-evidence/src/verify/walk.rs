@@ -100,7 +100,7 @@ impl From<Item<'_>> for Piece {
     }
 }
 
-/// What can be said of an entry alone.
+/// What can be said of an entry alone. Large, so it is handed on by reference: moving one costs as much as hashing it.
 type Alone<'b> = (LeafHash, Result<Record<'b>, DecodeError>);
 
 /// What was worked out of a whole bundle before its turn.
@@ -365,8 +365,8 @@ impl<'t> Walk<'t> {
             self.audit.lose_sight(first);
             self.previous = None;
         }
-        let (mut known, root) = match ahead {
-            Some(ahead) => (Some(ahead.entries.into_iter()), ahead.root),
+        let (known, root) = match ahead {
+            Some(ahead) => (Some(ahead.entries), ahead.root),
             None => (None, None),
         };
         self.compare_head();
@@ -381,9 +381,13 @@ impl<'t> Walk<'t> {
             }
             let index = EntryIndex(first.0 + position as u64);
             let stored = hashes.as_ref().and_then(|hashes| hashes.get(position)).map(|hash| LeafHash(*hash));
-            let entry = match (&mut known, &entries) {
-                (Some(known), _) => known.next(),
-                (None, Some(entries)) => entries.get(position).map(|entry| alone(entry, scratch)),
+            let here;
+            let entry = match (&known, &entries) {
+                (Some(known), _) => known.get(position),
+                (None, Some(entries)) => {
+                    here = entries.get(position).map(|entry| alone(entry, scratch));
+                    here.as_ref()
+                }
                 (None, None) => None,
             };
             let leaf = self.entry(index, entry, stored)?;
@@ -422,7 +426,7 @@ impl<'t> Walk<'t> {
             let mut full = Vec::new();
             match piece {
                 Piece::Entry(bytes) => {
-                    let leaf = self.entry(index, Some(alone(&bytes, scratch)), None)?;
+                    let leaf = self.entry(index, Some(&alone(&bytes, scratch)), None)?;
                     if let Some(leaf) = leaf {
                         self.tree.append(leaf, |tile| keep_upper(tile, &mut full));
                     }
@@ -450,10 +454,10 @@ impl<'t> Walk<'t> {
     fn entry(
         &mut self,
         index: EntryIndex,
-        entry: Option<Alone<'_>>,
+        entry: Option<&Alone<'_>>,
         stored: Option<LeafHash>,
     ) -> Result<Option<LeafHash>, VerifyError> {
-        let own = entry.as_ref().map(|(own, _)| *own);
+        let own = entry.map(|(own, _)| *own);
         let altered = own.zip(stored).is_some_and(|(own, stored)| own != stored);
         if altered {
             self.findings.push(Finding::EntryAltered { index });
@@ -462,12 +466,12 @@ impl<'t> Walk<'t> {
         let leaf = stored.or(own);
         if let (Some((_, record)), Some(leaf)) = (entry, leaf) {
             if let Err(DecodeError::Version { seen }) = record
-                && seen > RECORD_VERSION
+                && *seen > RECORD_VERSION
                 && !altered
                 && self.findings.is_empty()
             {
                 // Nothing speaks against the log so far: it is for a newer verifier to judge.
-                return Err(VerifyError::NewerVersion { index, seen });
+                return Err(VerifyError::NewerVersion { index, seen: *seen });
             }
             self.audit.entry(index, record, leaf, self.previous, &mut self.findings);
         }
