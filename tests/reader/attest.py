@@ -325,6 +325,10 @@ class Attested:
             if self.first_counter is None:
                 self.first_counter = (name, value)
 
+    def is_stepped_for(self, body):
+        """Whether the counter was stepped for an epoch that begins now, which names its value."""
+        return self.stepped and self.certified is not None and body.get("counter") == self.certified
+
     def epoch(self, index, body):
         if "attest" in body and "sig_attest" in body:
             counter = u64(body["counter"]) if "counter" in body else b""
@@ -337,7 +341,7 @@ class Attested:
             counted = body.get("counter")
             if counted not in (None, self.certified):
                 self.find("epoch_wrong", f"entry {index} begins an epoch with a wrong counter", index)
-            elif body["how"] == "orphan" and not (counted is not None and self.stepped):
+            elif body["how"] == "orphan" and not self.is_stepped_for(body):
                 self.find("epoch_uncounted", f"entry {index} begins an epoch that no step vouches for", index)
         self.stepped = False
         if len(self.epochs) < ANCHORS_MAX:

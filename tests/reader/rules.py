@@ -327,7 +327,10 @@ class Audit:
             if not ed25519_verifies(self.epoch[1], statement, body["sig_previous"]):
                 self.find("epoch_forged", f"entry {index}: the previous epoch's signature does not hold", index)
         if how == "orphan":
-            self.out.note("orphan_epoch", f"entry {index} begins an epoch that only the log key vouches for")
+            vouchers = "only the log key vouches for"
+            if self.sighted and self.attested.is_stepped_for(body):
+                vouchers = f"the log key vouches for, and a step of the TPM's counter to {body['counter']}"
+            self.out.note("orphan_epoch", f"entry {index} begins an epoch that {vouchers}")
         if is_first and self.sighted:
             self.first_epoch_key = body["public_key"]
         self.epoch = (number, body["public_key"])

@@ -762,6 +762,11 @@ impl Attested {
         }
     }
 
+    /// The value that the counter was stepped to for an epoch that begins now, if it names it.
+    pub(super) fn step_for(&self, epoch: &Epoch<'_>) -> Option<u64> {
+        epoch.counter.filter(|counter| self.stepped && self.certified == Some(*counter))
+    }
+
     fn epoch(&mut self, index: EntryIndex, epoch: &Epoch<'_>, findings: &mut Findings) {
         if let (Some(attest), Some(signature)) = (&epoch.attest, &epoch.sig_attest) {
             let statement = EpochStatement::of(self.origin.as_str(), epoch).digest();
@@ -774,11 +779,10 @@ impl Attested {
                 findings.push(Finding::AttestationMalformed { index, reason });
             }
         }
-        let is_counted = epoch.counter.is_some() && epoch.counter == self.certified;
         if self.certified.is_some() {
-            if epoch.counter.is_some() && !is_counted {
+            if epoch.counter.is_some() && epoch.counter != self.certified {
                 findings.push(Finding::EpochWrong { index, what: "counter" });
-            } else if epoch.how == Succession::Orphan && !(is_counted && self.stepped) {
+            } else if epoch.how == Succession::Orphan && self.step_for(epoch).is_none() {
                 findings.push(Finding::EpochUncounted { index });
             }
         }

@@ -405,8 +405,12 @@ impl Audit {
             findings.push(Finding::EpochForged { index, number: epoch.number, by: "the previous epoch's key" });
         }
         if epoch.how == Succession::Orphan {
+            let vouchers = match self.attested.step_for(epoch).filter(|_| self.is_sighted()) {
+                Some(value) => format!("the log key vouches for, and a step of the TPM's counter to {value}"),
+                None => "only the log key vouches for".to_owned(),
+            };
             let text = format!(
-                "epoch {} begins at entry {} without the signature of the epoch before: a crash, or a discontinuity that only the log key vouches for",
+                "epoch {} begins at entry {} without the signature of the epoch before: a start of the agent, or a discontinuity that {vouchers}",
                 epoch.number.0, index.0
             );
             self.notes.push(Note { name: "orphan_epoch", index: Some(index), text });

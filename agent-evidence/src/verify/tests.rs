@@ -362,6 +362,32 @@ fn what_a_tpm_attests_can_be_pinned_and_raises_no_tier_by_itself() {
 }
 
 #[test]
+fn a_note_on_an_epoch_names_the_step_that_vouches_for_it_and_no_other() {
+    let note = |counter: Option<u64>, steps: bool| {
+        let (mut log, mut tpm) = attested();
+        if steps {
+            log.append(Body::NvCounter(tpm.intent()));
+            let step = tpm.step();
+            log.append(step);
+        }
+        let epoch = log.counted_epoch(0x33, crate::record::Succession::Orphan, counter).unwrap();
+        log.append(Body::Epoch(epoch));
+        let report = check(&log.files().unwrap(), None).unwrap();
+        let notes = report.notes.iter().filter(|note| note.name == "orphan_epoch");
+        (notes.map(|note| note.text.clone()).collect::<Vec<_>>().concat(), report.findings.is_empty())
+    };
+    let (counted, in_order) = note(Some(9), true);
+    assert!(
+        counted.ends_with("the log key vouches for, and a step of the TPM's counter to 9") && in_order,
+        "{counted}"
+    );
+    for (counter, steps) in [(None, true), (Some(8), true), (Some(8), false), (Some(9), false), (None, false)] {
+        let (text, in_order) = note(counter, steps);
+        assert!(text.ends_with("that only the log key vouches for") && !in_order, "{counter:?} {steps}: {text}");
+    }
+}
+
+#[test]
 fn no_changed_byte_of_an_attestation_passes() {
     let (log, _) = attested();
     let trust = Trust::pin(&check(&log.files().unwrap(), None).unwrap().observed.unwrap());
