@@ -6,7 +6,7 @@ use anyhow::{Context as _, Result, ensure};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use sha2::{Digest as _, Sha256};
-use tests::{Entry, Host, Swtpm, Verdict, until};
+use tests::{Commands, Entry, Host, Swtpm, Verdict, output_text, program, until};
 
 fn host(tpm: &Swtpm) -> Result<Host> {
     Host::with(&format!("[tpm]\ndevice = {:?}\nanchor_seconds = 5\nanchor_spacing_seconds = 1\n", tpm.tcti()))
@@ -382,4 +382,46 @@ fn a_host_that_a_site_enrolled_is_t1_by_its_word_and_t0_without_it() -> Result<(
     let Verdict { code, text: said } = host.verify(&host.state().join("log"))?;
     ensure!(code == Some(1) && said.contains("tier_too_low"), "exit {code:?}:\n{said}");
     Ok(())
+}
+
+#[test]
+fn sessions_that_open_all_at_once_share_anchors_and_step_no_counter() -> Result<()> {
+    const SESSIONS: u64 = 300;
+    const SPACING_NS: u64 = 1_000_000_000;
+    let tpm = Swtpm::start_noting()?;
+    let host = host(&tpm)?;
+    let daemon = host.start()?;
+    host.trust()?;
+    await_entry(&host, "anchor", "cause", "start", 0)?;
+    let load = std::process::Command::new(program("act-sessions"))
+        .args([&SESSIONS.to_string(), "32"])
+        .arg(host.path("run").join("control.sock"))
+        .output()
+        .context("cannot start act-sessions")?;
+    ensure!(load.status.success(), "{}", output_text(&load));
+    until("every session has ended", || {
+        let ended = host.entries()?.iter().filter(|entry| entry.kind() == "revoked").count() as u64;
+        Ok((ended == SESSIONS).then_some(()))
+    })?;
+    await_covered_end(&host, 0)?;
+    daemon.stop()?;
+
+    let entries = host.entries()?;
+    let of = |kind: &str| entries.iter().filter(|entry| entry.kind() == kind).collect::<Vec<_>>();
+    assert_eq!(of("issued").len() as u64, SESSIONS);
+    let times: Vec<u64> = entries.iter().filter_map(Entry::boot).collect();
+    let (first, last) = times.first().zip(times.last()).context("entries")?;
+    // One begins each second, two more at the edges, and the stop's, which does not wait.
+    let anchors = of("anchor").len() as u64;
+    let most = (last - first) / SPACING_NS + 3;
+    ensure!(anchors >= 3 && anchors <= most, "{anchors} anchors in {} ns, at most {most}", last - first);
+    let steps = of("counter").into_iter().filter(|entry| entry.body_text("op") == Some("step")).count() as u64;
+    assert_eq!(steps, 2, "at start and at stop");
+    // The TPM says so too: what is not in the log was not asked of it, but for the step that gives a new counter its value.
+    let asked = tpm.commands()?;
+    assert_eq!(asked.of(Commands::NV_INCREMENT), steps + 1, "{asked:?}");
+    assert_eq!(asked.nv_writes(), steps + 2, "the counter was made: {asked:?}");
+    assert_eq!(asked.of(Commands::QUOTE), anchors, "{asked:?}");
+    assert_chained(&entries)?;
+    host.assert_verifies()
 }

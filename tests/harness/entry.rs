@@ -40,6 +40,12 @@ impl Entry {
         self.value.get("kind").and_then(Value::as_str).unwrap_or_default()
     }
 
+    /// When it was written, in nanoseconds since boot.
+    #[must_use]
+    pub fn boot(&self) -> Option<u64> {
+        self.value.get("boot")?.as_str()?.parse().ok()
+    }
+
     /// Index of the `issued` entry of the session it belongs to.
     #[must_use]
     pub fn session(&self) -> Option<u64> {

@@ -33,5 +33,5 @@ pub use host::{
 pub use random::Random;
 pub use stopwatch::{nanoseconds_per_act, timed};
 pub use strace::{Traced, strace, strace_version, traced};
-pub use swtpm::Swtpm;
+pub use swtpm::{Commands, Swtpm};
 pub use wait::{DEADLINE, until};

@@ -3,8 +3,10 @@
 //! It is a real TPM 2.0 (libtpms) without a resource manager below it. [`Swtpm::kill`] is a power cut, [`Swtpm::stop`] an
 //! orderly shutdown, [`Swtpm::pause`] a TPM that hangs, [`Swtpm::tool`] somebody else who uses it.
 
+use std::collections::BTreeMap;
+use std::fs;
 use std::net::{TcpListener, TcpStream};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
 use anyhow::{Context as _, Result, bail, ensure};
@@ -16,22 +18,65 @@ use crate::until;
 /// How often other ports are tried when somebody took ours between finding and using them.
 const PORT_TRIES: u32 = 20;
 
+/// What a TPM that notes its commands writes before each (swtpm's log at level 2); the bytes follow in the next line.
+const COMMAND_NOTE: &str = "SWTPM_IO_Read:";
+
 /// A running, or stopped, software TPM.
 #[derive(Debug)]
 pub struct Swtpm {
     dir: TempDir,
     port: u16,
     child: Option<Child>,
+    /// Whether it notes every command.
+    notes: bool,
+}
+
+/// How often a TPM was asked each command, by its code (TPM 2.0 part 2, section 6.5.2).
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Commands(BTreeMap<u32, u64>);
+
+impl Commands {
+    /// Commands after which NV has changed: NV_UndefineSpaceSpecial, EvictControl, NV_UndefineSpace, Clear,
+    /// NV_DefineSpace, NV_Increment, NV_SetBits, NV_Extend, NV_Write, NV_WriteLock.
+    const NV_WRITES: [u32; 10] = [0x11f, 0x120, 0x122, 0x126, 0x12a, 0x134, 0x135, 0x136, 0x137, 0x138];
+    /// NV_Increment.
+    pub const NV_INCREMENT: u32 = 0x134;
+    /// Quote.
+    pub const QUOTE: u32 = 0x158;
+
+    /// How often this one.
+    #[must_use]
+    pub fn of(&self, code: u32) -> u64 {
+        self.0.get(&code).copied().unwrap_or_default()
+    }
+
+    /// All of them.
+    #[must_use]
+    pub fn total(&self) -> u64 {
+        self.0.values().sum()
+    }
+
+    /// Those that wrote to NV.
+    #[must_use]
+    pub fn nv_writes(&self) -> u64 {
+        Self::NV_WRITES.iter().map(|code| self.of(*code)).sum()
+    }
 }
 
 impl Swtpm {
     /// Starts one without any state.
     pub fn start() -> Result<Self> {
-        Self::start_in(tempfile::tempdir().context("cannot make a directory for a TPM")?)
+        Self::start_with(false)
     }
 
-    fn start_in(dir: TempDir) -> Result<Self> {
-        let mut tpm = Self { dir, port: 0, child: None };
+    /// Starts one without any state that notes what it is asked ([`Swtpm::commands`]).
+    pub fn start_noting() -> Result<Self> {
+        Self::start_with(true)
+    }
+
+    fn start_with(notes: bool) -> Result<Self> {
+        let dir = tempfile::tempdir().context("cannot make a directory for a TPM")?;
+        let mut tpm = Self { dir, port: 0, child: None, notes };
         for _ in 0..PORT_TRIES {
             tpm.port = two_free_ports()?;
             if tpm.restart().is_ok() {
@@ -45,8 +90,14 @@ impl Swtpm {
     pub fn restart(&mut self) -> Result<()> {
         ensure!(self.child.is_none(), "it is running");
         let (data, control) = (self.port, self.port + 1);
-        let mut child = Command::new("swtpm")
-            .args(["socket", "--tpm2", "--flags", "not-need-init,startup-clear"])
+        let mut command = Command::new("swtpm");
+        if self.notes {
+            command.args(["socket", "--log"]).arg(format!("file={},level=2", self.notes_file().display()));
+        } else {
+            command.arg("socket");
+        }
+        let mut child = command
+            .args(["--tpm2", "--flags", "not-need-init,startup-clear"])
             .args(["--server", &format!("type=tcp,port={data}")])
             .args(["--ctrl", &format!("type=tcp,port={control}")])
             .args(["--tpmstate", &format!("dir={}", self.dir.path().display())])
@@ -75,6 +126,26 @@ impl Swtpm {
     #[must_use]
     pub fn directory(&self) -> &Path {
         self.dir.path()
+    }
+
+    fn notes_file(&self) -> PathBuf {
+        self.dir.path().join("commands")
+    }
+
+    /// What it was asked so far. It must have been started with [`Swtpm::start_noting`].
+    pub fn commands(&self) -> Result<Commands> {
+        ensure!(self.notes, "it notes no commands");
+        let notes = fs::read_to_string(self.notes_file()).context("cannot read what the TPM noted")?;
+        let mut commands = BTreeMap::new();
+        let mut lines = notes.lines();
+        while lines.by_ref().any(|line| line.trim_start().starts_with(COMMAND_NOTE)) {
+            // The header: tag, size, code (TPM 2.0 part 1, section 18.2). The last note may be unfinished.
+            let bytes: Vec<&str> = lines.next().unwrap_or_default().split_whitespace().collect();
+            let Some(code) = bytes.get(6..10) else { break };
+            let code = u32::from_str_radix(&code.concat(), 16).context("not bytes of a command")?;
+            *commands.entry(code).or_default() += 1;
+        }
+        Ok(Commands(commands))
     }
 
     /// A power cut.

@@ -8,6 +8,7 @@ mod acts;
 mod log;
 mod pipeline;
 mod proof;
+mod tpm;
 
 use std::fs;
 use std::process::Command;
@@ -19,14 +20,14 @@ use crate::build::{self, Profile};
 use crate::process::{Color, answer, paint, seconds};
 use crate::workspace::Workspace;
 
-/// `cargo xtask bench [acts|log|pipeline]...`: all of them when none is named. `cargo xtask bench proof [LEAVES]` by itself,
+/// `cargo xtask bench [acts|log|pipeline|tpm]...`: all of them when none is named. `cargo xtask bench proof [LEAVES]` by itself,
 /// since it writes 3.4 GB.
 pub(crate) fn run(workspace: &Workspace, wanted: &[&str]) -> Result<bool> {
     if let ["proof", leaves @ ..] = wanted {
         machine();
         return proof::run(workspace, leaves);
     }
-    const PARTS: [&str; 3] = ["pipeline", "log", "acts"];
+    const PARTS: [&str; 4] = ["pipeline", "log", "acts", "tpm"];
     if let Some(unknown) = wanted.iter().find(|part| !PARTS.contains(part)) {
         println!("there is no benchmark {unknown}; there are: {}, and proof by itself", PARTS.join(", "));
         return Ok(false);
@@ -46,6 +47,9 @@ pub(crate) fn run(workspace: &Workspace, wanted: &[&str]) -> Result<bool> {
     }
     if is_wanted("log") {
         log::run(workspace)?;
+    }
+    if is_wanted("tpm") {
+        tpm::run(workspace)?;
     }
     println!("\nbench: {}", seconds(started.elapsed()));
     Ok(true)

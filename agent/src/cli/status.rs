@@ -116,8 +116,10 @@ fn print_tpm(status: &Status, out: &mut Output) -> Result<(), Exit> {
     let age =
         tpm.anchor_age_ns.map_or_else(|| "none since the start".to_owned(), |age| format!("{} ago", show_ns(age)));
     out.line(&format!(
-        "          {} anchors, the last {age}; {} operations in the last hour",
-        tpm.anchors, tpm.operations_last_hour
+        "          {} anchors, the last {age}; {} operations in the last hour, {} of its time",
+        tpm.anchors,
+        tpm.operations_last_hour,
+        show_ns(tpm.busy_ns_last_hour)
     ))?;
     match tpm.counter {
         Some(value) => out.line(&format!(

@@ -965,8 +965,8 @@ impl<D: Disk> Log<D> {
     }
 
     /// Whether a session is held, by its `issued` entry.
-    #[must_use]
-    pub fn is_held(&self, session: EntryIndex) -> bool {
+    #[cfg(test)]
+    pub(super) fn is_held(&self, session: EntryIndex) -> bool {
         self.retention.is_held(session)
     }
 

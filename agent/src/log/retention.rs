@@ -13,7 +13,7 @@
 
 use std::collections::BTreeMap;
 
-use agent_evidence::record::{self, Body, BootTime, EntryIndex, Hold, Kind, Nanoseconds, WallTime};
+use agent_evidence::record::{self, Body, BootTime, Hold, Kind, Nanoseconds, WallTime};
 use serde::{Deserialize, Serialize};
 
 use super::disk::Disk;
@@ -146,7 +146,8 @@ impl Retention {
     }
 
     /// Whether a session is held, as far as is known.
-    pub(super) fn is_held(&self, session: EntryIndex) -> bool {
+    #[cfg(test)]
+    pub(super) fn is_held(&self, session: record::EntryIndex) -> bool {
         self.words.get(&session.0).is_some_and(|(_, on)| *on)
     }
 
@@ -220,6 +221,8 @@ fn thin(samples: &mut Vec<(u64, u64, u64)>, now: u64) {
 
 #[cfg(test)]
 mod tests {
+    use agent_evidence::record::EntryIndex;
+
     use super::*;
     use crate::log::simdisk::SimDisk;
 

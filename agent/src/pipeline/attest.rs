@@ -99,6 +99,8 @@ pub(super) struct Attestation {
     counter_told: Option<Trouble>,
     detail: Option<String>,
     last_anchor: Option<BootTime>,
+    /// The longest that handing over an order took, ns: all that the pipeline ever spends on the TPM.
+    order_ns_max: u64,
     askers: Vec<(u64, Asker)>,
     next_ticket: u64,
     /// Anchors with somebody who waits until a checkpoint covers them.
@@ -173,6 +175,7 @@ impl Attestation {
             counter_told: None,
             detail: None,
             last_anchor: None,
+            order_ns_max: 0,
             askers: Vec::new(),
             next_ticket: 0,
             unsealed: Vec::new(),
@@ -287,7 +290,12 @@ impl Recorder {
     }
 
     fn order(&mut self, attest: &mut Attestation, order: Order, now: BootTime) -> Result<(), PipelineError> {
-        if attest.parts.worker.order(order) {
+        let begin = self.clock.boot();
+        let is_taken = attest.parts.worker.order(order);
+        let end = self.clock.boot();
+        attest.order_ns_max = attest.order_ns_max.max(end.0.saturating_sub(begin.0));
+        if is_taken {
+            attest.schedule.ordered(end);
             return Ok(());
         }
         self.tpm_failed(attest, Trouble::Slow, "its thread is gone or takes no order".to_owned(), now)
@@ -338,6 +346,7 @@ impl Recorder {
 
     fn answered(&mut self, attest: &mut Attestation, outcome: Result<Answer, TpmError>) -> Result<(), PipelineError> {
         let now = self.clock.boot();
+        attest.schedule.answered(now);
         let under_way = std::mem::replace(&mut attest.under_way, UnderWay::Nothing);
         let answer = match outcome {
             Ok(answer) => answer,
@@ -398,7 +407,7 @@ impl Recorder {
     ) -> Result<(), PipelineError> {
         tracing::error!(state = trouble.as_str(), detail, "the TPM is not as it should be; capture goes on");
         attest.told = Some(trouble);
-        self.condition(false, trouble.as_str(), Some(&detail))?;
+        self.tpm_condition(false, trouble.as_str(), Some(&detail))?;
         attest.detail = Some(detail);
         Ok(())
     }
@@ -407,12 +416,13 @@ impl Recorder {
         attest.detail = None;
         if attest.told.take().is_some() {
             tracing::info!("the TPM is as it should be again");
-            self.condition(true, "ready", None)?;
+            self.tpm_condition(true, "ready", None)?;
         }
         Ok(())
     }
 
-    fn condition(&mut self, ok: bool, state: &str, detail: Option<&str>) -> Result<(), PipelineError> {
+    /// Says in the log how the TPM, or what it needs, is.
+    pub(super) fn tpm_condition(&mut self, ok: bool, state: &str, detail: Option<&str>) -> Result<(), PipelineError> {
         let condition = Condition {
             subject: Subject::Tpm,
             ok,
@@ -456,7 +466,7 @@ impl Recorder {
                     attest.counter_told = Some(trouble);
                     let detail = text_of(&error);
                     tracing::error!(state = trouble.as_str(), detail, "the TPM's counter cannot be used");
-                    self.condition(false, trouble.as_str(), Some(&detail))?;
+                    self.tpm_condition(false, trouble.as_str(), Some(&detail))?;
                 }
                 None
             }
@@ -484,7 +494,7 @@ impl Recorder {
                 AkFrom::Blob => "the key's file is another one",
             };
             tracing::warn!(why, "the attestation key is another one than before");
-            self.condition(true, "new_key", Some(why))?;
+            self.tpm_condition(true, "new_key", Some(why))?;
             // The counter of before is in another TPM, or was cleared with it.
             attest.chain.steps.clear();
         }
@@ -539,14 +549,14 @@ impl Recorder {
                 if facts.made { "it was gone and was made anew" } else { "something else stepped or replaced it" };
             let detail = format!("the counter stands at {}, the log says {expected}: {what}", facts.value);
             tracing::error!("{detail}");
-            self.condition(false, Trouble::CounterMoved.as_str(), Some(&detail))?;
+            self.tpm_condition(false, Trouble::CounterMoved.as_str(), Some(&detail))?;
             if attest.parts.on_counter_gap == OnCounterGap::Halt {
                 let _durable = self.log.commit()?;
                 return Err(PipelineError::CounterGap(detail));
             }
-            self.condition(true, "counter_ready", Some("counted on from where it stands"))?;
+            self.tpm_condition(true, "counter_ready", Some("counted on from where it stands"))?;
         } else if attest.counter_told.take().is_some() {
-            self.condition(true, "counter_ready", None)?;
+            self.tpm_condition(true, "counter_ready", None)?;
         }
         attest.counter_told = None;
         attest.chain.certified = Some(facts.value);
@@ -731,6 +741,8 @@ impl Recorder {
             steps_today: attest.schedule.steps_in_last_day(now) as u64,
             steps_per_day_max: attest.parts.pace.steps_per_day_max,
             operations_last_hour: attest.schedule.acts_in_last_hour(now),
+            busy_ns_last_hour: attest.schedule.busy_in_last_hour(now),
+            order_ns_max: attest.order_ns_max,
         })
     }
 
@@ -905,7 +917,7 @@ fn answer_asker(attest: &mut Attestation, ticket: u64, why: &str) {
 }
 
 /// An error and what caused it, in one line.
-fn text_of(error: &dyn std::error::Error) -> String {
+pub(super) fn text_of(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {

@@ -7,15 +7,21 @@
 
 use agent_evidence::record::{Body, BootTime, Measured as MeasuredPart};
 
+use super::attest::text_of;
 use super::error::PipelineError;
 use super::recorder::Recorder;
 use crate::log::LogError;
-use crate::tpm::measured::{Part, Reader};
+use crate::tpm::measured::{MeasuredError, Part, Reader};
+
+/// What a `condition` entry of subject `tpm` says of a log that is not kept, or not kept any more.
+const UNREAD: &str = "measured_unread";
 
 /// See the module.
 pub(super) struct Measured {
     /// What is still read; a log that cannot be read on is dropped.
     readers: Vec<Reader>,
+    /// Why the others are not, until the log of evidence says so.
+    faults: Vec<MeasuredError>,
     /// A part that found no room on the disk.
     pending: Option<Part>,
     /// Time between two readings, in nanoseconds.
@@ -29,15 +35,19 @@ impl Measured {
         if every_ns == 0 {
             return None;
         }
-        let mut readers = Vec::new();
-        for opened in [Reader::event_log(), Reader::ima()] {
+        Some(Self::of([Reader::event_log(), Reader::ima()], every_ns, now))
+    }
+
+    fn of<const N: usize>(opened: [Result<Reader, MeasuredError>; N], every_ns: u64, now: BootTime) -> Self {
+        let (mut readers, mut faults) = (Vec::new(), Vec::new());
+        for opened in opened {
             match opened {
                 Ok(reader) if reader.is_there() => readers.push(reader),
                 Ok(_) => {}
-                Err(error) => tracing::warn!(%error, "a log of what was measured is not kept"),
+                Err(error) => faults.push(error),
             }
         }
-        Some(Self { readers, pending: None, every_ns, next: now })
+        Self { readers, faults, pending: None, every_ns, next: now }
     }
 
     /// The next part, if there is a new one.
@@ -56,7 +66,7 @@ impl Measured {
                     true
                 }
                 Err(error) => {
-                    tracing::warn!(%error, "a log of what was measured is not kept any more");
+                    self.faults.push(error);
                     false
                 }
             }
@@ -86,9 +96,17 @@ impl Recorder {
         }
     }
 
-    /// Records one part; `false` when there is none, or no room for it.
+    /// Records one part; `false` when there is none, or no room for it. A log that cannot be read is told of once, since what
+    /// was booted cannot be judged from what is missing.
     fn record_measured(&mut self) -> Result<bool, PipelineError> {
-        let Some(part) = self.measured.as_mut().and_then(Measured::take) else { return Ok(false) };
+        let Some(measured) = self.measured.as_mut() else { return Ok(false) };
+        let part = measured.take();
+        for error in std::mem::take(&mut measured.faults) {
+            let detail = text_of(&error);
+            tracing::error!(detail, "a log of what was measured is not kept any more");
+            self.tpm_condition(false, UNREAD, Some(&detail))?;
+        }
+        let Some(part) = part else { return Ok(false) };
         match self.log.store_blob(&part.bytes) {
             Ok(content) => {
                 let Part { log, from, complete, .. } = part;
@@ -103,5 +121,33 @@ impl Recorder {
             }
             Err(error) => Err(error.into()),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use agent_evidence::record::MeasuredLog;
+
+    use super::*;
+
+    #[test]
+    fn a_log_that_cannot_be_read_is_told_of_once_and_the_other_goes_on() {
+        let directory = tempfile::tempdir().unwrap();
+        let list = directory.path().join("list");
+        std::fs::write(&list, "one").unwrap();
+        let open = |log, path: &Path| Reader::open(log, path, 100);
+        let unopened = open(MeasuredLog::EventLog, &list.join("below a file"));
+        // A directory opens, and cannot be read.
+        let unread = open(MeasuredLog::EventLog, directory.path());
+        let opened =
+            [unopened, unread, open(MeasuredLog::Ima, &list), open(MeasuredLog::Ima, Path::new("/nonexistent"))];
+        let mut measured = Measured::of(opened, 1, BootTime(0));
+        assert_eq!(measured.faults.len(), 1, "what is not there is no fault");
+        assert_eq!(measured.take().map(|part| part.bytes), Some(b"one".to_vec()));
+        let faults: Vec<String> = measured.faults.drain(..).map(|error| text_of(&error)).collect();
+        assert!(faults.iter().all(|fault| fault.starts_with("cannot read ")) && faults.len() == 2, "{faults:?}");
+        assert!(measured.take().is_none() && measured.faults.is_empty());
     }
 }

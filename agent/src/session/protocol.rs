@@ -228,6 +228,12 @@ pub struct TpmStatus {
     pub steps_per_day_max: u32,
     /// Operations in the last hour.
     pub operations_last_hour: u64,
+    /// Nanoseconds in which it had an operation to do, of those that ended in the last hour.
+    #[serde(default)]
+    pub busy_ns_last_hour: u64,
+    /// The longest that the pipeline took to hand an operation over, in nanoseconds: it never waits for one.
+    #[serde(default)]
+    pub order_ns_max: u64,
 }
 
 /// An anchor that a checkpoint covers.

@@ -21,7 +21,7 @@ const RETRY_MIN_NS: u64 = SECOND;
 const RETRY_MAX_NS: u64 = 60 * SECOND;
 /// The cap counts the steps of this much time of the TPM's clock, in milliseconds.
 const DAY_MS: u64 = 24 * 60 * 60 * 1_000;
-/// Width of a slot of the hourly rate, and how many there are.
+/// Width of a slot of the hourly use, and how many there are.
 const SLOT_NS: u64 = 60 * SECOND;
 const SLOTS: usize = 60;
 
@@ -99,7 +99,9 @@ pub struct Schedule {
     /// Whether the counter can be used at all: it is there and ours.
     has_counter: bool,
     steps: Steps,
-    rate: Rate,
+    /// When the order was given that the TPM has.
+    ordered: Option<BootTime>,
+    used: Use,
 }
 
 impl Schedule {
@@ -120,7 +122,8 @@ impl Schedule {
             step_at: now,
             has_counter: false,
             steps: Steps::default(),
-            rate: Rate::default(),
+            ordered: None,
+            used: Use::default(),
         }
     }
 
@@ -163,7 +166,7 @@ impl Schedule {
         let act = self.choose(now, sealed)?;
         if act != Act::Capped {
             self.busy = Some(Busy { since: now, told: false });
-            self.rate.count(now);
+            self.used.at(now).acts += 1;
         }
         if let Act::Anchor { .. } = act {
             self.last_anchor = Some(now);
@@ -342,10 +345,29 @@ impl Schedule {
         self.steps.in_last_day(now)
     }
 
+    /// The TPM was given an order.
+    pub fn ordered(&mut self, now: BootTime) {
+        self.ordered = Some(now);
+    }
+
+    /// It has answered.
+    pub fn answered(&mut self, now: BootTime) {
+        if let Some(since) = self.ordered.take() {
+            self.used.at(now).busy_ns += now.0.saturating_sub(since.0);
+        }
+    }
+
     /// Acts in the last hour.
     #[must_use]
     pub fn acts_in_last_hour(&self, now: BootTime) -> u64 {
-        self.rate.in_last_hour(now)
+        self.used.in_last_hour(now).map(|slot| slot.acts).sum()
+    }
+
+    /// Nanoseconds in which the TPM had an order, of those that it answered in the last hour. An answer is counted when the
+    /// pipeline takes it, which makes it a little longer than it was.
+    #[must_use]
+    pub fn busy_in_last_hour(&self, now: BootTime) -> u64 {
+        self.used.in_last_hour(now).fold(0, |sum, slot| sum.saturating_add(slot.busy_ns))
     }
 }
 
@@ -374,45 +396,43 @@ impl Steps {
     }
 }
 
-/// How many acts there were in each minute of the last hour.
+/// What was asked of the TPM in one minute.
+#[derive(Debug, Clone, Copy, Default)]
+struct Slot {
+    acts: u64,
+    busy_ns: u64,
+}
+
+/// The same for each minute of the last hour.
 #[derive(Debug)]
-struct Rate {
-    counts: [u64; SLOTS],
+struct Use {
+    slots: [Slot; SLOTS],
+    /// Number of the present minute since boot.
     slot: u64,
 }
 
-impl Default for Rate {
+impl Default for Use {
     fn default() -> Self {
-        Self { counts: [0; SLOTS], slot: 0 }
+        Self { slots: [Slot::default(); SLOTS], slot: 0 }
     }
 }
 
-impl Rate {
-    fn count(&mut self, now: BootTime) {
+impl Use {
+    /// The present minute, after those that passed were emptied. Time that went back stays in the newest.
+    fn at(&mut self, now: BootTime) -> &mut Slot {
         let slot = now.0 / SLOT_NS;
-        let passed = slot.saturating_sub(self.slot).min(SLOTS as u64);
-        for empty in 1..=passed {
-            if let Some(count) = self.at(self.slot.saturating_add(empty)) {
-                *count = 0;
-            }
+        for _ in 0..slot.saturating_sub(self.slot).min(SLOTS as u64) {
+            self.slots.rotate_right(1);
+            self.slots[0] = Slot::default();
         }
         self.slot = self.slot.max(slot);
-        if let Some(count) = self.at(self.slot) {
-            *count += 1;
-        }
+        &mut self.slots[0]
     }
 
-    fn at(&mut self, slot: u64) -> Option<&mut u64> {
-        self.counts.get_mut(usize::try_from(slot % SLOTS as u64).ok()?)
-    }
-
-    fn in_last_hour(&self, now: BootTime) -> u64 {
-        let slot = now.0 / SLOT_NS;
-        (0..SLOTS as u64)
-            .filter_map(|back| slot.checked_sub(back))
-            .filter(|slot| *slot <= self.slot && self.slot - slot < SLOTS as u64)
-            .filter_map(|slot| self.counts.get(usize::try_from(slot % SLOTS as u64).ok()?))
-            .sum()
+    /// Newest first.
+    fn in_last_hour(&self, now: BootTime) -> impl Iterator<Item = &Slot> {
+        let passed = (now.0 / SLOT_NS).saturating_sub(self.slot);
+        self.slots.iter().take(SLOTS.saturating_sub(usize::try_from(passed).unwrap_or(SLOTS)))
     }
 }
 
@@ -483,6 +503,99 @@ mod tests {
         }
         assert_eq!(acts, 30, "one each two seconds");
         assert_eq!(schedule.acts_in_last_hour(at(70)), 32);
+    }
+
+    /// What a TPM was made to do in a day by sessions that open without pause.
+    struct Day {
+        anchors: u64,
+        /// When it was stepped.
+        steps: Vec<u64>,
+        capped: u64,
+        busy_ns_hour: u64,
+    }
+
+    /// A day in turns of 100 ms, in each of which a hundred sessions begin, act at high risk and end. `takes`: ms for an
+    /// order; `restarts`: seconds between two starts of the agent, which each want a step.
+    fn day(pace: Pace, takes: u64, restarts: Option<u64>) -> Day {
+        const TURN_MS: u64 = 100;
+        let now_at = |ms: u64| BootTime(at(0).0 + ms * 1_000_000);
+        let mut day = Day { anchors: 0, steps: Vec::new(), capped: 0, busy_ns_hour: 0 };
+        let mut schedule = Schedule::new(pace, now_at(0));
+        let (mut sealed, mut done) = (0, None);
+        for ms in (0..DAY_MS / TURN_MS).map(|turn| turn * TURN_MS) {
+            let now = now_at(ms);
+            if restarts.is_some_and(|every| ms > 0 && ms % (every * 1_000) == 0) {
+                // What the log says of the steps so far is all that a start knows.
+                let steps = schedule.step_clocks();
+                schedule = Schedule::new(pace, now);
+                assert_eq!(schedule.next(now, Some(size(sealed))), Some(Act::Begin));
+                schedule.begun(now, true, ms, steps);
+                done = None;
+            }
+            for cause in [AnchorCause::SessionStart, AnchorCause::Act, AnchorCause::SessionEnd] {
+                sealed += 100;
+                schedule.want(cause, size(sealed));
+            }
+            if let Some((act, at)) = done.take_if(|(_, at)| now >= *at) {
+                schedule.answered(at);
+                match act {
+                    Act::Begin => schedule.begun(now, true, ms, Vec::new()),
+                    Act::Step => schedule.stepped(now, ms),
+                    _ => schedule.anchored(),
+                }
+            }
+            match schedule.next(now, Some(size(sealed))) {
+                None => continue,
+                Some(Act::Capped) => day.capped += 1,
+                Some(act) => {
+                    assert!(done.is_none(), "one at a time");
+                    match act {
+                        Act::Step => day.steps.push(ms),
+                        Act::Anchor { .. } => day.anchors += 1,
+                        _ => {}
+                    }
+                    schedule.ordered(now);
+                    done = Some((act, now_at(ms + takes)));
+                }
+            }
+        }
+        day.busy_ns_hour = schedule.busy_in_last_hour(now_at(DAY_MS));
+        day
+    }
+
+    #[test]
+    fn a_thousand_sessions_a_second_for_a_day_leave_the_tpm_most_of_its_time() {
+        let Day { anchors, steps, capped, busy_ns_hour } = day(PACE, 300, None);
+        // One in two seconds, but for the steps that two of them waited for.
+        assert!((43_150..=43_200).contains(&anchors), "{anchors}");
+        assert_eq!((steps.len(), capped), (24, 0), "by time alone, whatever the sessions do");
+        assert!((530..=545).contains(&(busy_ns_hour / SECOND)), "300 ms in each 2 s: {busy_ns_hour}");
+    }
+
+    #[test]
+    fn a_tpm_that_is_slower_than_the_pace_is_asked_one_thing_at_a_time() {
+        let Day { anchors, steps, .. } = day(PACE, 5_000, None);
+        assert!((17_200..=17_280).contains(&anchors), "{anchors}");
+        assert_eq!(steps.len(), 24);
+    }
+
+    #[test]
+    fn restarts_without_pause_do_not_step_beyond_the_cap() {
+        let Day { steps, capped, .. } = day(PACE, 300, Some(20));
+        assert_eq!(steps.len(), 48, "the cap");
+        assert!(capped > 4_000, "each start after that: {capped}");
+        assert!(steps.last().is_some_and(|last| *last < 20 * 60 * 1_000), "the first starts had them all: {steps:?}");
+    }
+
+    #[test]
+    fn what_was_asked_an_hour_ago_is_not_counted() {
+        let mut used = Use::default();
+        used.at(at(0)).acts += 1;
+        used.at(at(59 * 60)).acts += 2;
+        let acts = |used: &Use, seconds| used.in_last_hour(at(seconds)).map(|slot| slot.acts).sum::<u64>();
+        assert_eq!((acts(&used, 59 * 60), acts(&used, 60 * 60), acts(&used, 119 * 60)), (3, 2, 0));
+        used.at(at(200 * 60)).acts += 4;
+        assert_eq!(acts(&used, 200 * 60), 4);
     }
 
     #[test]
