@@ -15,7 +15,7 @@ use agent_common::stats::family;
 use agent_evidence::checkpoint::{Checkpoint, CheckpointError};
 use agent_evidence::cosignature::WitnessKey;
 use agent_evidence::record::{
-    Body, Class, CommitRules, Digest, Draft, Id128, KeyTier, Nanoseconds, Predecessor, RuleError, SuccessionCause, Text,
+    Class, CommitRules, Digest, Id128, KeyTier, Nanoseconds, Predecessor, RuleError, SuccessionCause, Text,
 };
 use sha2::{Digest as _, Sha256};
 use tokio::signal::unix::{SignalKind, signal};
@@ -39,6 +39,7 @@ use crate::session::control::{self, ControlError};
 use crate::sign::software::SoftwareKey;
 use crate::sign::tpm::{KeySlot, SealedKey};
 use crate::sign::{SignError, Signer, prepare_keys};
+use crate::stopped::Stopped;
 use crate::telemetry::notify::Notifier;
 use crate::tpm::schedule::Pace;
 use crate::tpm::worker::Worker;
@@ -317,7 +318,9 @@ fn ask_witnesses(config: &Config, pipeline: &PipelineHandle) -> Option<Submitter
 }
 
 /// Runs something that waits for the TPM on a thread of its own, and gives up after [`TPM_WAIT`]. The thread may hang on.
-fn with_tpm<T: Send + 'static>(run: impl FnOnce() -> Result<T, SignError> + Send + 'static) -> Result<T, AppError> {
+pub(crate) fn with_tpm<T: Send + 'static>(
+    run: impl FnOnce() -> Result<T, SignError> + Send + 'static,
+) -> Result<T, AppError> {
     let (done, outcome) = sync_channel(1);
     std::thread::Builder::new()
         .name("tpm-start".to_owned())
@@ -409,7 +412,7 @@ fn is_present(keys: &Path, vouched: &VouchedKey) -> bool {
 }
 
 /// The key of an existing log: the sealed one if there is its blob, else the one on disk.
-fn stored_key(keys: &Path) -> Result<(Box<dyn Signer>, Option<KeySlot>), AppError> {
+pub(crate) fn stored_key(keys: &Path) -> Result<(Box<dyn Signer>, Option<KeySlot>), AppError> {
     match SealedKey::load(keys)? {
         Some(key) => {
             // A claim: what the certificate is worth, a verifier says. It may be no higher than a site's word.
@@ -556,46 +559,16 @@ pub fn freeze(config: &Config) -> Result<Ended, AppError> {
     if let Some(ended) = succession::resume(state)? {
         return Ok(ended);
     }
-    let has = stored_origin(state)?.ok_or(LogError::NotCreated)?;
-    let keys = config.paths.keys();
-    let (key, slot) = stored_key(&keys)?;
-    if let Some(slot) = slot {
-        let place = Place::of(&config.tpm.device).ok_or_else(|| AppError::KeyNeedsTpm(Device::log_key_path(&keys)))?;
-        let below = keys.clone();
-        let unsealed = with_tpm(move || {
-            let seed = Device::open(&place, &below)?.unseal_log_key()?;
-            let seed = seed.ok_or_else(|| SignError::Missing(Device::log_key_path(&below)))?;
-            slot.fill(&seed, &below)
-        });
-        match unsealed {
-            // It will never be signed again: what is not signed yet is put aside as it is.
-            Err(AppError::Tpm(error @ TpmError::KeyLost { .. })) => {
-                tracing::error!(error = &error as &dyn std::error::Error)
-            }
-            other => other?,
+    let (stopped, unsigned) = Stopped::open(config)?.ok_or(LogError::NotCreated)?;
+    match unsigned {
+        None => {}
+        // It will never be signed again: what is not signed yet is put aside as it is.
+        Some(AppError::Tpm(error @ TpmError::KeyLost { .. })) => {
+            tracing::error!(error = &error as &dyn std::error::Error);
         }
+        Some(error) => return Err(error),
     }
-    let now = Now { wall: Clock.wall(), boot: Clock.boot() };
-    let (mut log, recovery) = Log::open_unsigned(state, Limits::default(), &has, key)?;
-    let body = Body::Recovered(recovery.record());
-    if log.has_log_key() {
-        log.begin_epoch(now, None)?;
-    }
-    log.append(&Draft {
-        wall: now.wall,
-        boot: now.boot,
-        kernel: None,
-        process: None,
-        workload: None,
-        session: None,
-        verdict: None,
-        body,
-    })?;
-    let _durable = log.commit()?;
-    if log.epoch().is_some() {
-        log.seal(now)?;
-    }
-    drop(log);
+    stopped.end(Vec::new())?;
     Ok(succession::freeze(state, SuccessionCause::Operator)?)
 }
 
@@ -605,7 +578,7 @@ fn commit_rules(config: &Config) -> Result<CommitRules, AppError> {
 }
 
 /// The origin of the log that the state directory holds.
-fn stored_origin(state: &Path) -> Result<Option<String>, AppError> {
+pub(crate) fn stored_origin(state: &Path) -> Result<Option<String>, AppError> {
     for name in ["head", "log/checkpoint"] {
         let path = state.join(name);
         match std::fs::read(&path) {

@@ -33,6 +33,7 @@ pub mod pipeline;
 pub mod probe;
 pub mod session;
 pub mod sign;
+pub mod stopped;
 pub mod sys;
 pub mod telemetry;
 pub mod tpm;

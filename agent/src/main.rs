@@ -11,8 +11,8 @@ use agent::cli::args::{
 use agent::cli::exit::{self, Exit};
 use agent::cli::output::{Output, complain};
 use agent::cli::{
-    anchor, bundle, config, doctor, enroll, erase, prove, prune, run, session, status, tail, timeline, trust, verify,
-    witness,
+    anchor, bundle, config, doctor, enroll, erase, prove, prune, run, session, status, tail, timeline, trust,
+    uninstall, verify, witness,
 };
 use agent::config::Config;
 use agent::export::sealed::SealedLog;
@@ -127,6 +127,7 @@ fn command(arguments: Arguments) -> Result<u8, Exit> {
             let directory = log(tpm.log.take());
             printed(|out| enroll::install(&tpm_here(&settings, tpm), &directory, &certificate, out))
         }
+        Command::Uninstall { dry_run, json } => printed(|out| uninstall::uninstall(&settings, dry_run, json, out)),
         Command::Prove(wish) => printed(|out| prove::prove(&log_directory, &wish, out)),
         Command::Trust(TrustCommand::Init { output, witness_policy, log: directory }) => {
             printed(|out| trust::init(&log(directory), output.as_deref(), witness_policy.as_deref(), out))

@@ -8,13 +8,13 @@ use std::sync::mpsc::{Receiver, sync_channel};
 
 use agent::cli::anchor;
 use agent::tpm::worker::{Answer, Order, Worker};
-use agent::tpm::{AkFrom, COUNTER_ATTRIBUTES, Device, NV_WRITTEN, Place, QUOTED_PCRS, TpmError, Trouble};
+use agent::tpm::{AkFrom, COUNTER_ATTRIBUTES, CounterKnown, Device, NV_WRITTEN, Place, QUOTED_PCRS, TpmError, Trouble};
 use agent_evidence::attest::key::Ak;
 use agent_evidence::attest::tpm::{Attested, Name};
 use anyhow::{Context as _, Result, ensure};
 use sha2::{Digest as _, Sha256};
 use tempfile::TempDir;
-use tests::Swtpm;
+use tests::{Commands, Swtpm};
 
 /// The counter's handle.
 const INDEX: u32 = 0x0150_0100;
@@ -421,5 +421,42 @@ fn a_reset_is_told_so_that_keys_and_counter_are_looked_at_again() -> Result<()> 
         let answered = answer(&answers)?;
         assert_eq!(matches!(answered, Err(TpmError::Reset)), expected_reset, "{answered:?}");
     }
+    Ok(())
+}
+
+#[test]
+fn a_counter_is_removed_for_the_log_that_knows_it_and_for_no_other() -> Result<()> {
+    let (tpm, keys) = (Swtpm::start_noting()?, keys()?);
+    let place = Place::of(&tpm.tcti()).context("a TCTI is a place")?;
+    let device = open(&tpm, &keys)?;
+    let facts = device.counter(INDEX)?;
+    device.step_counter(INDEX, facts.value + 1)?;
+    drop(device);
+    let value = facts.value + 1;
+    let known = CounterKnown { index: INDEX, name: facts.name, value };
+    let others = [
+        CounterKnown { value: value + 1, ..known.clone() },
+        CounterKnown { value: value - 2, ..known.clone() },
+        CounterKnown { name: vec![0; 34], ..known.clone() },
+    ];
+    for other in others {
+        let error = Device::remove_counter(&place, &other).expect_err("another log's");
+        assert!(matches!(error, TpmError::CounterMoved { seen, .. } if seen == value), "{error}");
+    }
+    let elsewhere = CounterKnown { index: INDEX + 1, ..known.clone() };
+    assert_eq!(Device::remove_counter(&place, &elsewhere)?, None);
+    // A step that did not come to be sealed.
+    assert_eq!(Device::find_counter(&place, &CounterKnown { value: value - 1, ..known.clone() })?, Some(value));
+
+    tpm.tool("tpm2_changeauth", &["-c", "owner", "secret"])?;
+    let error = Device::remove_counter(&place, &known).expect_err("the owner has a password");
+    assert_eq!(error.trouble(), Trouble::AuthNeeded, "{error}");
+    tpm.tool("tpm2_changeauth", &["-c", "owner", "-p", "secret"])?;
+    assert_eq!(Device::find_counter(&place, &known)?, Some(value), "it is still there");
+    let before = tpm.commands()?;
+    assert_eq!(before.of(Commands::NV_INCREMENT), 2, "the first value and a step: {before:?}");
+    assert_eq!(Device::remove_counter(&place, &known)?, Some(value));
+    assert_eq!(tpm.commands()?.nv_writes(), before.nv_writes() + 1);
+    assert_eq!(Device::remove_counter(&place, &known)?, None);
     Ok(())
 }

@@ -425,3 +425,45 @@ fn sessions_that_open_all_at_once_share_anchors_and_step_no_counter() -> Result<
     assert_chained(&entries)?;
     host.assert_verifies()
 }
+
+#[test]
+fn an_agent_is_taken_off_its_host_and_the_log_says_so() -> Result<()> {
+    let tpm = Swtpm::start()?;
+    let host = host(&tpm)?;
+    let uninstall = |arguments: &[&str]| -> Result<(Option<i32>, String)> {
+        let output = host.affiant(&[&["uninstall"], arguments].concat()).output().context("cannot start affiant")?;
+        Ok((output.status.code(), output_text(&output)))
+    };
+    let daemon = host.start()?;
+    host.trust()?;
+    host.run_in_session(Path::new("/bin/true"), &[])?;
+    await_covered_end(&host, 0)?;
+    let (code, text) = uninstall(&[])?;
+    ensure!(code == Some(69) && text.contains("stop it first"), "{text}");
+    // Everything is left where it was.
+    daemon.kill()?;
+    let before = host.entries()?.len();
+    let (code, text) = uninstall(&["--dry-run"])?;
+    for part in ["would remove", " links, ", "cgroup ", "NV index 0x01500100", "the log and its keys stay"] {
+        ensure!(code == Some(0) && text.contains(part), "{part}: {text}");
+    }
+    assert_eq!(host.entries()?.len(), before);
+    let handles = || tpm.tool("tpm2_getcap", &["handles-nv-index"]);
+    ensure!(host.pins().exists() && handles()?.to_lowercase().contains("0x1500100"), "a dry run removes nothing");
+
+    let (code, text) = uninstall(&[])?;
+    ensure!(code == Some(0) && text.contains("removed NV index 0x01500100") && !text.contains("LEFT"), "{text}");
+    ensure!(!host.pins().exists(), "{text}");
+    ensure!(!handles()?.to_lowercase().contains("0x1500100"), "{text}");
+    ensure!(tpm.tool("tpm2_getcap", &["handles-persistent"])?.trim().is_empty(), "there was none");
+    let entries = host.entries()?;
+    let told: Vec<_> = entries.iter().filter(|entry| entry.body_text("state") == Some("uninstalled")).collect();
+    let subjects: Vec<_> = told.iter().filter_map(|entry| entry.body_text("subject")).collect();
+    assert_eq!(subjects, ["hooks", "tpm"]);
+    ensure!(told[1].line.contains("NV index 0x01500100"), "{}", told[1].line);
+    host.assert_verifies()?;
+    let (code, text) = uninstall(&[])?;
+    ensure!(code == Some(0) && text.contains("there is nothing of the agent on this host"), "{text}");
+    assert_eq!(host.entries()?.len(), entries.len(), "there was nothing to tell");
+    Ok(())
+}

@@ -110,6 +110,23 @@ pub enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Take off this host what the agent keeps outside its state directory: pinned kernel objects, cgroups, the TPM's
+    /// counter. Root only.
+    ///
+    /// The log and its keys stay, and the log says what was removed. A counter goes only if it stands where the log
+    /// says. Stop the daemon first; remove the package and the state directory afterwards, if nobody needs the evidence.
+    #[command(
+        after_help = "Example:\n  systemctl disable --now affiant && affiant uninstall --dry-run && affiant uninstall\n\n\
+        Exit: 0; 69 a daemon runs, or something was left, which is named; 65 or 70 the log cannot be read or told; 77 not root."
+    )]
+    Uninstall {
+        /// Only say what would be removed.
+        #[arg(long)]
+        dry_run: bool,
+        /// Print facts as JSON.
+        #[arg(long)]
+        json: bool,
+    },
     /// Run a small witness (C2SP tlog-witness), or exchange files with one.
     #[command(after_help = "Example:\n  affiant witness init --name witness.example/w1 --key w1.key\n  \
         affiant witness --listen 0.0.0.0:7380 --key w1.key --state /var/lib/affiant-witness --log 'VKEY'\n\n\

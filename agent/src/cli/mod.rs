@@ -20,6 +20,7 @@ pub mod status;
 pub mod tail;
 pub mod timeline;
 pub mod trust;
+pub mod uninstall;
 pub mod verify;
 pub mod view;
 pub mod witness;

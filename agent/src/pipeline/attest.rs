@@ -32,7 +32,7 @@ use super::error::PipelineError;
 use super::handle::Reply;
 use super::recorder::Recorder;
 use crate::config::OnCounterGap;
-use crate::log::{LogError, Now, kind_of};
+use crate::log::{Log, LogError, Now, kind_of};
 use crate::session::protocol::{Anchored, SessionError, TpmStatus};
 use crate::sign::tpm::KeySlot;
 use crate::tpm::schedule::{Act, Nonce, Pace, Schedule};
@@ -784,6 +784,33 @@ impl Recorder {
         }
         Ok(())
     }
+}
+
+/// Where the counter of a log stands that no daemon has open.
+#[derive(Debug)]
+pub(crate) struct Standing {
+    /// Digest of the newest attestation.
+    pub(crate) previous: [u8; 32],
+    /// The value that was certified last.
+    pub(crate) certified: u64,
+    /// Qualified name of the key that signs.
+    pub(crate) signer: Vec<u8>,
+}
+
+/// Looks where the counter of a log stands. `None`: it never was certified, or the end of the last run leaves it between two
+/// values, which a daemon has to settle.
+pub(crate) fn standing(log: &mut Log) -> Result<Option<Standing>, LogError> {
+    let mut tail = AttestTail::default();
+    log.entries_back(|index, entry| match AttestTail::is_of_interest(entry) {
+        true => tail.look(index, entry),
+        false => ControlFlow::Continue(()),
+    })?;
+    Ok(match tail.chain() {
+        Chain { previous, signer: Some(signer), certified: Some(certified), intent: None, .. } => {
+            Some(Standing { previous, certified, signer })
+        }
+        _ => None,
+    })
 }
 
 /// A look backwards over the log.

@@ -45,6 +45,37 @@ impl SessionCgroups {
         Ok(Self { base })
     }
 
+    /// The directory that an earlier run made, if it is there.
+    #[must_use]
+    pub fn existing(mount: &Path, name: &str) -> Option<Self> {
+        let base = mount.join(name);
+        base.is_dir().then_some(Self { base })
+    }
+
+    /// Every session's cgroup that is there, by name.
+    ///
+    /// # Errors
+    /// When the directory cannot be listed.
+    pub fn all(&self) -> Result<Vec<SessionCgroup>, CgroupError> {
+        let mut found = Vec::new();
+        for entry in std::fs::read_dir(&self.base).map_err(failed("list", &self.base))? {
+            let entry = entry.map_err(failed("list", &self.base))?;
+            if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+                found.push(SessionCgroup { path: entry.path() });
+            }
+        }
+        found.sort_unstable_by(|one, other| one.path.cmp(&other.path));
+        Ok(found)
+    }
+
+    /// Removes the directory, below which nothing may be left.
+    ///
+    /// # Errors
+    /// When something is.
+    pub fn remove(&self) -> Result<(), CgroupError> {
+        std::fs::remove_dir(&self.base).map_err(failed("remove the cgroup", &self.base))
+    }
+
     /// The directory itself.
     #[must_use]
     pub fn base(&self) -> &Path {
@@ -82,6 +113,12 @@ pub struct SessionCgroup {
 }
 
 impl SessionCgroup {
+    /// Its directory.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
     /// Moves a process into it, all threads at once.
     ///
     /// # Errors

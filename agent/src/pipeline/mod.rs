@@ -42,6 +42,7 @@ use crate::log::{Log, Now, Recovery};
 use crate::probe::{Probe, Rings};
 use crate::workload::CgroupIndex;
 
+pub(crate) use attest::{Standing, standing};
 pub use attest::{TpmParts, VouchedKey};
 pub use cgroupfs::SessionCgroups;
 pub use clock::Clock;

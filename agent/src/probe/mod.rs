@@ -22,6 +22,7 @@ pub use counters::{Counter, Counters, LossEntry};
 pub use load::{
     HookCheck, HookReport, Probe, ProbeConfig, ProbeError, ProbeReport, RemovedSet, Rings, Tier, cgroup2_root,
 };
+pub use pins::PinSet;
 pub use preflight::{Feature, Found, Preflight, preflight};
 
 /// How often a reader looks at the rings by itself, in milliseconds. The programs wake it only when a quarter of a

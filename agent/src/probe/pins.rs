@@ -30,7 +30,7 @@ pub(super) const MAPS: &[&str] = &[
 
 /// One versioned directory.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct PinSet {
+pub struct PinSet {
     dir: PathBuf,
 }
 
@@ -46,7 +46,9 @@ impl PinSet {
         Self { dir: root.join(format!("v{WIRE_VERSION}-{digits}")) }
     }
 
-    pub(super) fn dir(&self) -> &Path {
+    /// The directory.
+    #[must_use]
+    pub fn dir(&self) -> &Path {
         &self.dir
     }
 
@@ -72,7 +74,10 @@ impl PinSet {
     }
 
     /// Removes the set: links first, which detaches the programs, then programs and maps.
-    pub(super) fn remove(&self) -> io::Result<()> {
+    ///
+    /// # Errors
+    /// What the kernel says; then a part of it is left, and another call goes on.
+    pub fn remove(&self) -> io::Result<()> {
         for dir in [self.dir.join("links"), self.dir.join("progs"), self.dir.clone()] {
             match std::fs::read_dir(&dir) {
                 Ok(entries) => {
@@ -94,15 +99,39 @@ impl PinSet {
 
     /// The other sets under the same root, of other versions.
     pub(super) fn others(&self, root: &Path) -> io::Result<Vec<Self>> {
-        let mut others = Vec::new();
-        for entry in std::fs::read_dir(root)? {
+        let mut others = Self::all(root)?;
+        others.retain(|other| other != self);
+        Ok(others)
+    }
+
+    /// Every set under a root, of whatever version, by name.
+    ///
+    /// # Errors
+    /// The root is there and cannot be listed.
+    pub fn all(root: &Path) -> io::Result<Vec<Self>> {
+        let mut sets = Vec::new();
+        let entries = match std::fs::read_dir(root) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(sets),
+            other => other?,
+        };
+        for entry in entries {
             let entry = entry?;
-            let is_set = entry.file_name().to_str().is_some_and(is_set_name);
-            if is_set && entry.path() != self.dir && entry.file_type()?.is_dir() {
-                others.push(Self { dir: entry.path() });
+            if entry.file_name().to_str().is_some_and(is_set_name) && entry.file_type()?.is_dir() {
+                sets.push(Self { dir: entry.path() });
             }
         }
-        Ok(others)
+        sets.sort_unstable_by(|one, other| one.dir.cmp(&other.dir));
+        Ok(sets)
+    }
+
+    /// How many links, programs and maps are pinned in it.
+    #[must_use]
+    pub fn counts(&self) -> (usize, usize, usize) {
+        let files = |dir: &Path| {
+            let entries = std::fs::read_dir(dir).into_iter().flatten().flatten();
+            entries.filter(|entry| entry.file_type().is_ok_and(|kind| !kind.is_dir())).count()
+        };
+        (files(&self.dir.join("links")), files(&self.dir.join("progs")), files(&self.dir))
     }
 }
 
@@ -126,6 +155,29 @@ mod tests {
         assert_eq!(set, PinSet::of(root, &[1; 32], &[2; 32]));
         assert_ne!(set, PinSet::of(root, &[3; 32], &[2; 32]));
         assert_ne!(set, PinSet::of(root, &[1; 32], &[3; 32]));
+    }
+
+    #[test]
+    fn every_set_of_a_root_is_found_counted_and_removed_and_nothing_else() {
+        let root = tempfile::tempdir().unwrap();
+        assert_eq!(PinSet::all(&root.path().join("none")).unwrap(), []);
+        let sets = [[2; 32], [1; 32]].map(|digest| PinSet::of(root.path(), &digest, &[0; 32]));
+        for set in &sets {
+            set.create().unwrap();
+            for file in [set.map("META"), set.map("SEQ"), set.link("exec"), set.program("exec")] {
+                std::fs::write(file, "").unwrap();
+            }
+        }
+        std::fs::create_dir(root.path().join("somebody's")).unwrap();
+        let found = PinSet::all(root.path()).unwrap();
+        assert_eq!(found.len(), 2);
+        assert_eq!(sets[0].others(root.path()).unwrap(), [sets[1].clone()]);
+        for set in found {
+            assert_eq!(set.counts(), (1, 1, 2));
+            set.remove().unwrap();
+        }
+        let left: Vec<_> = std::fs::read_dir(root.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+        assert_eq!(left, ["somebody's"]);
     }
 
     #[test]

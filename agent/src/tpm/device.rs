@@ -38,8 +38,8 @@ use zeroize::Zeroizing;
 use super::blob::{Blob, BlobError};
 use super::keyfile;
 use super::{
-    AkFrom, CERTIFICATES_MAX, COUNTER_ATTRIBUTES, Certified, Clock, CounterFacts, Identity, Looked, NV_WRITTEN, Place,
-    QUOTED_PCRS, Quote, ResponseCode, TpmError, certificates_in,
+    AkFrom, CERTIFICATES_MAX, COUNTER_ATTRIBUTES, Certified, Clock, CounterFacts, CounterKnown, Identity, Looked,
+    NV_WRITTEN, Place, QUOTED_PCRS, Quote, ResponseCode, TpmError, certificates_in,
 };
 use crate::sys::tss;
 
@@ -80,9 +80,8 @@ impl Device {
     /// # Errors
     /// [`TpmError::Absent`] and whatever a TPM answers.
     pub fn open(place: &Place, keys: &Path) -> Result<Self, TpmError> {
-        let tcti = TctiNameConf::from_str(place.tcti()).map_err(|_unknown| TpmError::Tcti(place.tcti().to_owned()))?;
-        let mut context = connect(place, &tcti)?;
-        let context = &mut context;
+        let tcti = tcti_of(place)?;
+        let context = &mut connect(place, &tcti)?;
         if !place.has_resource_manager() {
             flush_leftovers(context)?;
         }
@@ -121,9 +120,7 @@ impl Device {
     /// # Errors
     /// Whatever a TPM answers.
     pub fn look(place: &Place, index: u32) -> Result<Looked, TpmError> {
-        let tcti = TctiNameConf::from_str(place.tcti()).map_err(|_unknown| TpmError::Tcti(place.tcti().to_owned()))?;
-        let mut context = connect(place, &tcti)?;
-        let context = &mut context;
+        let context = &mut connect_to(place)?;
         let ek = make_ek(context)?;
         flush(context, ek.into());
         let counter = find_index(context, index)?.map(|handle| check_counter(context, handle, index).map(drop));
@@ -133,6 +130,29 @@ impl Device {
             pcrs: available_pcrs(context)?.get_selections().iter().map(|bank| bank.selected().len()).sum(),
             counter,
         })
+    }
+
+    /// Looks whether the counter that a log knows is there; its value. `None`: nothing is at its handle.
+    ///
+    /// # Errors
+    /// [`TpmError::CounterForeign`], [`TpmError::CounterMoved`]: it is not that log's. Whatever else a TPM answers.
+    pub fn find_counter(place: &Place, known: &CounterKnown) -> Result<Option<u64>, TpmError> {
+        Ok(known_counter(&mut connect_to(place)?, known)?.map(|(_, value)| value))
+    }
+
+    /// Removes the counter that a log knows, with the owner's authorization, which must be empty; the value that it had.
+    ///
+    /// # Errors
+    /// As [`Device::find_counter`].
+    pub fn remove_counter(place: &Place, known: &CounterKnown) -> Result<Option<u64>, TpmError> {
+        let mut context = connect_to(place)?;
+        let Some((handle, value)) = known_counter(&mut context, known)? else { return Ok(None) };
+        step("remove the counter", || {
+            context.execute_with_session(Some(AuthSession::Password), |context| {
+                context.nv_undefine_space(Provision::Owner, handle)
+            })
+        })?;
+        Ok(Some(value))
     }
 
     /// The AK and what stands above it.
@@ -355,6 +375,14 @@ impl Device {
 const AK_FILE: &str = "ak.tpm";
 /// Name of the sealed log key.
 const LOG_KEY_FILE: &str = "log.tpm";
+
+fn tcti_of(place: &Place) -> Result<TctiNameConf, TpmError> {
+    TctiNameConf::from_str(place.tcti()).map_err(|_unknown| TpmError::Tcti(place.tcti().to_owned()))
+}
+
+fn connect_to(place: &Place) -> Result<Context, TpmError> {
+    connect(place, &tcti_of(place)?)
+}
 
 fn connect(place: &Place, tcti: &TctiNameConf) -> Result<Context, TpmError> {
     Context::new(tcti.clone()).map_err(|error| match code_of(error) {
@@ -726,6 +754,17 @@ fn check_counter(context: &mut Context, handle: NvIndexHandle, index: u32) -> Re
     } else {
         Err(TpmError::CounterForeign { index, attributes, size: dataSize.into() })
     }
+}
+
+/// The index of a log's counter, and its value. An index of the same attributes has the same name, whoever made it; but no
+/// two counters of a TPM ever stand at the same value (TPM 2.0 part 1, section 37.2.4).
+fn known_counter(context: &mut Context, known: &CounterKnown) -> Result<Option<(NvIndexHandle, u64)>, TpmError> {
+    let CounterKnown { index, name, value } = known;
+    let Some(handle) = find_index(context, *index)? else { return Ok(None) };
+    let public = check_counter(context, handle, *index)?;
+    let seen = if public.written { read_counter(context, handle)? } else { 0 };
+    let is_known = public.name == *name && (seen == *value || Some(seen) == value.checked_add(1));
+    if is_known { Ok(Some((handle, seen))) } else { Err(TpmError::CounterMoved { expected: *value, seen }) }
 }
 
 fn read_counter(context: &mut Context, handle: NvIndexHandle) -> Result<u64, TpmError> {

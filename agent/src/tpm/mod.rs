@@ -218,6 +218,17 @@ pub struct CounterFacts {
     pub made: bool,
 }
 
+/// The counter as a log knows it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CounterKnown {
+    /// Handle of its index.
+    pub index: u32,
+    /// Its name, as it was certified.
+    pub name: Vec<u8>,
+    /// Its value, as it was certified last. It may stand one above: a step that did not come to be sealed.
+    pub value: u64,
+}
+
 /// Why the TPM did not do what it was asked.
 #[derive(Debug, thiserror::Error)]
 pub enum TpmError {

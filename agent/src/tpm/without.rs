@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use zeroize::Zeroizing;
 
-use super::{Certified, Clock, CounterFacts, Identity, Looked, Place, Quote, TpmError};
+use super::{Certified, Clock, CounterFacts, CounterKnown, Identity, Looked, Place, Quote, TpmError};
 
 /// Cannot be: [`Device::open`] always fails.
 pub struct Device(Infallible);
@@ -23,6 +23,18 @@ impl Device {
     /// # Errors
     /// Always [`TpmError::NotBuilt`].
     pub fn look(_place: &Place, _index: u32) -> Result<Looked, TpmError> {
+        Err(TpmError::NotBuilt)
+    }
+
+    /// # Errors
+    /// Always [`TpmError::NotBuilt`].
+    pub fn find_counter(_place: &Place, _known: &CounterKnown) -> Result<Option<u64>, TpmError> {
+        Err(TpmError::NotBuilt)
+    }
+
+    /// # Errors
+    /// Always [`TpmError::NotBuilt`].
+    pub fn remove_counter(_place: &Place, _known: &CounterKnown) -> Result<Option<u64>, TpmError> {
         Err(TpmError::NotBuilt)
     }
 
