@@ -18,7 +18,7 @@ use crate::workspace::Workspace;
 /// Turns of none, TPM, hanging; the median counts. Odd, so that there is a middle.
 const ROUNDS: usize = 3;
 /// Sessions of each run.
-const SESSIONS: u64 = 5_000;
+const SESSIONS: u64 = 10_000;
 /// Threads that open them, each one after the other. A session is answered once it is durable, together with all that came
 /// in 50 ms.
 const THREADS: u64 = 256;
