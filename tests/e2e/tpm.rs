@@ -1,6 +1,7 @@
 //! A daemon with a TPM: what it says of the log, what survives its end, and that capture never waits for it.
 
 use std::path::Path;
+use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use base64::Engine as _;
@@ -325,6 +326,29 @@ fn a_step_without_a_record_is_certified_late_and_any_other_is_a_gap() -> Result<
     daemon.stop()?;
     // What somebody else stepped is a hole in the counter, and the verifier says so of the log too.
     assert_finds(&host, &["nv_counter_gap"])
+}
+
+#[test]
+fn a_tpm_that_answers_late_has_stepped_for_the_epoch_all_the_same() -> Result<()> {
+    let tpm = Swtpm::start()?;
+    let host = host(&tpm)?;
+    let daemon = host.start()?;
+    host.trust()?;
+    await_entry(&host, "anchor", "cause", "start", 0)?;
+    daemon.stop()?;
+
+    // Longer than an epoch waits, and shorter than what is called slow.
+    let from = host.entries()?.len() as u64;
+    tpm.pause()?;
+    let daemon = host.start()?;
+    std::thread::sleep(Duration::from_secs(7));
+    tpm.resume()?;
+    let (epoch, entries) = await_entry(&host, "epoch", "how", "orphan", from)?;
+    let epoch = entries.iter().find(|entry| entry.index().ok() == Some(epoch)).context("the epoch")?;
+    ensure!(epoch.body_number("counter").is_some(), "{}", epoch.line);
+    await_entry(&host, "anchor", "cause", "start", from)?;
+    daemon.stop()?;
+    host.assert_verifies()
 }
 
 #[test]

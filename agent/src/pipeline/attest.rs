@@ -12,7 +12,8 @@
 //!
 //! # The epoch
 //! A log that is opened beside a TPM begins its epoch when the counter has been stepped for it, so that the `epoch` entry
-//! names a value that nobody can have twice; after [`EPOCH_WAIT`] it begins without one. It never waits for an attestation of
+//! names a value that nobody can have twice; [`EPOCH_WAIT`] after the start, or after the TPM has first answered, it begins
+//! without one. It never waits for an attestation of
 //! its own: the first anchor over a tree with its entry binds it to the attestation key.
 
 use std::ops::ControlFlow;
@@ -39,7 +40,8 @@ use crate::tpm::schedule::{Act, Nonce, Pace, Schedule};
 use crate::tpm::worker::{Answer, Begun, Order, Worker};
 use crate::tpm::{AkFrom, CounterFacts, Identity, TpmError, Trouble};
 
-/// Longest time an epoch waits for the counter after a start, ns: a discrete TPM needs one to two seconds.
+/// Longest time an epoch waits after a start for the TPM to answer, and then as long for the counter, ns: a discrete TPM needs
+/// one to two seconds for both. A sealed log key comes with the first answer, however late that is.
 const EPOCH_WAIT: u64 = 5_000_000_000;
 /// Entries of the log's end that are looked through at once at a start: 2 MB, a few milliseconds.
 const SEARCH_STEP: u64 = 4_096;
@@ -448,7 +450,11 @@ impl Recorder {
             self.announce(attest, &identity, is_known)?;
         }
         attest.ak = Some(ak);
-        attest.identity = Some(identity);
+        if attest.identity.replace(identity).is_none() {
+            // However long the TPM took, its counter has not been asked yet. Only once, lest a TPM that comes and goes puts
+            // the epoch off for ever.
+            attest.epoch_by = BootTime(now.0.saturating_add(EPOCH_WAIT));
+        }
         match (seed, &attest.parts.slot) {
             (Some(Ok(seed)), Some(slot)) => {
                 if let Err(error) = slot.fill(&seed, &attest.parts.keys) {
