@@ -128,6 +128,10 @@ fn command(arguments: Arguments) -> Result<u8, Exit> {
             printed(|out| enroll::install(&tpm_here(&settings, tpm), &directory, &certificate, out))
         }
         Command::Uninstall { dry_run, json } => printed(|out| uninstall::uninstall(&settings, dry_run, json, out)),
+        Command::Enroll(EnrollCommand::Identity { certificates, key, mut tpm }) => {
+            let directory = log(tpm.log.take());
+            printed(|out| enroll::identity(&tpm_here(&settings, tpm), &directory, key, &certificates, out))
+        }
         Command::Prove(wish) => printed(|out| prove::prove(&log_directory, &wish, out)),
         Command::Trust(TrustCommand::Init { output, witness_policy, log: directory }) => {
             printed(|out| trust::init(&log(directory), output.as_deref(), witness_policy.as_deref(), out))

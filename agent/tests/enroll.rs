@@ -390,3 +390,84 @@ fn a_host_without_a_key_or_counter_says_so() -> Result<()> {
     assert!(!host.keys().join("ak.tpm").exists());
     Ok(())
 }
+
+/// A machine vendor that certifies keys of its TPMs: made with OpenSSL, so that another program's certificates are read.
+struct MachineVendor(TempDir);
+
+impl MachineVendor {
+    const EXTENSIONS: &str =
+        "basicConstraints=critical,CA:FALSE\nkeyUsage=critical,digitalSignature\nextendedKeyUsage=2.23.133.8.3\n";
+
+    fn new() -> Result<Self> {
+        let vendor = Self(tempfile::tempdir()?);
+        vendor.openssl(&["ecparam", "-name", "prime256v1", "-genkey", "-noout", "-out", "ca.key"])?;
+        let request = ["req", "-x509", "-new", "-key", "ca.key", "-subj", "/CN=Machine vendor", "-days", "2"];
+        vendor.openssl(&[&request[..], &["-addext", "keyUsage=critical,keyCertSign", "-out", "ca.pem"]].concat())?;
+        fs::write(vendor.0.path().join("extensions"), Self::EXTENSIONS)?;
+        Ok(vendor)
+    }
+
+    fn openssl(&self, arguments: &[&str]) -> Result<()> {
+        let output = Command::new("openssl").args(arguments).current_dir(self.0.path()).output().context("openssl")?;
+        ensure!(output.status.success(), "openssl {arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+        Ok(())
+    }
+
+    /// Leaves an identity key at a handle of a TPM; its certificate and the vendor's, as the machine comes with them.
+    fn make_key(&self, tpm: &Swtpm, handle: &str) -> Result<String> {
+        let attributes = "fixedtpm|fixedparent|sensitivedataorigin|userwithauth|restricted|sign";
+        let kind = ["-C", "e", "-g", "sha256", "-G", "ecc256:ecdsa-sha256:null", "-a", attributes];
+        tpm.tool("tpm2_createprimary", &[&kind[..], &["-c", "iak.context"]].concat())?;
+        tpm.tool("tpm2_evictcontrol", &["-C", "o", "-c", "iak.context", handle])?;
+        tpm.tool("tpm2_readpublic", &["-c", handle, "-f", "pem", "-o", "iak.public"])?;
+        tpm.tool("tpm2_flushcontext", &["-t"])?;
+        let key = tpm.directory().join("iak.public").display().to_string();
+        let issue = ["x509", "-new", "-force_pubkey", &key, "-subj", "/CN=IAK", "-CA", "ca.pem", "-CAkey", "ca.key"];
+        self.openssl(&[&issue[..], &["-days", "2", "-extfile", "extensions", "-out", "iak.pem"]].concat())?;
+        let at = |name| fs::read_to_string(self.0.path().join(name));
+        Ok(at("iak.pem")? + &at("ca.pem")?)
+    }
+}
+
+#[test]
+fn a_key_that_the_machines_vendor_certified_certifies_the_attestation_key() -> Result<()> {
+    let vendor = MachineVendor::new()?;
+    let host = Host::new(None)?;
+    let certificates = host.state.path().join("iak.pem");
+    let at = certificates.display().to_string();
+    fs::write(&certificates, vendor.make_key(&host.tpm, "0x81090001")?)?;
+    let said = host.enroll(&["identity", &at, "--key", "0x81090001"])?;
+    ensure!(said.code == 0, "{said:?}");
+    assert_eq!(said.out, "installed: AK certified by the vendor (CN=Machine vendor)\n");
+    let kept = installed(&host.keys())?.context("a certificate is installed")?;
+    let vouched = host.judge(&kept, RootClass::Vendor, vendor.0.path(), None)?;
+    assert_eq!((vouched.by(), vouched.tier(), vouched.tie()), (VouchedBy::Vendor, KeyTier::T3, None));
+    // Such a chain is worth nothing under a root that is none of a vendor.
+    for class in [RootClass::Site, RootClass::Independent, RootClass::Cloud] {
+        let refused = host.judge(&kept, class, vendor.0.path(), None).map_err(|error| error.to_string());
+        assert!(refused.as_ref().is_err_and(|error| error.contains("and not to a vendor's")), "{class}: {refused:?}");
+    }
+
+    // No key there; a handle of another sort; certificates of another machine's key; and none above the key's own.
+    assert_eq!(host.enroll(&["identity", &at, "--key", "0x81090002"])?.code, 77);
+    assert_eq!(host.enroll(&["identity", &at, "--key", "0x01500100"])?.code, 64);
+    let other = Host::new(None)?;
+    vendor.make_key(&other.tpm, "0x81090001")?;
+    let refused = other.enroll(&["identity", &at, "--key", "0x81090001"])?;
+    assert!(refused.code == 65 && refused.error.contains("not the certifying key's"), "{refused:?}");
+    let text = fs::read_to_string(&certificates)?;
+    let (own, _vendor) = text.split_at(text.find("-----END CERTIFICATE-----\n").context("a certificate")? + 26);
+    fs::write(&certificates, own)?;
+    let refused = host.enroll(&["identity", &at, "--key", "0x81090001"])?;
+    assert!(refused.code == 65 && refused.error.contains("the certificates are refused"), "{refused:?}");
+    // Nothing of that was kept.
+    assert_eq!(installed(&host.keys())?, Some(kept));
+    assert_eq!(installed(&other.keys())?, None);
+
+    // A file of this form installs as what an authority wrote does, on the host that it is of.
+    let file = host.keys().join("ak.certificate").display().to_string();
+    assert_eq!(host.enroll(&["install", &file])?.code, 0);
+    let refused = other.enroll(&["install", &file])?;
+    assert!(refused.code == 65 && refused.error.contains("it certifies another key"), "{refused:?}");
+    Ok(())
+}

@@ -37,6 +37,7 @@ const DEBIAN_PACKAGES: &[(&str, &str)] = &[
     ("swtpm", "software TPMs, one for each test"),
     ("swtpm-tools", "software TPMs as a manufacturer delivers them"),
     ("tpm2-tools", "an independent reader of quotes, in tests"),
+    ("openssl", "another program's certificates, in tests"),
 ];
 
 /// Debian packages that emulated machines need, installed only when `cargo xtask vm` or `test` is about to boot one.

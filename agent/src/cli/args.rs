@@ -437,6 +437,22 @@ pub enum EnrollCommand {
         #[command(flatten)]
         tpm: EnrollTpm,
     },
+    /// On the host: have a key that the machine's vendor certified certify the attestation key, and keep that.
+    #[command(
+        after_help = "Example:\n  affiant enroll identity iak.pem --key 0x81090001 && systemctl restart affiant\n\n\
+        Needs a restricted signing key on P-256 in the TPM (an initial attestation key, IAK), without an authorization\n\
+        value. It replaces what `install` kept: one at a time vouches."
+    )]
+    Identity {
+        /// Certificates of that key, PEM: its own, then each one's issuer, up to the vendor's authority.
+        certificates: PathBuf,
+        /// Where the key is in the TPM: a persistent handle.
+        #[arg(long, value_name = "HANDLE", value_parser = persistent)]
+        key: u32,
+        /// Where the TPM is.
+        #[command(flatten)]
+        tpm: EnrollTpm,
+    },
     /// Make a small authority: a key and its certificate, which trust files name as a root.
     #[command(after_help = "Example:\n  affiant enroll ca-init /root/ca --name 'Example site CA'\n\n\
         Whoever reads ca.key in it can certify any key: keep it on a machine that no network reaches.")]
@@ -482,9 +498,19 @@ pub struct EnrollAuthority {
 
 /// A handle of an NV index, in hexadecimal.
 fn handle(text: &str) -> Result<u32, String> {
-    let digits = text.strip_prefix("0x").ok_or("expected 0x and hexadecimal digits")?;
-    let handle = u32::from_str_radix(digits, 16).map_err(|error| error.to_string())?;
+    let handle = hexadecimal(text)?;
     if handle >> 24 == 1 { Ok(handle) } else { Err("expected a handle of an NV index: 0x01......".to_owned()) }
+}
+
+/// A handle of a persistent object, in hexadecimal.
+fn persistent(text: &str) -> Result<u32, String> {
+    let handle = hexadecimal(text)?;
+    if handle >> 24 == 0x81 { Ok(handle) } else { Err("expected a persistent handle: 0x81......".to_owned()) }
+}
+
+fn hexadecimal(text: &str) -> Result<u32, String> {
+    let digits = text.strip_prefix("0x").ok_or("expected 0x and hexadecimal digits")?;
+    u32::from_str_radix(digits, 16).map_err(|error| error.to_string())
 }
 
 /// What `prove` takes.

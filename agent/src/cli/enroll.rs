@@ -153,6 +153,22 @@ pub fn install(tpm: &Tpm, log: &Path, certificate: &Path, out: &mut Output) -> R
     Ok(0)
 }
 
+/// Has the machine's identity key certify the attestation key, and keeps that.
+///
+/// # Errors
+/// No TPM or no such key (69, 77), or certificates that are not of that key (65).
+pub fn identity(tpm: &Tpm, log: &Path, key: u32, certificates: &Path, out: &mut Output) -> Result<u8, Exit> {
+    let place = place(tpm)?;
+    let text = String::from_utf8(read(certificates)?)
+        .map_err(|_binary| Exit::new(exit::DATA, format!("{}: not PEM", certificates.display())))?;
+    let observed = observe(log, None)?;
+    let host = Host { place: &place, keys: &tpm.keys, counter: tpm.nv_index };
+    let vouched = host.identify(key, &text, &observed, now()).map_err(|error| host_exit(&error))?;
+    out.line(&format!("installed: {}", printable(&vouched.to_string())))?;
+    complain("the daemon writes it into the log when it starts next; whether it is believed is for trust files to say");
+    Ok(0)
+}
+
 fn place(tpm: &Tpm) -> Result<Place, Exit> {
     if !Place::is_known(&tpm.device) {
         let expected = "expected auto, a path, or a TCTI (device:PATH, swtpm:host=H,port=P, tabrmd:...)";
@@ -275,6 +291,8 @@ fn host_exit(error: &HostError) -> Exit {
         | HostError::Secret(_)
         | HostError::Chain(_)
         | HostError::Root(_)
+        | HostError::Identity(_)
+        | HostError::Certification(_)
         | HostError::Certificate(_) => exit::DATA,
     };
     Exit::in_full(code, error)

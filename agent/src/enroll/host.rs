@@ -1,5 +1,5 @@
 //! The host's side of enrolment: its TPM signs a request and opens a challenge, and the certificate that comes back is
-//! installed.
+//! installed; or, where the machine came with an identity key, that key certifies ours.
 //!
 //! The attestation key is the one that the daemon made; nothing here makes or replaces it. A certificate is installed
 //! only if it is for that key and for this log: one that is for another would be found by every verifier later.
@@ -8,12 +8,14 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use agent_evidence::attest::cert::path::{PathError, RootClass, RootError, Roots, read_chain};
+use agent_evidence::attest::cert::vendor::{CertifyError, KeyCertification};
+use agent_evidence::attest::cert::x509::{Certificate, CertificateError};
 use agent_evidence::attest::cert::{Beginning, CertError, Shown, TrustRoots, Vouched, read_tie, who_vouches};
 use agent_evidence::attest::credential::SECRET_BYTES;
 use agent_evidence::attest::enroll::{Challenge, EnrollError, IssuedChain, Request, Response, Signed, Wish};
 use agent_evidence::attest::key::{Ak, KeyError};
 use agent_evidence::attest::tpm::{Name, NvPublic, Public, TpmError as StructureError};
-use agent_evidence::record::{Voucher, WallTime};
+use agent_evidence::record::{Digest, Voucher, WallTime};
 use agent_evidence::verify::Observed;
 
 use crate::pipeline::VouchedKey;
@@ -22,6 +24,8 @@ use crate::witness::replace;
 
 /// Blob of the attestation key, in the directory of keys.
 const AK_BLOB: &str = "ak.tpm";
+/// Stands for the digest of a request where there was none: nobody was asked.
+const NO_REQUEST: Digest = Digest([0; 32]);
 /// The certificate file, there.
 const INSTALLED: &str = "ak.certificate";
 
@@ -58,6 +62,12 @@ pub enum HostError {
     /// They are not for this key and log.
     #[error("the certificate is not for this host")]
     Certificate(#[source] CertError),
+    /// A file that holds no certificates that are understood.
+    #[error("the certificates of the identity key cannot be read")]
+    Identity(#[source] CertificateError),
+    /// The certification of the attestation key by another key is not one.
+    #[error("the certification by the identity key cannot be used")]
+    Certification(#[source] CertifyError),
     /// It could not be stored, or read.
     #[error("cannot {what} {path}")]
     Io {
@@ -140,9 +150,44 @@ impl Host<'_> {
     pub fn install(&self, issued: &IssuedChain, observed: &Observed, now: WallTime) -> Result<Vouched, HostError> {
         let device = self.open()?;
         let vouched = check(device.identity(), issued, observed, self.counter, now)?;
-        let path = self.keys.join(INSTALLED);
-        replace(&path, &issued.to_bytes()?).map_err(|source| HostError::Io { what: "write", path, source })?;
+        self.keep(issued)?;
         Ok(vouched)
+    }
+
+    /// Has a key of the machine's vendor, which is in this TPM at a persistent handle, certify the attestation key, and
+    /// keeps that for the daemon. `certificates` are that key's own and those above it, in this order, in PEM; the last is
+    /// an authority's. Replaces what was installed. Durable when it returns.
+    ///
+    /// That the key at the handle is the one of the first certificate is checked, by its signature; whom others believe is
+    /// for them to say.
+    ///
+    /// # Errors
+    /// [`HostError`]; nothing was replaced.
+    pub fn identify(
+        &self,
+        key: u32,
+        certificates: &str,
+        observed: &Observed,
+        now: WallTime,
+    ) -> Result<Vouched, HostError> {
+        let chain = Certificate::parse_pem(certificates).map_err(HostError::Identity)?;
+        let device = self.open()?;
+        let Certified { attest, signature } = device.certify_ak_with(key)?;
+        let certification = KeyCertification { attest, signature };
+        let first = certification.to_der().map_err(HostError::Certification)?;
+        let certificates = std::iter::once(first).chain(chain.iter().map(|one| one.der().to_vec())).collect();
+        let issued = IssuedChain { request: NO_REQUEST, certificates, ek_certificates: Vec::new() };
+        let vouched = check(device.identity(), &issued, observed, self.counter, now)?;
+        self.keep(&issued)?;
+        Ok(vouched)
+    }
+
+    fn keep(&self, issued: &IssuedChain) -> Result<(), HostError> {
+        let path = self.keys.join(INSTALLED);
+        let bytes = issued.to_bytes()?;
+        // As the daemon will: what it would refuse must not be kept.
+        IssuedChain::parse(&bytes)?;
+        replace(&path, &bytes).map_err(|source| HostError::Io { what: "write", path, source })
     }
 
     fn open(&self) -> Result<Device, HostError> {
@@ -181,12 +226,19 @@ pub fn installed(keys: &Path) -> Result<Option<IssuedChain>, HostError> {
 /// [`HostError`]: a file is there that [`Host::install`] did not leave.
 pub fn vouched(keys: &Path) -> Result<Option<VouchedKey>, HostError> {
     let Some(issued) = installed(keys)? else { return Ok(None) };
-    let chain = read_chain(&issued.certificates).map_err(HostError::Chain)?;
+    let (certification, shown) = KeyCertification::split(&issued.certificates).map_err(HostError::Certification)?;
+    let chain = read_chain(shown).map_err(HostError::Chain)?;
     let own = chain.first().ok_or(HostError::Chain(PathError::Empty))?;
-    let tie = read_tie(own).map_err(HostError::Certificate)?;
+    let (name, voucher) = match certification {
+        Some(certification) => {
+            let name = certification.certified().map_err(HostError::Certification)?;
+            (name.as_bytes().to_vec(), Voucher::Vendor)
+        }
+        // By its own word an independent authority is a site's: which of the two it is, the trust file says.
+        None => (read_tie(own).map_err(HostError::Certificate)?.ak_name, Voucher::Site),
+    };
     let IssuedChain { certificates, ek_certificates, .. } = issued;
-    // By its own word an independent authority is a site's: which of the two it is, the trust file says.
-    Ok(Some(VouchedKey { name: tie.ak_name, voucher: Voucher::Site, certificates, ek_certificates }))
+    Ok(Some(VouchedKey { name, voucher, certificates, ek_certificates }))
 }
 
 /// Whether the attestation key on the disk is the one of this name, so that what vouches for it may be claimed.
@@ -207,10 +259,12 @@ fn check(
     counter: u32,
     now: WallTime,
 ) -> Result<Vouched, HostError> {
-    let mut chain = read_chain(&issued.certificates).map_err(HostError::Chain)?;
+    let (certification, shown) = KeyCertification::split(&issued.certificates).map_err(HostError::Certification)?;
+    let class = if certification.is_some() { RootClass::Vendor } else { RootClass::Site };
+    let mut chain = read_chain(shown).map_err(HostError::Chain)?;
     let mut keys = Roots::new();
     if let Some(top) = chain.pop() {
-        keys.add(RootClass::Site, top).map_err(HostError::Root)?;
+        keys.add(class, top).map_err(HostError::Root)?;
     }
     let qualified_name = Name::parse(&identity.ak_qualified_name).map_err(HostError::Structure)?;
     let ak = Ak::parse(&identity.ak_public, qualified_name).map_err(HostError::Key)?;

@@ -17,7 +17,7 @@ use tss_esapi::attributes::{NvIndexAttributesBuilder, ObjectAttributesBuilder, S
 use tss_esapi::constants::response_code::Tss2ResponseCode;
 use tss_esapi::constants::{CapabilityType, NvIndexType, PropertyTag, SessionType};
 use tss_esapi::handles::{
-    AuthHandle, KeyHandle, NvIndexHandle, NvIndexTpmHandle, ObjectHandle, SessionHandle, TpmHandle,
+    AuthHandle, KeyHandle, NvIndexHandle, NvIndexTpmHandle, ObjectHandle, PersistentTpmHandle, SessionHandle, TpmHandle,
 };
 use tss_esapi::interface_types::algorithm::{HashingAlgorithm, PublicAlgorithm};
 use tss_esapi::interface_types::ecc::EccCurve;
@@ -219,6 +219,29 @@ impl Device {
             attest: marshalled("certify the AK", &attest)?,
             signature: marshalled("certify the AK", &signature)?,
         })
+    }
+
+    /// Has another key of this TPM, at a persistent handle and without an authorization value, certify the AK
+    /// (TPM2_Certify). The qualifying data is empty: whoever reads it learns that both keys are in one TPM, and nothing
+    /// else is said.
+    ///
+    /// # Errors
+    /// [`TpmError::Library`] for a handle that is not a persistent one; whatever a TPM answers, `HANDLE` where no key is
+    /// there, `AUTH_FAIL` where it has an authorization value.
+    pub fn certify_ak_with(&self, key: u32) -> Result<Certified, TpmError> {
+        let what = "certify the AK with another key";
+        let handle = PersistentTpmHandle::new(key).map_err(|error| failed(what, error))?;
+        let mut context = connect(&self.place, &self.tcti)?;
+        let ak = resume(&mut context, &self.ak)?;
+        let signer: KeyHandle =
+            step("look for the identity key", || context.tr_from_tpm_public(TpmHandle::Persistent(handle)))?.into();
+        let sessions = (Some(AuthSession::Password), Some(AuthSession::Password), None);
+        let (attest, signature) = step(what, || {
+            context.execute_with_sessions(sessions, |context| {
+                context.certify(ak, signer, Data::default(), SignatureScheme::Null)
+            })
+        })?;
+        Ok(Certified { attest: marshalled(what, &attest)?, signature: marshalled(what, &signature)? })
     }
 
     /// Opens a credential that somebody made for this EK and this AK (TPM2_ActivateCredential). `credential` is the content

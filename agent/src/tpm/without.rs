@@ -61,6 +61,11 @@ impl Device {
     }
 
     /// Never called.
+    pub fn certify_ak_with(&self, _key: u32) -> Result<Certified, TpmError> {
+        match self.0 {}
+    }
+
+    /// Never called.
     pub fn activate_credential(&self, _credential: &[u8], _secret: &[u8]) -> Result<Zeroizing<Vec<u8>>, TpmError> {
         match self.0 {}
     }

@@ -417,9 +417,7 @@ pub fn who_vouches<B: AsRef<[u8]>>(
     at: WallTime,
 ) -> Result<Vouched, CertError> {
     // Another key of the TPM may stand between ours and the vendor.
-    let certification = shown.certificates.first().map_or(Ok(None), |first| KeyCertification::read(first.as_ref()));
-    let certification = certification.map_err(CertError::Certify)?;
-    let certificates = shown.certificates.get(usize::from(certification.is_some())..).unwrap_or_default();
+    let (certification, certificates) = KeyCertification::split(shown.certificates).map_err(CertError::Certify)?;
     let chain = read_chain(certificates).map_err(CertError::Path)?;
     let path = follow(&chain, &roots.keys, at).map_err(CertError::Path)?;
     let leaf = path.leaf();

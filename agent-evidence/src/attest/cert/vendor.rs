@@ -15,7 +15,7 @@ use sha2::{Digest as _, Sha256};
 use super::x509::{Certificate, SubjectKey};
 use super::{CertError, PURPOSE_ATTESTATION};
 use crate::attest::key::Ak;
-use crate::attest::tpm::{Attest, Attested, EcdsaSignature, TpmError};
+use crate::attest::tpm::{Attest, Attested, EcdsaSignature, Name, TpmError};
 
 /// Policy of certificates of keys that sign only what their TPM made: tcg-cap-verifiedTPMRestricted (TCG, TPM 2.0 Keys
 /// for Device Identity and Attestation).
@@ -54,6 +54,9 @@ pub enum CertifyError {
     /// It certifies another key.
     #[error("it certifies another key")]
     OtherKey,
+    /// It is too long to be written, which none of a TPM is.
+    #[error("it has no form in DER")]
+    Form(#[source] der::Error),
 }
 
 /// TPM2_Certify of an attestation key by an initial attestation key. Untrusted until [`KeyCertification::verify`].
@@ -88,13 +91,39 @@ impl KeyCertification {
         Ok(certification.to_der().ok().filter(|written| written == bytes).map(|_| certification))
     }
 
+    /// Splits what stands for a key into a certification, if the first of it is one, and the certificates.
+    ///
+    /// # Errors
+    /// As [`KeyCertification::read`].
+    pub fn split<B: AsRef<[u8]>>(shown: &[B]) -> Result<(Option<Self>, &[B]), CertifyError> {
+        match shown.split_first() {
+            None => Ok((None, shown)),
+            Some((first, rest)) => {
+                Self::read(first.as_ref()).map(|read| if read.is_some() { (read, rest) } else { (None, shown) })
+            }
+        }
+    }
+
+    /// Name of the key that it says was certified. Untrusted.
+    ///
+    /// # Errors
+    /// [`CertifyError::Attest`], [`CertifyError::Kind`].
+    pub fn certified(&self) -> Result<Name, CertifyError> {
+        match Attest::parse(&self.attest).map_err(CertifyError::Attest)?.attested {
+            Attested::Certify { name, .. } => Ok(name),
+            _ => Err(CertifyError::Kind),
+        }
+    }
+
     /// Its bytes.
     ///
     /// # Errors
-    /// When it is too long for DER, which none of a TPM is.
-    pub fn to_der(&self) -> Result<Vec<u8>, der::Error> {
-        let attest = OctetString::new(self.attest.as_slice())?;
-        CertificationDer { version: VERSION, attest, signature: OctetString::new(self.signature.as_slice())? }.to_der()
+    /// [`CertifyError::Form`].
+    pub fn to_der(&self) -> Result<Vec<u8>, CertifyError> {
+        let octets = |bytes: &[u8]| OctetString::new(bytes).map_err(CertifyError::Form);
+        let form =
+            CertificationDer { version: VERSION, attest: octets(&self.attest)?, signature: octets(&self.signature)? };
+        form.to_der().map_err(CertifyError::Form)
     }
 
     /// Whether the key of this certificate certified our key, and was one that cannot certify what is not there.
