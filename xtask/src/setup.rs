@@ -52,7 +52,8 @@ const GUEST_PACKAGES: &[(&str, &str)] = &[
     ("tpm2-tools", "asks the TPMs from inside the machines"),
     ("libtss2-tcti-device0", "how it reaches them"),
     ("libtss2-tcti-swtpm0", "how it reaches them before they are in a machine"),
-    ("openssl", "follows the TPMs' certificates to their root"),
+    ("openssl", "follows the TPMs' certificates to their root, and makes some"),
+    ("ovmf", "firmware that measures what it starts"),
 ];
 
 /// The BPF linker, pinned: another version gives another object, and the object's digest is part of the evidence.

@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, bail};
 
 use super::disk::Disk;
+use super::firmware::Firmware;
 use super::tpm::Tpm;
 
 /// Begins the lines that the guest's scripts write for the host.
@@ -24,6 +25,9 @@ const DEADLINE: Duration = Duration::from_secs(240);
 const TRIES: u32 = 3;
 /// The longest a kernel may take to start its first program.
 const UP_DEADLINE: Duration = Duration::from_secs(90);
+/// As long again with a firmware that measures what it starts: it has to be started itself, and hashes kernel and root file
+/// system.
+const FIRMWARE_DEADLINE: Duration = Duration::from_secs(90);
 /// Time between two looks at the console.
 const INTERVAL: Duration = Duration::from_millis(100);
 /// How much of the console a failure shows, in lines.
@@ -44,6 +48,8 @@ pub(crate) struct Boot<'a> {
     pub(crate) disk: &'a Disk,
     /// The TPM, if it has one.
     pub(crate) tpm: Option<&'a Tpm>,
+    /// The firmware that measures what it starts; without, QEMU's own, which does not.
+    pub(crate) firmware: Option<&'a Firmware>,
     /// Where the console goes.
     pub(crate) console: &'a Path,
 }
@@ -105,6 +111,9 @@ impl Boot<'_> {
         // whose length is a guess at the processor's speed, which an emulated one on a busy host does not keep.
         qemu.arg("-append").arg(format!("console=ttyS0 panic=-1 no_timer_check quiet {}", self.parameters));
         qemu.arg("-drive").arg(format!("file={},if=virtio,format=raw,cache=writeback", self.disk.path().display()));
+        if let Some(firmware) = self.firmware {
+            firmware.attach(&mut qemu);
+        }
         if let Some(tpm) = &tpm {
             qemu.arg("-chardev").arg(format!("socket,id=tpm-socket,path={}", tpm.socket().display()));
             qemu.args(["-tpmdev", "emulator,id=tpm0,chardev=tpm-socket", "-device", "tpm-tis,tpmdev=tpm0"]);
@@ -112,6 +121,7 @@ impl Boot<'_> {
         let child = qemu.stdin(Stdio::null()).spawn().context("cannot start qemu-system-x86_64")?;
         let mut machine = Machine(child);
         let started = Instant::now();
+        let longer = if self.firmware.is_some() { FIRMWARE_DEADLINE } else { Duration::ZERO };
         loop {
             if end == End::Cut && self.said("cut") {
                 drop(machine);
@@ -124,11 +134,12 @@ impl Boot<'_> {
                 break;
             }
             let elapsed = started.elapsed();
-            if elapsed > UP_DEADLINE && !self.is_up() {
-                bail!("the guest's kernel did not start its first program within {} s", UP_DEADLINE.as_secs());
+            if elapsed > UP_DEADLINE + longer && !self.is_up() {
+                let within = (UP_DEADLINE + longer).as_secs();
+                bail!("the guest's kernel did not start its first program within {within} s");
             }
-            if elapsed > DEADLINE {
-                bail!("the guest did not end within {} s", DEADLINE.as_secs());
+            if elapsed > DEADLINE + longer {
+                bail!("the guest did not end within {} s", (DEADLINE + longer).as_secs());
             }
             thread::sleep(INTERVAL);
         }

@@ -20,6 +20,7 @@ const SCRIPTS: &[(&str, &str)] = &[
     ("scenario/session", include_str!("guest/session.sh")),
     ("scenario/restarts", include_str!("guest/restarts.sh")),
     ("scenario/rooted", include_str!("guest/rooted.sh")),
+    ("scenario/measured", include_str!("guest/measured.sh")),
     ("scenario/tpm", include_str!("guest/tpm.sh")),
 ];
 /// Directories that things are mounted on, or that programs expect.

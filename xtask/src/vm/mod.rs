@@ -1,14 +1,18 @@
 //! `cargo xtask vm`: other kernels than the host's, in emulated machines, some of them with a TPM.
 //!
 //! Each row is a kernel, the parameters it was booted with, and a scenario; each row has a disk of its own and counts as one
-//! test. Kernels come from [`kernel`], what is in a guest from [`initramfs`], [`module`] and [`disk`], its TPM from [`tpm`];
-//! [`guest`] boots it and [`scenario`] says what is done and what must be found. `cargo xtask test` runs the rows that its
-//! tables mark as short: the parts that differ between kernels.
+//! test. Kernels come from [`kernel`], what is in a guest from [`initramfs`], [`module`] and [`disk`], its TPM from [`tpm`],
+//! and its firmware, where it measures, from [`firmware`]. [`guest`] boots it, and [`scenario`] says what is done and what
+//! must be found, with [`enrolment`] and [`measured`]. `cargo xtask test` runs the rows that its tables mark as short: the
+//! parts that differ between kernels.
 
 mod disk;
+mod enrolment;
+mod firmware;
 mod guest;
 mod initramfs;
 mod kernel;
+mod measured;
 mod module;
 mod scenario;
 mod tpm;
@@ -22,10 +26,11 @@ use anyhow::{Context as _, Result, bail};
 use tempfile::TempDir;
 
 use self::disk::Disk;
+use self::firmware::Firmware;
 use self::guest::Boot;
 use self::initramfs::UserSpace;
 use self::kernel::{Fetched, KERNELS, Kernel};
-use self::scenario::{Left, SCENARIOS, Scenario, Variant};
+use self::scenario::{Desk, Left, SCENARIOS, Scenario, Variant};
 use self::tpm::Vendor;
 use crate::build::{self, Profile};
 use crate::check::Tally;
@@ -182,8 +187,11 @@ impl Run<'_> {
         let logs = self.workspace.logs();
         fs::create_dir_all(&logs).with_context(|| format!("cannot create {}", logs.display()))?;
         let tpm = vendor.map(|vendor| vendor.make(directory.path().join("tpm"))).transpose()?;
+        let firmware = scenario.firmware.then(|| Firmware::create(directory.path().join("variables"))).transpose()?;
+        let desk = Desk { disk: &disk, directory: directory.path(), vendor, tpm: tpm.as_ref() };
         let mut consoles = Vec::new();
-        for (number, end) in (1..).zip(scenario.boots) {
+        for (number, turn) in (1..).zip(scenario.boots) {
+            (scenario.before)(&desk, number).with_context(|| format!("before boot {number}"))?;
             let console = logs.join(format!(
                 "vm-{}-{}-{}-{number}.console",
                 kernel.name,
@@ -193,17 +201,19 @@ impl Run<'_> {
             let boot = Boot {
                 image: &fetched.image,
                 initramfs,
-                parameters: format!("affiant.scenario={} affiant.boot={number} {}", scenario.name, variant.parameters),
+                parameters: format!("affiant.scenario={} {} {}", scenario.name, variant.parameters, turn.parameters),
                 disk: &disk,
                 tpm: tpm.as_ref(),
+                firmware: firmware.as_ref(),
                 console: &console,
             };
-            boot.run(*end).with_context(|| format!("boot {number} of {}", scenario.boots.len()))?;
+            boot.run(turn.end).with_context(|| format!("boot {number} of {}", scenario.boots.len()))?;
             consoles.push(console);
         }
         let copy = directory.path().join("copy");
         disk.copy_out(&copy)?;
-        let left = Left { kernel, release: &fetched.release, variant, disk: copy, consoles, vendor };
+        let host = directory.path();
+        let left = Left { kernel, release: &fetched.release, variant, disk: copy, host, consoles, vendor };
         scenario.check(&left).with_context(|| kept(&left.disk, &logs, kernel, scenario))
     }
 

@@ -1,23 +1,25 @@
 //! What is done in a guest, and what the host must find afterwards.
 //!
 //! A scenario is a script in the guest (`guest/NAME.sh`), a number of boots on one disk, and a check on the host. The check
-//! sees only what the guest left on its disk: the log is verified by the host's `affiant-verify` with the trust file that the
-//! guest made at its first start.
+//! sees only what the guest left on its disk: the log is verified by both readers on the host with the trust file that the
+//! guest made at its first start. Between boots the host may carry files to and fro, as [`enrolment`] does.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use ::tests::{Entry, TreeDirectory, entries_from_lines, program};
+use ::tests::{Entry, TreeDirectory, entries_from_lines, program, repository};
 use anyhow::{Context as _, Result, ensure};
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use serde_json::Value;
 
+use super::disk::Disk;
 use super::guest::End;
 use super::kernel::Kernel;
-use super::tpm::Vendor;
+use super::tpm::{Tpm, Vendor};
+use super::{enrolment, measured};
 use crate::process::quiet;
 
 /// Kernel parameters that change what the agent may do.
@@ -50,19 +52,51 @@ const CONFIDENTIALITY: Variant = Variant {
     refused: Some("lockdown=confidentiality"),
 };
 
+/// One boot.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Turn {
+    /// How it ends.
+    pub(crate) end: End,
+    /// Added to the kernel's command line in this boot.
+    pub(crate) parameters: &'static str,
+}
+
+const POWER_OFF: Turn = Turn { end: End::PowerOff, parameters: "" };
+const CUT: Turn = Turn { end: End::Cut, parameters: "" };
+
+/// What the host has of a guest that is off.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Desk<'a> {
+    /// The guest's disk.
+    pub(crate) disk: &'a Disk,
+    /// Where the host keeps what is not for the guest.
+    pub(crate) directory: &'a Path,
+    /// Who made the TPM.
+    pub(crate) vendor: Option<&'a Vendor>,
+    /// The TPM, off.
+    pub(crate) tpm: Option<&'a Tpm>,
+}
+
+/// With the kernel's built-in policy of what to measure: every program, library and module, and what root reads.
+const MEASURING: Variant = Variant { name: "ima", parameters: "ima_policy=tcb", bpf_lsm: true, refused: None };
+
 /// What a guest is put through.
 #[derive(Debug)]
 pub(crate) struct Scenario {
     /// Also the name of the script.
     pub(crate) name: &'static str,
-    /// How each boot ends; their number is the length.
-    pub(crate) boots: &'static [End],
+    /// The boots, in their order.
+    pub(crate) boots: &'static [Turn],
     /// Under which parameters it is run, and whether `cargo xtask test` runs it under them.
     pub(crate) variants: &'static [(Variant, bool)],
     /// Whether the guest has a TPM.
     pub(crate) tpm: bool,
+    /// Whether its firmware measures what it starts, and the kernel what it loads.
+    pub(crate) firmware: bool,
     /// Whether the agent must be able to arm on the kernel.
     pub(crate) armed: bool,
+    /// What the host does before a boot, which is counted from 1.
+    pub(crate) before: fn(&Desk<'_>, u32) -> Result<()>,
     check: fn(&Left<'_>) -> Result<String>,
 }
 
@@ -70,45 +104,70 @@ pub(crate) struct Scenario {
 pub(crate) const SCENARIOS: &[Scenario] = &[
     Scenario {
         name: "doctor",
-        boots: &[End::PowerOff],
+        boots: &[POWER_OFF],
         variants: &[(DEFAULT, false), (NO_BPF, false), (CONFIDENTIALITY, true)],
         tpm: false,
+        firmware: false,
         armed: false,
+        before: nothing,
         check: doctor,
     },
     Scenario {
         name: "session",
-        boots: &[End::PowerOff],
+        boots: &[POWER_OFF],
         variants: &[(DEFAULT, true)],
         tpm: false,
+        firmware: false,
         armed: true,
+        before: nothing,
         check: session,
     },
     Scenario {
         name: "restarts",
-        boots: &[End::PowerOff, End::PowerOff, End::Cut, End::PowerOff],
+        boots: &[POWER_OFF, POWER_OFF, CUT, POWER_OFF],
         variants: &[(DEFAULT, false)],
         tpm: false,
+        firmware: false,
         armed: true,
+        before: nothing,
         check: restarts,
     },
     Scenario {
         name: "rooted",
-        boots: &[End::PowerOff, End::PowerOff, End::Cut, End::PowerOff],
-        variants: &[(DEFAULT, false)],
+        boots: &[POWER_OFF, POWER_OFF, CUT, POWER_OFF],
+        variants: &[(DEFAULT, true)],
         tpm: true,
+        firmware: false,
         armed: true,
+        before: enrolment::carry,
         check: rooted,
     },
     Scenario {
+        name: "measured",
+        boots: &[POWER_OFF, POWER_OFF, Turn { end: End::PowerOff, parameters: measured::OTHERWISE }],
+        variants: &[(MEASURING, true)],
+        tpm: true,
+        firmware: true,
+        armed: true,
+        before: measured::keep,
+        check: measured::check,
+    },
+    Scenario {
         name: "tpm",
-        boots: &[End::PowerOff],
+        boots: &[POWER_OFF],
         variants: &[(DEFAULT, true)],
         tpm: true,
+        firmware: false,
         armed: false,
+        before: nothing,
         check: tpm,
     },
 ];
+
+/// Nothing is done between boots.
+fn nothing(_desk: &Desk<'_>, _boot: u32) -> Result<()> {
+    Ok(())
+}
 
 /// What a guest left after its last boot.
 #[derive(Debug)]
@@ -121,6 +180,8 @@ pub(crate) struct Left<'a> {
     pub(crate) variant: &'a Variant,
     /// Everything that was on the disk.
     pub(crate) disk: PathBuf,
+    /// What the host kept that was not for the guest.
+    pub(crate) host: &'a Path,
     /// Consoles, one per boot.
     pub(crate) consoles: Vec<PathBuf>,
     /// Who made the TPM.
@@ -134,12 +195,67 @@ impl Scenario {
     }
 }
 
+/// What `affiant-verify` says of a log, and the second reader too.
+#[derive(Debug)]
+pub(crate) struct Verdict {
+    code: Option<i32>,
+    report: Value,
+    /// What it wrote to standard error.
+    errors: String,
+}
+
+impl Verdict {
+    /// Verifies a log with a trust file. That the two readers disagree is an error.
+    pub(crate) fn of(log: &Path, trust: &Path) -> Result<Self> {
+        let mut verify = Command::new(program("affiant-verify"));
+        verify.arg(log).arg("--trust").arg(trust).arg("--json");
+        let output = verify.output().context("cannot start affiant-verify")?;
+        let errors = String::from_utf8_lossy(&output.stderr).into_owned();
+        let report = serde_json::from_slice(&output.stdout)
+            .with_context(|| format!("affiant-verify: {}, and no report: {errors}", output.status))?;
+        let verdict = Self { code: output.status.code(), report, errors };
+        let mut reader = Command::new("python3");
+        reader.current_dir(repository()).arg("tests/verify.py").arg(log).arg("--trust").arg(trust).arg("--json");
+        let output = reader.output().context("cannot start tests/verify.py")?;
+        let other: Value = serde_json::from_slice(&output.stdout)
+            .with_context(|| format!("tests/verify.py: no report: {}", String::from_utf8_lossy(&output.stderr)))?;
+        let (mut ours, mut theirs) = (findings(&verdict.report), findings(&other));
+        ours.sort_unstable();
+        theirs.sort_unstable();
+        ensure!(
+            verdict.code == output.status.code() && ours == theirs,
+            "affiant-verify ends with {:?} and finds {ours:?}, tests/verify.py with {:?} and {theirs:?}",
+            verdict.code,
+            output.status.code()
+        );
+        Ok(verdict)
+    }
+
+    /// The report, if this was the exit code.
+    pub(crate) fn with_code(self, expected: i32) -> Result<Value> {
+        let Self { code, report, errors } = self;
+        ensure!(
+            code == Some(expected),
+            "affiant-verify: exit code {code:?}, {expected} expected\n{report:#}\n{errors}"
+        );
+        Ok(report)
+    }
+}
+
+/// The names of a report's findings, in the order of the log.
+pub(crate) fn findings(report: &Value) -> Vec<&str> {
+    let findings = report.get("findings").and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
+    findings.iter().filter_map(|finding| finding.get("name")?.as_str()).collect()
+}
+
 impl Left<'_> {
-    fn out(&self, name: &str) -> PathBuf {
+    /// What the guest's script left under this name.
+    pub(crate) fn out(&self, name: &str) -> PathBuf {
         self.disk.join("out").join(name)
     }
 
-    fn text(&self, name: &str) -> Result<String> {
+    /// The same as text.
+    pub(crate) fn text(&self, name: &str) -> Result<String> {
         let path = self.out(name);
         let bytes = fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?;
         Ok(String::from_utf8_lossy(&bytes).into_owned())
@@ -149,11 +265,13 @@ impl Left<'_> {
         serde_json::from_str(&self.text(name)?).with_context(|| format!("{name} is not JSON"))
     }
 
-    fn log(&self) -> PathBuf {
+    /// The log as the last boot left it.
+    pub(crate) fn log(&self) -> PathBuf {
         self.disk.join("state/log")
     }
 
-    fn entries(&self) -> Result<Vec<Entry>> {
+    /// Its entries.
+    pub(crate) fn entries(&self) -> Result<Vec<Entry>> {
         let entries = TreeDirectory::new(self.log()).entries()?;
         let lines: Vec<String> = entries.iter().map(|entry| String::from_utf8_lossy(entry).into_owned()).collect();
         entries_from_lines(&lines.join("\n"))
@@ -161,21 +279,7 @@ impl Left<'_> {
 
     /// The report of a log that must verify.
     fn verified(&self) -> Result<Value> {
-        let output = Command::new(program("affiant-verify"))
-            .arg(self.log())
-            .arg("--trust")
-            .arg(self.out("trust.toml"))
-            .arg("--json")
-            .output()
-            .context("cannot start affiant-verify")?;
-        let text = String::from_utf8_lossy(&output.stdout);
-        ensure!(
-            output.status.code() == Some(0),
-            "affiant-verify: {}, 0 expected\n{text}{}",
-            output.status,
-            String::from_utf8_lossy(&output.stderr)
-        );
-        serde_json::from_str(&text).context("the report is not JSON")
+        Verdict::of(&self.log(), &self.out("trust.toml"))?.with_code(0)
     }
 }
 
@@ -314,6 +418,13 @@ fn numbers_are_complete(entries: &[Entry]) -> Result<()> {
 }
 
 fn restarts(left: &Left<'_>) -> Result<String> {
+    let (sealed, recovered) = four_boots(left, &WINDOWS)?;
+    Ok(format!("4 boots, {recovered} recoveries; the one cut is told; all {sealed} entries shown before it are there"))
+}
+
+/// Checks what `restarts` does; how many entries were shown before the cut, and how many recoveries there were. `expected` are
+/// the windows between and around the runs.
+fn four_boots(left: &Left<'_>, expected: &[&str]) -> Result<(usize, usize)> {
     let report = left.verified()?;
     let entries = left.entries()?;
     let third = left.consoles.get(2).context("a console of the third boot")?;
@@ -328,7 +439,7 @@ fn restarts(left: &Left<'_>) -> Result<String> {
     }
     let recovered = entries.iter().filter(|entry| entry.kind() == "recovered").count();
     ensure!(entries.len() > sealed, "{} entries after the cut, {sealed} were shown before", entries.len());
-    let boots: std::collections::BTreeSet<&str> =
+    let boots: BTreeSet<&str> =
         entries.iter().filter(|entry| entry.kind() == "armed").filter_map(|entry| entry.body_text("boot_id")).collect();
     ensure!(boots.len() == 4, "{} boots in the armed entries, 4 expected", boots.len());
     // What the verifier says of the times between: the cut, and only the cut, may have taken entries with it.
@@ -340,22 +451,28 @@ fn restarts(left: &Left<'_>) -> Result<String> {
         ensure!(may_miss == (kind == "run_cut"), "window {window}");
         kinds.push(kind);
     }
-    ensure!(kinds == WINDOWS, "windows {kinds:?}, {WINDOWS:?} expected");
-    Ok(format!("4 boots, {recovered} recoveries; the one cut is told; all {sealed} entries shown before it are there"))
+    ensure!(kinds == expected, "windows {kinds:?}, {expected:?} expected");
+    Ok((sealed, recovered))
 }
 
 /// Between and around the four runs of `restarts`.
 const WINDOWS: [&str; 5] = ["before_first_run", "restarted", "restarted", "run_cut", "ended"];
+/// Those of `rooted`, whose last boot has two runs, between which the kernel went on capturing.
+const ROOTED_WINDOWS: [&str; 6] = ["before_first_run", "restarted", "restarted", "run_cut", "resumed", "ended"];
 
 fn rooted(left: &Left<'_>) -> Result<String> {
-    restarts(left)?;
+    four_boots(left, &ROOTED_WINDOWS)?;
     let status = left.text("status-1")?;
     ensure!(status.contains("sealed in the TPM"), "the log key is not sealed: {status}");
     let entries = left.entries()?;
-    let keys = entries.iter().filter(|entry| entry.kind() == "attestation_key").count();
-    ensure!(keys == 1, "{keys} attestation keys over four boots, 1 expected");
+    // One key all along, said again at each start with what vouches for it.
+    let said: Vec<&Entry> = entries.iter().filter(|entry| entry.kind() == "attestation_key").collect();
+    let vouchers: Vec<&str> = said.iter().filter_map(|entry| entry.body_text("voucher")).collect();
+    ensure!(vouchers == ["nobody", "site", "site", "vendor"], "attestation keys vouched for by {vouchers:?}");
+    let names: BTreeSet<&str> = said.iter().filter_map(|entry| entry.body_text("name")).collect();
+    ensure!(names.len() == 1, "attestation keys {names:?} over four boots, 1 expected");
 
-    // Start and stop of each boot, but for the one that was cut; and none is skipped or repeated by it.
+    // Start and stop of each run, but for the one that was cut; and none is skipped or repeated by it.
     let counted = entries.iter().filter(|entry| entry.kind() == "counter");
     let of = |op: &str| -> Vec<u64> {
         let chosen = counted.clone().filter(|entry| entry.body_text("op") == Some(op));
@@ -363,7 +480,7 @@ fn rooted(left: &Left<'_>) -> Result<String> {
     };
     let steps = of("step");
     let consecutive = steps.windows(2).all(|pair| matches!(pair, [before, after] if after - before == 1));
-    ensure!(steps.len() == 7 && consecutive && of("intent") == steps, "counter: {steps:?}, intents {:?}", of("intent"));
+    ensure!(steps.len() == 9 && consecutive && of("intent") == steps, "counter: {steps:?}, intents {:?}", of("intent"));
 
     let mut resets: Vec<u32> = Vec::new();
     let attested = entries.iter().filter_map(|entry| entry.body_text("attest"));
@@ -386,8 +503,10 @@ fn rooted(left: &Left<'_>) -> Result<String> {
     for boot in [1, 2, 4] {
         check_quote(left, boot)?;
     }
+    enrolment::verdicts(left)?;
     Ok(format!(
-        "one key, {} anchors, {} steps of the counter and 4 resets without a gap over a power cut; tpm2_checkquote agrees",
+        "one key, {} anchors, {} steps of the counter and 4 resets without a gap over a power cut; tpm2_checkquote agrees; \
+         enrolled: T1 by the site, T3 by the vendor, T0 without them",
         anchors.len(),
         steps.len()
     ))

@@ -15,6 +15,15 @@ use crate::process::{answer, quiet};
 
 /// Where the credential profile of the TCG has the certificate of an endorsement key on P-256 (2.2.1.4, low range).
 const P256_INDEX: &str = "0x1c0000a";
+/// Where it has the certificates above that of an endorsement key (2.2.1.5.2, the first of them).
+const CHAIN_INDEX: &str = "0x1c00100";
+/// Where this vendor leaves the machine's identity key: one that signs only what its TPM made (an initial attestation key).
+pub(crate) const IDENTITY_HANDLE: &str = "0x81090001";
+/// What the certificate of such a key says of it.
+const IDENTITY_EXTENSIONS: &str =
+    "basicConstraints=critical,CA:FALSE\nkeyUsage=critical,digitalSignature\nextendedKeyUsage=2.23.133.8.3\n";
+/// Days that it is valid; a run takes minutes.
+const IDENTITY_DAYS: &str = "2";
 /// As a platform's manufacturer leaves such an index: everybody may read it, the platform alone may write it.
 const P256_ATTRIBUTES: &str = "ppwrite|writedefine|ppread|ownerread|authread|no_da|platformcreate";
 
@@ -88,13 +97,16 @@ impl Vendor {
         }
         quiet(&mut setup, &[0])?;
         let tpm = Tpm { directory };
-        self.certify_p256(&tpm)?;
+        let bench = tpm.bench()?;
+        self.certify_p256(&tpm, &bench)?;
+        self.identify(&tpm, &bench)?;
+        // Else the first boot would be a resume to it.
+        quiet(bench.tool("shutdown").arg("-c"), &[0])?;
         Ok(tpm)
     }
 
     /// Certifies the endorsement key on P-256, the one that the agent uses; swtpm's own tools stop at RSA and P-384.
-    fn certify_p256(&self, tpm: &Tpm) -> Result<()> {
-        let bench = tpm.bench()?;
+    fn certify_p256(&self, tpm: &Tpm, bench: &Bench) -> Result<()> {
         let key = tpm.directory.join("ek.context");
         quiet(
             bench.tool("createek").args(["-G", "ecc", "-u"]).arg(tpm.directory.join("ek.public")).arg("-c").arg(&key),
@@ -109,16 +121,43 @@ impl Vendor {
         certify.args(["--tpm-spec-family", "2.0", "--tpm-spec-level", "0", "--tpm-spec-revision", "164"]);
         certify.args(["--tpm-manufacturer", "id:00001014", "--tpm-model", "swtpm", "--tpm-version", "id:20191023"]);
         quiet(&mut certify, &[0])?;
-        let certificate = tpm.directory.join("ek.cert");
-        let size = fs::metadata(&certificate).context("no certificate was made")?.len().to_string();
-        let mut define = bench.tool("nvdefine");
-        define.args([P256_INDEX, "-C", "p", "-s", &size, "-a", P256_ATTRIBUTES]);
-        quiet(&mut define, &[0])?;
-        let mut store = bench.tool("nvwrite");
-        store.args([P256_INDEX, "-C", "p", "-i"]).arg(&certificate);
-        quiet(&mut store, &[0])?;
-        // Else the first boot would be a resume to it.
-        quiet(bench.tool("shutdown").arg("-c"), &[0])
+        let issuer = tpm.directory.join("issuer.cert");
+        let mut convert = Command::new("openssl");
+        convert.args(["x509", "-outform", "DER", "-in"]).arg(self.issuer()).arg("-out").arg(&issuer);
+        quiet(&mut convert, &[0])?;
+        for (index, certificate) in [(P256_INDEX, tpm.directory.join("ek.cert")), (CHAIN_INDEX, issuer)] {
+            let size = fs::metadata(&certificate).context("no certificate was made")?.len().to_string();
+            let mut define = bench.tool("nvdefine");
+            define.args([index, "-C", "p", "-s", &size, "-a", P256_ATTRIBUTES]);
+            quiet(&mut define, &[0])?;
+            let mut store = bench.tool("nvwrite");
+            store.args([index, "-C", "p", "-i"]).arg(&certificate);
+            quiet(&mut store, &[0])?;
+        }
+        Ok(())
+    }
+
+    /// Makes the machine's identity key and certifies it, as what comes with the machine: [`Tpm::identity`].
+    fn identify(&self, tpm: &Tpm, bench: &Bench) -> Result<()> {
+        let at = |name: &str| tpm.directory.join(name);
+        let attributes = "fixedtpm|fixedparent|sensitivedataorigin|userwithauth|restricted|sign";
+        // Without a resource manager what was made before is still in the few places that a TPM has.
+        quiet(bench.tool("flushcontext").arg("-t"), &[0])?;
+        let mut make = bench.tool("createprimary");
+        make.args(["-C", "e", "-g", "sha256", "-G", "ecc256:ecdsa-sha256:null", "-a", attributes, "-c"]);
+        quiet(make.arg(at("identity.context")), &[0])?;
+        let mut keep = bench.tool("evictcontrol");
+        quiet(keep.args(["-C", "o", "-c"]).arg(at("identity.context")).arg(IDENTITY_HANDLE), &[0])?;
+        let mut show = bench.tool("readpublic");
+        quiet(show.args(["-c", IDENTITY_HANDLE, "-f", "pem", "-o"]).arg(at("identity.public")), &[0])?;
+        write(&at("identity.extensions"), IDENTITY_EXTENSIONS)?;
+        let mut certify = Command::new("openssl");
+        certify.args(["x509", "-new", "-sha256", "-days", IDENTITY_DAYS, "-subj", "/CN=Affiant tests: a machine"]);
+        certify.arg("-force_pubkey").arg(at("identity.public")).arg("-extfile").arg(at("identity.extensions"));
+        certify.arg("-CA").arg(self.issuer()).arg("-CAkey").arg(self.directory.join("signkey.pem"));
+        quiet(certify.arg("-out").arg(at("identity.own")), &[0])?;
+        let read = |path: &Path| fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()));
+        write(&tpm.identity(), &(read(&at("identity.own"))? + &read(&self.issuer())?))
     }
 }
 
@@ -170,6 +209,11 @@ impl Tpm {
         let bench = Bench { child, address: format!("swtpm:path={}", socket.display()) };
         until("swtpm listens", || Ok((socket.exists() && control.exists()).then_some(())))?;
         Ok(bench)
+    }
+
+    /// The identity key's certificate and that of who signed it, PEM, as they come with the machine.
+    pub(crate) fn identity(&self) -> PathBuf {
+        self.directory.join("identity.pem")
     }
 
     /// Powers it on.

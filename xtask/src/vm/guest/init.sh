@@ -22,10 +22,14 @@ ifconfig lo 127.0.0.1 up
 mount -t ext4 /dev/vda /disk || fail "no disk"
 mkdir -p /disk/state /disk/out
 mount --bind /disk/state /var/lib/affiant
+# Counted here and not told by the host: a firmware measures the command line, and two boots alike must be told by it as such.
+read -r boot 2> /dev/null < /disk/boots || boot=0
+boot=$((boot + 1))
+echo "$boot" > /disk/boots
+sync
 for word in $(cat /proc/cmdline); do
     case $word in
         affiant.scenario=*) scenario=${word#*=} ;;
-        affiant.boot=*) boot=${word#*=} ;;
     esac
 done
 # What a guest that hangs was doing, before the host loses patience.
