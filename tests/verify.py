@@ -976,13 +976,14 @@ def run_vectors(directory):
         passed, failed = (passed, failed + 1) if wrong else (passed + 1, failed)
         if wrong:
             print(f"{name}: {wrong}")
-    for number, line in enumerate(read_lines(directory, "entries.jsonl"), 1):
-        try:
-            decode(line)
-            passed += 1
-        except Refused as error:
-            failed += 1
-            print(f"entries.jsonl line {number}: {error}")
+    for file in ("entries.jsonl", "entries_added.jsonl"):
+        for number, line in enumerate(read_lines(directory, file), 1):
+            try:
+                decode(line)
+                passed += 1
+            except Refused as error:
+                failed += 1
+                print(f"{file} line {number}: {error}")
     print(f"{passed} passed, {failed} failed")
     return 1 if failed or not passed else 0
 

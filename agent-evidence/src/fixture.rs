@@ -574,10 +574,29 @@ fn flat(hashes: &[NodeHash]) -> Vec<u8> {
 /// and with 40 turns each word of each vocabulary. They show that tables, writer and readers agree; they do not form a log.
 #[must_use]
 pub fn specimens(turns: usize) -> Vec<(Kind, Vec<u8>)> {
+    specimens_of(Kind::ALL, turns, false)
+}
+
+/// [`specimens`] of the kinds that got members after version 1 was frozen ([`ADDED`]), with these members. Apart from
+/// the others, whose bytes are those of the freeze.
+#[must_use]
+pub fn added_specimens(turns: usize) -> Vec<(Kind, Vec<u8>)> {
+    specimens_of(&[Kind::FileChange], turns, true)
+}
+
+/// Form and key of each member that was added after version 1 was frozen (FORMAT.md, section 15).
+pub const ADDED: [(&str, &str); 4] = [
+    ("change claims", "asked"),
+    ("change claims", "asked_to"),
+    ("change claims", "dir_fd"),
+    ("change claims", "to_dir_fd"),
+];
+
+fn specimens_of(kinds: &[Kind], turns: usize, added: bool) -> Vec<(Kind, Vec<u8>)> {
     let mut all = Vec::new();
-    for kind in Kind::ALL {
+    for kind in kinds {
         for turn in 0..turns {
-            let mut specimen = Specimen { turn, whole: turn.is_multiple_of(2), out: String::new() };
+            let mut specimen = Specimen { turn, whole: turn.is_multiple_of(2), added, out: String::new() };
             specimen.entry(*kind);
             all.push((*kind, specimen.out.into_bytes()));
         }
@@ -590,6 +609,8 @@ struct Specimen {
     turn: usize,
     /// Whether members that may be absent are there.
     whole: bool,
+    /// Whether members that were added later are there: in turns that are whole all, in others every second.
+    added: bool,
     out: String,
 }
 
@@ -621,7 +642,7 @@ impl Specimen {
         }
         self.out.push_str(",\"body\":");
         if let Some(schema) = record::KINDS.iter().find(|schema| schema.kind == kind.as_str()) {
-            self.object(schema.members);
+            self.object("", schema.members);
         }
         if self.turn.is_multiple_of(5) {
             self.out.push_str(",\"cut\":[\"path\"]");
@@ -629,11 +650,16 @@ impl Specimen {
         self.out.push('}');
     }
 
-    fn object(&mut self, members: &[record::Member]) {
+    fn object(&mut self, form: &str, members: &[record::Member]) {
         self.out.push('{');
         let mut first = true;
-        for member in members {
-            if member.optional && !self.whole {
+        for (position, member) in members.iter().enumerate() {
+            let left_out = if ADDED.contains(&(form, member.key)) {
+                !self.added || !self.whole && (self.turn / 2 + position).is_multiple_of(2)
+            } else {
+                member.optional && !self.whole
+            };
+            if left_out {
                 continue;
             }
             if !std::mem::take(&mut first) {
@@ -703,7 +729,7 @@ impl Specimen {
             return self.out.push_str(&format!("(no table for {form})"));
         };
         match schema.shape {
-            "object" => self.object(schema.members),
+            "object" => self.object(schema.form, schema.members),
             "row" => self.row(&schema.members.iter().map(|member| member.form).collect::<Vec<_>>()),
             shape => {
                 let at = self.turn % schema.members.len();

@@ -87,6 +87,8 @@ fn the_files_in_the_tree_are_those_that_the_generator_makes() {
 fn entries_of_every_kind_are_those_that_the_generator_makes() {
     let stored = fs::read(directory().join(cases::ENTRIES_FILE)).unwrap();
     assert!(stored == cases::entries(), "{} is stale: run the example `vectors`", cases::ENTRIES_FILE);
+    let stored = fs::read(directory().join(cases::ADDED_ENTRIES_FILE)).unwrap();
+    assert!(stored == cases::added_entries(), "{} is stale: run the example `vectors`", cases::ADDED_ENTRIES_FILE);
 }
 
 /// Kind, first and last entry of each window, as `expected.json` has them.

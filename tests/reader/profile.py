@@ -59,6 +59,8 @@ FORMS = {
         "path=value ino=u64 dev=device sha256?=hex:32"),
     "open_claims": ("object",
         "comm=text asked?=value dir_fd?=u32"),
+    "change_claims": ("object",
+        "comm=text asked?=value asked_to?=value dir_fd?=u32 to_dir_fd?=u32"),
     "resolved_name": ("object",
         "name=value source=name_source age=u64"),
     "credential_set": ("object",
@@ -260,7 +262,8 @@ KINDS = {
         "euid?=u32 marks?=marks claims=open_claims"),
     "file_change": (False,
         "op=file_op path?=value to?=value errno?=u32 ino?=u64 dev?=device mode?=u32 mode_before?=u32 owner?=u32 "
-        "group?=u32 size?=u64 nlink?=u32 attribute?=text tgid=u32 uid=u32 euid?=u32 marks?=marks claims=comm_claims"),
+        "group?=u32 size?=u64 nlink?=u32 attribute?=text tgid=u32 uid=u32 euid?=u32 marks?=marks "
+        "claims=change_claims"),
     "file_close": (False,
         "path?=value ino=u64 dev=device read=u64 written=u64 opened?=u64 tgid=u32 uid=u32 euid?=u32 marks?=marks "
         "claims=comm_claims"),

@@ -18,6 +18,8 @@ use agent_evidence::verify::{Challenge, Claim, Options, Report, VerifyError, ver
 mod blobs;
 #[path = "bundles.rs"]
 mod bundles;
+#[path = "changes.rs"]
+mod changes;
 #[path = "pruned.rs"]
 mod pruned;
 #[path = "segments.rs"]
@@ -29,6 +31,8 @@ mod attacks;
 mod attested;
 #[path = "booted.rs"]
 mod booted;
+
+pub(crate) use changes::{ADDED_ENTRIES_FILE, added_entries};
 
 /// One case.
 pub(crate) struct Case {
@@ -58,7 +62,11 @@ pub(crate) const ENTRIES_FILE: &str = "entries.jsonl";
 
 /// Entries of every kind, with and without what may be absent.
 pub(crate) fn entries() -> Vec<u8> {
-    specimens(6).into_iter().flat_map(|(_, entry)| entry.into_iter().chain(*b"\n")).collect()
+    lines(specimens(6))
+}
+
+fn lines(specimens: Vec<(agent_evidence::record::Kind, Vec<u8>)>) -> Vec<u8> {
+    specimens.into_iter().flat_map(|(_, entry)| entry.into_iter().chain(*b"\n")).collect()
 }
 
 /// A log that is told as one session and what it did.
@@ -402,6 +410,7 @@ pub(crate) fn cases() -> Result<Vec<Case>, BuildError> {
     checkpoints(&mut cases)?;
     files_changed(&mut cases)?;
     entries_malformed(&mut cases)?;
+    changes::changes_of_files(&mut cases)?;
     entries_misplaced(&mut cases)?;
     sessions(&mut cases)?;
     numbers(&mut cases)?;

@@ -90,7 +90,8 @@ fn main() -> ExitCode {
         }
     };
     let written = write(Path::new(&directory), &cases)
-        .and_then(|()| fs::write(Path::new(&directory).join(cases::ENTRIES_FILE), cases::entries()));
+        .and_then(|()| fs::write(Path::new(&directory).join(cases::ENTRIES_FILE), cases::entries()))
+        .and_then(|()| fs::write(Path::new(&directory).join(cases::ADDED_ENTRIES_FILE), cases::added_entries()));
     match written {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

@@ -121,6 +121,22 @@ words! {
 }
 
 object! {
+    /// What the caller of a call on names handed over. All but `comm` came after version 1 was frozen (section 15).
+    ChangeClaims<'a> as "change claims" {
+        /// `comm` of the process.
+        comm: Text<'a> = "comm",
+        /// The name that the call was given for the file.
+        asked: Option<Value<'a>> = "asked",
+        /// The other string: a second name, the target of a `symlink`, the name of an extended attribute.
+        asked_to: Option<Value<'a>> = "asked_to",
+        /// The directory descriptor that `asked` starts from, when it is not the working directory.
+        dir_fd: Option<u32> = "dir_fd",
+        /// The directory descriptor that `asked_to` starts from, likewise.
+        to_dir_fd: Option<u32> = "to_dir_fd",
+    }
+}
+
+object! {
     /// Names, permissions, owner, length or attributes changed, or a change failed.
     FileChange<'a> as "file_change" {
         /// What was done.
@@ -157,8 +173,8 @@ object! {
         euid: Option<u32> = "euid",
         /// How it was observed.
         marks: ActMarks = "marks",
-        /// What the process says of itself.
-        claims: CommClaims<'a> = "claims",
+        /// What the caller handed over.
+        claims: ChangeClaims<'a> = "claims",
     }
 }
 

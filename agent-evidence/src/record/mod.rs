@@ -45,7 +45,8 @@ pub use control::{
     SessionState, Succession, SuccessionCause, Unknown,
 };
 pub use file::{
-    FileChange, FileClose, FileFolded, FileFormat, FileMap, FileOp, FileReceived, HashState, Hashed, Open, OpenClaims,
+    ChangeClaims, FileChange, FileClose, FileFolded, FileFormat, FileMap, FileOp, FileReceived, HashState, Hashed,
+    Open, OpenClaims,
 };
 pub use identity::{
     Issued, IssuedClaims, KindCount, Label, Process, Requester, RevokeCause, Revoked, SessionSort, Workload,
@@ -231,6 +232,7 @@ pub const FORMS: &[FormSchema] = &[
     ExecBefore::SCHEMA,
     Script::SCHEMA,
     OpenClaims::SCHEMA,
+    ChangeClaims::SCHEMA,
     ResolvedName::SCHEMA,
     CredentialSet::SCHEMA,
     Device::SCHEMA,

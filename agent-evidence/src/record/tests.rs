@@ -424,8 +424,9 @@ fn every_kind_fits_when_everything_in_it_is_far_too_long() {
 
 #[test]
 fn what_the_tables_permit_is_read_and_written_the_same_for_every_kind() {
-    let specimens = crate::fixture::specimens(40);
+    let mut specimens = crate::fixture::specimens(40);
     assert!(specimens.len() > Kind::ALL.len() * 20, "{}", specimens.len());
+    specimens.extend(crate::fixture::added_specimens(40));
     for (kind, bytes) in specimens {
         let text = String::from_utf8_lossy(&bytes);
         let record = decode(&bytes).unwrap_or_else(|error| panic!("{error}: {text}"));
@@ -433,6 +434,22 @@ fn what_the_tables_permit_is_read_and_written_the_same_for_every_kind() {
         let mut again = Vec::new();
         record.encode(&mut again);
         assert_eq!(String::from_utf8_lossy(&again), text);
+    }
+}
+
+#[test]
+fn members_added_after_the_freeze_may_be_absent_and_are_in_the_tables() {
+    for (form, key) in crate::fixture::ADDED {
+        let schema = FORMS.iter().find(|schema| schema.form == form).unwrap();
+        assert!(schema.members.iter().any(|member| member.key == key && member.optional), "{form} {key}");
+    }
+    // Each is there and is not there in what the vectors hold.
+    for key in ["asked", "asked_to", "dir_fd", "to_dir_fd"] {
+        let quoted = format!("\"{key}\":");
+        let specimens = crate::fixture::added_specimens(26);
+        let there = |(_, bytes): &&(Kind, Vec<u8>)| String::from_utf8_lossy(bytes).contains(&quoted);
+        let with = specimens.iter().filter(there).count();
+        assert!(with > 0 && with < specimens.len(), "{key}: {with}");
     }
 }
 
