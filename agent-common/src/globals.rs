@@ -223,5 +223,15 @@ offsets! {
     nr_openat2,
     /// Number of connect(2).
     nr_connect,
+    /// `pt_regs`: fourth argument of a system call.
+    regs_arg3,
+    /// `pt_regs`: fifth argument.
+    regs_arg4,
+    /// Number of fallocate(2).
+    nr_fallocate,
+    /// The count of references to a `struct file`, 8 bytes.
+    file_references,
+    /// Its value when there is one: 1, or 0 where the kernel counts from there (6.13).
+    file_one_reference,
 }
 const _: () = assert!(size_of::<Offsets>() == 4 * Offsets::COUNT);

@@ -22,6 +22,12 @@ pub mod kind {
     pub const CONNECT_DONE: u16 = 33;
     /// A file was opened, or tried to.
     pub const OPEN: u16 = 48;
+    /// A name, permissions, owner, length or attribute of a file was changed, or tried to.
+    pub const CHANGE: u16 = 49;
+    /// A file that could be written was closed.
+    pub const CLOSE: u16 = 56;
+    /// mmap(2) mapped a file as executable, or as shared and writable.
+    pub const MAP_CALL: u16 = 57;
 }
 
 /// The number spaces: every event takes the next number of its (cpu, class).
@@ -32,7 +38,7 @@ pub mod class {
     pub const CGROUP: u8 = 1;
     /// connect, connect_done.
     pub const NETWORK: u8 = 2;
-    /// open.
+    /// open, change, close, map.
     pub const FILE: u8 = 3;
     /// How many classes there are.
     pub const COUNT: u32 = 4;

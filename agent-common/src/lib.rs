@@ -19,6 +19,7 @@
 #![cfg_attr(not(feature = "user"), no_std)]
 
 pub mod cgroup;
+pub mod change;
 pub mod connect;
 pub mod file;
 pub mod globals;

@@ -13,7 +13,7 @@
 //!
 //! # Reading order
 //! [`maps`] (what there is), [`emit`] (numbers, loss, submission), [`task`] and [`scope`] (who, and whether wanted),
-//! [`path`] (names), then one file per family of hooks: [`process`], [`cgroup`], [`file`], [`connect`], [`alive`].
+//! [`path`] (names), then one file per family of hooks: [`process`], [`cgroup`], [`file`], [`change`], [`connect`], [`alive`].
 //!
 //! # Rules kept here
 //! - An event takes its number before anything that can fail, and every failure after that is counted by class and
@@ -38,6 +38,7 @@
 
 mod alive;
 mod cgroup;
+mod change;
 mod connect;
 mod emit;
 mod file;

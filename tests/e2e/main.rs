@@ -10,6 +10,7 @@ mod environment;
 mod evasion;
 mod exactness;
 mod export;
+mod files;
 mod privacy;
 mod retention;
 mod run;

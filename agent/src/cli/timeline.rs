@@ -269,6 +269,11 @@ impl Tree {
                 Did::Decided { socket: done.socket.0, remote: done.remote, result: view::connect_result(done.errno) },
             ),
             Body::Cgroup(cgroup) => (cgroup.tgid, Did::Step(What::Other(view::describe(record)))),
+            Body::FileChange(change) => (change.tgid, Did::Step(What::Other(view::change_line(change)))),
+            // Memory that can be written: what loads a library is in the line of its open.
+            Body::FileMap(map) if map.prot & view::PROT_WRITE != 0 => {
+                (map.tgid, Did::Step(What::Other(view::map_line(map))))
+            }
             _ => return,
         };
         let Some(cookie) = record.draft.process else { return };

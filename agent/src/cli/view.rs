@@ -5,8 +5,8 @@
 #![forbid(unsafe_code)]
 
 use agent_evidence::record::{
-    ActMarks, Body, CgroupOp, Connect, Exec, Gap, GapCause, Open, Record, RevokeCause, Text, Value, ValueList,
-    WitnessOutcome,
+    ActMarks, Body, CgroupOp, Connect, Exec, FileChange, FileFolded, FileMap, FileOp, Gap, GapCause, Open, Record,
+    RevokeCause, Text, Value, ValueList, WitnessOutcome,
 };
 
 use crate::cli::duration::show_ns;
@@ -126,6 +126,20 @@ pub fn describe(record: &Record<'_>) -> String {
             format!("{} connection to {} {}", done.tgid, done.remote, connect_result(done.errno))
         }
         Body::Open(open) => format!("{} {}", open.tgid, open_line(open)),
+        Body::FileChange(change) => format!("{} {}", change.tgid, change_line(change)),
+        Body::FileClose(close) => {
+            let totals = if close.marks.contains(ActMarks::TOTALS_PARTIAL) {
+                "could write it; how much was not counted".to_owned()
+            } else {
+                format!("{} bytes read, {} written", close.read, close.written)
+            };
+            format!("{} closes {} ({totals})", close.tgid, path_of(close.path.as_ref()))
+        }
+        Body::FileMap(map) => format!("{} {}", map.tgid, map_line(map)),
+        Body::FileReceived(received) => {
+            format!("{} received a descriptor of {}", received.tgid, path_of(received.path.as_ref()))
+        }
+        Body::FileFolded(folded) => folded_line(folded),
         Body::Cgroup(cgroup) => {
             let path = cgroup.path.as_ref().map_or_else(|| cgroup.id.0.to_string(), text);
             match cgroup.op {
@@ -275,6 +289,79 @@ fn open_line(open: &Open<'_>) -> String {
     }
 }
 
+fn path_of(path: Option<&Value<'_>>) -> String {
+    path.map_or_else(unknown_path, value)
+}
+
+/// A change of a file: a path that the kernel resolved stands bare, one that the caller said in quotes.
+#[must_use]
+pub fn change_line(change: &FileChange<'_>) -> String {
+    let claimed = |claim: &Option<Value<'_>>| claim.as_ref().map(|claim| format!("\"{}\"", value(claim)));
+    let asked = || claimed(&change.claims.asked).unwrap_or_else(|| "a path not known".to_owned());
+    let file = change.path.as_ref().map_or_else(asked, value);
+    let from = |descriptor: Option<u32>| {
+        descriptor.map(|descriptor| format!(" (from descriptor {descriptor})")).unwrap_or_default()
+    };
+    let file = format!("{file}{}", from(change.claims.dir_fd));
+    let other = change.to.as_ref().map(value).or_else(|| claimed(&change.claims.asked_to));
+    let other = format!("{}{}", other.unwrap_or_else(|| "a name not known".to_owned()), from(change.claims.to_dir_fd));
+    let owner = || change.owner.zip(change.group).map(|(owner, group)| format!("{owner}:{group}"));
+    let mode = || change.mode.map(|mode| format!("{:04o}", mode & 0o7777));
+    let name = || {
+        let name = change.attribute.as_ref().map(text).or_else(|| claimed(&change.claims.asked_to));
+        name.unwrap_or_else(|| "of a name not known".to_owned())
+    };
+    let (verb, what) = match change.op {
+        FileOp::Create => ("make", format!("the node {file}")),
+        FileOp::Mkdir => ("make", format!("the directory {file}")),
+        FileOp::Symlink => ("make", format!("{file} a symbolic link to {other}")),
+        FileOp::Link => ("link", format!("{file} as {other}")),
+        FileOp::Rename => ("rename", format!("{file} to {other}")),
+        FileOp::Exchange => ("exchange", format!("{file} and {other}")),
+        FileOp::Unlink => ("remove", file),
+        FileOp::Rmdir => ("remove", format!("the directory {file}")),
+        FileOp::Chmod => ("change", format!("permissions of {file}{}", to(mode()))),
+        FileOp::Chown => ("change", format!("the owner of {file}{}", to(owner()))),
+        FileOp::Truncate => {
+            ("change", format!("the length of {file}{}", to(change.size.map(|size| format!("{size} bytes")))))
+        }
+        FileOp::SetXattr => ("set", format!("the attribute {} of {file}", name())),
+        FileOp::RemoveXattr => ("remove", format!("the attribute {} of {file}", name())),
+    };
+    let doubts = doubts_of(change.marks);
+    match change.errno {
+        // The third person of every verb above.
+        Some(0) => format!("{verb}s {what}{doubts}"),
+        Some(errno) => format!("FAILED to {verb} {what}: {}{doubts}", errno_name(errno)),
+        None => format!("tries to {verb} {what} (result not observed){doubts}"),
+    }
+}
+
+fn to(what: Option<String>) -> String {
+    what.map(|what| format!(" to {what}")).unwrap_or_default()
+}
+
+/// `PROT_WRITE`.
+pub const PROT_WRITE: u32 = 2;
+/// `PROT_EXEC`.
+const PROT_EXEC: u32 = 4;
+
+/// A mapping, with what makes it worth a record.
+#[must_use]
+pub fn map_line(map: &FileMap<'_>) -> String {
+    let how = match (map.prot & PROT_EXEC != 0, map.prot & PROT_WRITE != 0) {
+        (true, true) => "executable and writable memory",
+        (true, false) => "executable memory",
+        (false, _) => "writable shared memory",
+    };
+    format!("maps {} as {how}{}", path_of(map.path.as_ref()), doubts_of(map.marks))
+}
+
+fn folded_line(folded: &FileFolded<'_>) -> String {
+    let below = folded.directory.as_ref().map_or_else(|| "several directories".to_owned(), value);
+    format!("{} opens for reading in {below}, only counted", folded.count)
+}
+
 /// The path that the caller asked for: its claim.
 #[must_use]
 pub fn asked(open: &Open<'_>) -> String {
@@ -287,6 +374,10 @@ pub const RACY_ONLY: &str = "  (racy)";
 /// What makes the path of an open less than certain.
 #[must_use]
 pub fn doubts(open: &Open<'_>) -> String {
+    doubts_of(open.marks)
+}
+
+fn doubts_of(marks: ActMarks) -> String {
     let mut doubts = Vec::new();
     for (mark, words) in [
         (ActMarks::RACY, "racy"),
@@ -295,7 +386,7 @@ pub fn doubts(open: &Open<'_>) -> String {
         (ActMarks::PATH_UNREADABLE, "path partly unreadable"),
         (ActMarks::UNRESOLVED, "not resolved"),
     ] {
-        if open.marks.contains(mark) {
+        if marks.contains(mark) {
             doubts.push(words);
         }
     }
@@ -320,4 +411,74 @@ pub fn loss(gap: &Gap<'_>) -> String {
         _ => String::new(),
     };
     format!("LOST {} events ({}): {why}{span}", gap.count, classes.join(", "))
+}
+
+#[cfg(test)]
+mod tests {
+    use agent_evidence::record::{ChangeClaims, CommClaims, Device};
+
+    use super::*;
+
+    fn change(op: FileOp, errno: u32) -> FileChange<'static> {
+        FileChange {
+            op,
+            path: None,
+            to: None,
+            errno: Some(errno),
+            ino: None,
+            dev: None,
+            mode: None,
+            mode_before: None,
+            owner: None,
+            group: None,
+            size: None,
+            nlink: None,
+            attribute: None,
+            tgid: 1,
+            uid: 0,
+            euid: None,
+            marks: ActMarks::NONE,
+            claims: ChangeClaims {
+                comm: "sh".into(),
+                asked: Some("a\u{1b}[2J".into()),
+                asked_to: Some("b".into()),
+                dir_fd: None,
+                to_dir_fd: Some(4),
+            },
+        }
+    }
+
+    #[test]
+    fn what_a_caller_said_is_quoted_and_escaped_and_what_the_kernel_resolved_is_not() {
+        assert_eq!(change_line(&change(FileOp::Rename, 0)), r#"renames "a\u{1b}[2J" to "b" (from descriptor 4)"#);
+        assert_eq!(change_line(&change(FileOp::Unlink, 2)), r#"FAILED to remove "a\u{1b}[2J": ENOENT"#);
+        assert_eq!(change_line(&change(FileOp::SetXattr, 0)), r#"sets the attribute "b" of "a\u{1b}[2J""#);
+        let by_descriptor = FileChange {
+            path: Some("/data/x".into()),
+            mode: Some(0o104_755),
+            marks: ActMarks::RACY,
+            claims: ChangeClaims { comm: "sh".into(), asked: None, asked_to: None, dir_fd: None, to_dir_fd: None },
+            ..change(FileOp::Chmod, 0)
+        };
+        assert_eq!(change_line(&by_descriptor), "changes permissions of /data/x to 4755  (racy)");
+    }
+
+    #[test]
+    fn a_mapping_says_what_kind_of_memory_it_is() {
+        let map = |prot| FileMap {
+            path: Some("/lib/x.so".into()),
+            ino: 1,
+            dev: Device { major: 8, minor: 1 },
+            prot,
+            flags: 1,
+            tgid: 1,
+            uid: 0,
+            euid: None,
+            marks: ActMarks::NONE,
+            claims: CommClaims { comm: "sh".into() },
+        };
+        assert_eq!(map_line(&map(5)), "maps /lib/x.so as executable memory");
+        assert_eq!(map_line(&map(7)), "maps /lib/x.so as executable and writable memory");
+        assert_eq!(map_line(&map(3)), "maps /lib/x.so as writable shared memory");
+    }
 }

@@ -4,11 +4,14 @@
 //! and unknown flag bits are all checked, and what does not fit is refused whole.
 
 use agent_common::header::{self, class, flag, kind};
-use agent_common::{WIRE_VERSION, cgroup, connect, file, process};
+use agent_common::{WIRE_VERSION, cgroup, change, connect, file, process};
 use agent_evidence::record::{BootTime, Class, KernelNumber};
 use zerocopy::FromBytes;
 
-use super::{CgroupLife, CgroupMove, Claim, Connect, Event, Exec, Exit, Fork, Header, Open, WalkedPath};
+use super::{
+    CgroupLife, CgroupMove, Change, ChangeCall, Claim, Close, Connect, Event, Exec, Exit, Fork, Header, MapCall, Open,
+    WalkedPath,
+};
 
 /// Why a message is refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -102,7 +105,7 @@ pub fn decode(message: &[u8]) -> Result<Event<'_>, DecodeError> {
         kind::FORK | kind::EXEC | kind::EXIT => (class::PROCESS, Class::Process),
         kind::CGROUP_CREATE | kind::CGROUP_REMOVE | kind::CGROUP_MOVE => (class::CGROUP, Class::Cgroup),
         kind::CONNECT | kind::CONNECT_DONE => (class::NETWORK, Class::Network),
-        kind::OPEN => (class::FILE, Class::File),
+        kind::OPEN | kind::CHANGE | kind::CLOSE | kind::MAP_CALL => (class::FILE, Class::File),
         seen => return Err(DecodeError::Kind { seen }),
     };
     if wire.class != expected {
@@ -136,6 +139,9 @@ pub fn decode(message: &[u8]) -> Result<Event<'_>, DecodeError> {
         kind::CGROUP_MOVE => cgroup_move(message, header),
         kind::CONNECT => connected(message, header, kind).map(Event::Connect),
         kind::CONNECT_DONE => connected(message, header, kind).map(Event::ConnectDone),
+        kind::CHANGE => change(message, header),
+        kind::CLOSE => close(message, header),
+        kind::MAP_CALL => map_call(message, header),
         _ => open(message, header),
     }
 }
@@ -241,6 +247,50 @@ fn open<'a>(message: &'a [u8], header: Header<'a>) -> Result<Event<'a>, DecodeEr
     Ok(Event::Open(Open { header, wire, path, asked }))
 }
 
+fn change<'a>(message: &'a [u8], header: Header<'a>) -> Result<Event<'a>, DecodeError> {
+    let (wire, rest) = fixed::<change::Change>(message, kind::CHANGE)?;
+    zero(kind::CHANGE, "change.reserved", u32::from(wire.reserved))?;
+    known_bits(kind::CHANGE, "change_flags", wire.change_flags, change::change_flag::CHANGE)?;
+    let call = ChangeCall::of(wire.nr, &wire.args).ok_or(DecodeError::Reserved {
+        kind: kind::CHANGE,
+        member: "nr",
+        seen: u64::from(wire.nr),
+    })?;
+    let mut strings = Strings::new(kind::CHANGE, message, rest);
+    let path = facts(kind::CHANGE, &wire.facts, &mut strings)?;
+    let first = Claim(strings.take(wire.asked_len)?);
+    let second = Claim(strings.take(wire.second_len)?);
+    strings.end()?;
+    Ok(Event::Change(Change { header, wire, call, path, first, second }))
+}
+
+fn close<'a>(message: &'a [u8], header: Header<'a>) -> Result<Event<'a>, DecodeError> {
+    let (wire, rest) = fixed::<change::Close>(message, kind::CLOSE)?;
+    all_zero(kind::CLOSE, "close.reserved", wire.reserved)?;
+    known_bits(kind::CLOSE, "change_flags", wire.change_flags, change::change_flag::BY_DESCRIPTOR)?;
+    let mut strings = Strings::new(kind::CLOSE, message, rest);
+    let path = facts(kind::CLOSE, &wire.facts, &mut strings)?;
+    strings.end()?;
+    Ok(Event::Close(Close { header, wire, path }))
+}
+
+fn map_call<'a>(message: &'a [u8], header: Header<'a>) -> Result<Event<'a>, DecodeError> {
+    let (wire, rest) = fixed::<change::MapCall>(message, kind::MAP_CALL)?;
+    all_zero(kind::MAP_CALL, "map_call.reserved", wire.reserved)?;
+    known_bits(kind::MAP_CALL, "change_flags", wire.change_flags, change::change_flag::BY_DESCRIPTOR)?;
+    let mut strings = Strings::new(kind::MAP_CALL, message, rest);
+    let path = facts(kind::MAP_CALL, &wire.facts, &mut strings)?;
+    strings.end()?;
+    Ok(Event::MapCall(MapCall { header, wire, path }))
+}
+
+/// The path of the file that the facts are about.
+fn facts<'a>(kind: u16, facts: &change::Facts, strings: &mut Strings<'a>) -> Result<WalkedPath<'a>, DecodeError> {
+    zero(kind, "facts.reserved", u32::from(facts.reserved))?;
+    known_bits(kind, "path_flags", facts.path_flags, file::path_flag::ALL)?;
+    Ok(WalkedPath { names: strings.take(facts.path_len)?, flags: facts.path_flags })
+}
+
 /// Where the thread name lies, which events borrow from the message.
 const COMM: std::ops::Range<usize> = {
     let start = std::mem::offset_of!(header::Header, comm);
@@ -293,6 +343,10 @@ impl<'a> Strings<'a> {
 
 fn zero(kind: u16, member: &'static str, seen: u32) -> Result<(), DecodeError> {
     if seen == 0 { Ok(()) } else { Err(DecodeError::Reserved { kind, member, seen: u64::from(seen) }) }
+}
+
+fn all_zero(kind: u16, member: &'static str, seen: [u16; 3]) -> Result<(), DecodeError> {
+    seen.into_iter().try_for_each(|seen| zero(kind, member, u32::from(seen)))
 }
 
 fn known_bits<T: Into<u64>>(kind: u16, member: &'static str, seen: T, all: T) -> Result<(), DecodeError> {
@@ -358,6 +412,7 @@ mod tests {
         let mut open = file::Open::new_zeroed();
         open.header = head(kind::OPEN, class::FILE, size_of::<file::Open>() + 7);
         (open.path_len, open.asked_len) = (4, 3);
+        let [close, mapped] = descriptor_messages();
         vec![
             fork.as_bytes().to_vec(),
             exec_message(),
@@ -368,7 +423,29 @@ mod tests {
             connect_message(kind::CONNECT, connect::AF_INET),
             connect_message(kind::CONNECT_DONE, connect::AF_INET6),
             [open.as_bytes(), b"f\0d\0", b"d/f"].concat(),
+            change_message(),
+            close,
+            mapped,
         ]
+    }
+
+    fn change_message() -> Vec<u8> {
+        let mut wire = change::Change::new_zeroed();
+        wire.header = head(kind::CHANGE, class::FILE, size_of::<change::Change>() + 4 + 3 + 5);
+        wire.nr = u32::try_from(libc::SYS_renameat).unwrap();
+        wire.change_flags = change::change_flag::BY_NAME | change::change_flag::SECOND;
+        (wire.facts.path_len, wire.asked_len, wire.second_len) = (4, 3, 5);
+        [wire.as_bytes(), b"f\0d\0", b"d/f", b"d/new"].concat()
+    }
+
+    fn descriptor_messages() -> [Vec<u8>; 2] {
+        let mut close = change::Close::new_zeroed();
+        close.header = head(kind::CLOSE, class::FILE, size_of::<change::Close>() + 4);
+        close.facts.path_len = 4;
+        let mut mapped = change::MapCall::new_zeroed();
+        mapped.header = head(kind::MAP_CALL, class::FILE, size_of::<change::MapCall>() + 4);
+        mapped.facts.path_len = 4;
+        [[close.as_bytes(), b"f\0d\0"].concat(), [mapped.as_bytes(), b"f\0d\0"].concat()]
     }
 
     fn with_len(mut message: Vec<u8>) -> Vec<u8> {
@@ -453,6 +530,24 @@ mod tests {
         message[remote + 4] = 1;
         refused(&message, "bytes after an IPv4 address");
         refused(&connect_message(kind::CONNECT, 1), "family");
+        let at = |message: &[u8], place: usize| {
+            let mut message = message.to_vec();
+            message[place] = 0xff;
+            message
+        };
+        let call = change_message();
+        refused(&at(&call, std::mem::offset_of!(change::Change, nr) + 3), "nr");
+        refused(&at(&call, std::mem::offset_of!(change::Change, reserved)), "change.reserved");
+        refused(&at(&call, std::mem::offset_of!(change::Change, change_flags) + 1), "change_flags");
+        let facts = std::mem::offset_of!(change::Change, facts);
+        refused(&at(&call, facts + std::mem::offset_of!(change::Facts, reserved)), "facts.reserved");
+        refused(&at(&call, facts + std::mem::offset_of!(change::Facts, path_flags) + 1), "path_flags");
+        let [close, mapped] = descriptor_messages();
+        refused(&at(&close, std::mem::offset_of!(change::Close, reserved) + 4), "close.reserved");
+        // A close has no strings of the caller, so no bits that speak of them.
+        refused(&at(&close, std::mem::offset_of!(change::Close, change_flags)), "change_flags");
+        refused(&at(&mapped, std::mem::offset_of!(change::MapCall, reserved)), "map_call.reserved");
+        refused(&at(&mapped, std::mem::offset_of!(change::MapCall, change_flags)), "change_flags");
     }
 
     #[test]
@@ -467,6 +562,25 @@ mod tests {
         message[2] = class::FILE;
         let class = DecodeError::Class { kind: kind::EXEC, expected: class::PROCESS, seen: class::FILE };
         assert_eq!(decode(&message), Err(class));
+    }
+
+    #[test]
+    fn a_change_has_its_path_and_two_strings_and_says_which_call_it_was() {
+        let message = change_message();
+        let Event::Change(change) = decode(&message).unwrap() else { panic!("not a change") };
+        assert_eq!(change.path.names, b"f\0d\0");
+        assert_eq!((change.asked(), change.asked_to()), (Some(Claim(b"d/f")), Some(Claim(b"d/new"))));
+        assert_eq!(change.call.op, agent_evidence::record::FileOp::Rename);
+        let mut linked = message.clone();
+        let nr = u32::try_from(libc::SYS_symlinkat).unwrap();
+        let place = std::mem::offset_of!(change::Change, nr);
+        linked[place..place + 4].copy_from_slice(&nr.to_ne_bytes());
+        let Event::Change(change) = decode(&linked).unwrap() else { panic!("not a change") };
+        assert_eq!((change.asked(), change.asked_to()), (Some(Claim(b"d/new")), Some(Claim(b"d/f"))));
+        let mut unread = message;
+        unread[std::mem::offset_of!(change::Change, change_flags)] |= 0x90;
+        let Event::Change(change) = decode(&unread).unwrap() else { panic!("not a change") };
+        assert_eq!((change.asked(), change.asked_to()), (None, None));
     }
 
     #[test]

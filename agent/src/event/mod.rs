@@ -5,11 +5,13 @@
 
 #![forbid(unsafe_code)]
 
+pub mod calls;
 pub mod capture;
 pub mod decode;
 
 use agent_evidence::record::{BootTime, KernelNumber, ProcessCookie};
 
+pub use calls::ChangeCall;
 pub use decode::{DecodeError, decode, number_of};
 
 /// Bytes that the workload could have written as it liked.
@@ -213,6 +215,69 @@ pub struct Open<'a> {
     pub asked: Claim<'a>,
 }
 
+/// A call that changes a file returned.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Change<'a> {
+    /// The process.
+    pub header: Header<'a>,
+    /// The fixed members, as on the wire.
+    pub wire: agent_common::change::Change,
+    /// Which call.
+    pub call: ChangeCall,
+    /// The file, for calls on descriptors.
+    pub path: WalkedPath<'a>,
+    /// The first string that the call was given.
+    pub first: Claim<'a>,
+    /// The second.
+    pub second: Claim<'a>,
+}
+
+impl<'a> Change<'a> {
+    /// The name that the call was given for the file, where it could be read.
+    #[must_use]
+    pub fn asked(&self) -> Option<Claim<'a>> {
+        if self.call.target_first { self.second() } else { self.first() }
+    }
+
+    /// The other string, where it could be read.
+    #[must_use]
+    pub fn asked_to(&self) -> Option<Claim<'a>> {
+        if self.call.target_first { self.first() } else { self.second() }
+    }
+
+    fn first(&self) -> Option<Claim<'a>> {
+        use agent_common::change::change_flag::{ASKED_UNREAD, BY_NAME};
+        (self.wire.change_flags & (BY_NAME | ASKED_UNREAD) == BY_NAME).then_some(self.first)
+    }
+
+    fn second(&self) -> Option<Claim<'a>> {
+        use agent_common::change::change_flag::{SECOND, SECOND_UNREAD};
+        (self.wire.change_flags & (SECOND | SECOND_UNREAD) == SECOND).then_some(self.second)
+    }
+}
+
+/// A regular file that was open for writing is being closed for good.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Close<'a> {
+    /// The process.
+    pub header: Header<'a>,
+    /// The fixed members, as on the wire.
+    pub wire: agent_common::change::Close,
+    /// The file.
+    pub path: WalkedPath<'a>,
+}
+
+/// mmap(2) mapped a file as executable, or as shared and writable.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct MapCall<'a> {
+    /// The process.
+    pub header: Header<'a>,
+    /// The fixed members, as on the wire.
+    pub wire: agent_common::change::MapCall,
+    /// The file.
+    pub path: WalkedPath<'a>,
+}
+
 /// One message of the kernel side.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Event<'a> {
@@ -234,6 +299,12 @@ pub enum Event<'a> {
     ConnectDone(Connect<'a>),
     /// A file was opened.
     Open(Open<'a>),
+    /// A file was changed.
+    Change(Change<'a>),
+    /// A file was closed.
+    Close(Close<'a>),
+    /// A file was mapped.
+    MapCall(MapCall<'a>),
 }
 
 impl<'a> Event<'a> {
@@ -248,6 +319,9 @@ impl<'a> Event<'a> {
             Self::CgroupMove(event) => &event.header,
             Self::Connect(event) | Self::ConnectDone(event) => &event.header,
             Self::Open(event) => &event.header,
+            Self::Change(event) => &event.header,
+            Self::Close(event) => &event.header,
+            Self::MapCall(event) => &event.header,
         }
     }
 }

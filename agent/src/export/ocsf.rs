@@ -2,7 +2,8 @@
 //! earlier records said.
 //!
 //! Classes: Process Activity (1007) for `fork`, `exec` and `exit`; Network Activity (4001) for
-//! `connect` and `connect_done`; File System Activity (1001) for `open`. Other kinds have no event.
+//! `connect` and `connect_done`; File System Activity (1001) for `open`, `file_change`, `file_close`, `file_map` and
+//! `file_received`. Other kinds have no event.
 //!
 //! Facts stand in the fields that OCSF gives them. What the workload or a requester said stands in
 //! `unmapped.affiant.claims` and nowhere else. The place in the log stands in `metadata` (`uid` =
@@ -11,6 +12,8 @@
 //! event, and the signed bytes are the record's. What could not be joined is named in
 //! `unmapped.affiant.join`.
 #![forbid(unsafe_code)]
+
+mod file;
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -54,6 +57,10 @@ pub fn map(record: &Record<'_>, at: Coordinates<'_>, joins: &JoinTable) -> Optio
         Body::Connect(connect) => event.connect(connect),
         Body::ConnectDone(done) => event.connect_done(done),
         Body::Open(open) => event.open(open),
+        Body::FileChange(change) => event.file_change(change),
+        Body::FileClose(close) => event.file_close(close),
+        Body::FileMap(map) => event.file_map(map),
+        Body::FileReceived(received) => event.file_received(received),
         _ => return None,
     }
     Some(event.finish())
@@ -642,7 +649,7 @@ pub fn open_flag_names(flags: u32) -> Vec<&'static str> {
     names
 }
 
-/// The name of an error number (include/uapi/asm-generic/errno.h), for those that opens and
+/// The name of an error number (include/uapi/asm-generic/errno.h), for those that acts on files and
 /// connects give; any other as its number.
 #[must_use]
 pub fn errno_name(errno: u32) -> String {
@@ -650,7 +657,9 @@ pub fn errno_name(errno: u32) -> String {
         1 => "EPERM",
         2 => "ENOENT",
         4 => "EINTR",
+        5 => "EIO",
         6 => "ENXIO",
+        7 => "E2BIG",
         9 => "EBADF",
         11 => "EAGAIN",
         12 => "ENOMEM",
@@ -668,9 +677,16 @@ pub fn errno_name(errno: u32) -> String {
         26 => "ETXTBSY",
         27 => "EFBIG",
         28 => "ENOSPC",
+        29 => "ESPIPE",
         30 => "EROFS",
+        31 => "EMLINK",
+        34 => "ERANGE",
         36 => "ENAMETOOLONG",
+        38 => "ENOSYS",
+        39 => "ENOTEMPTY",
         40 => "ELOOP",
+        61 => "ENODATA",
+        75 => "EOVERFLOW",
         95 => "EOPNOTSUPP",
         97 => "EAFNOSUPPORT",
         98 => "EADDRINUSE",

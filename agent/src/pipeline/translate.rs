@@ -9,19 +9,20 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use agent_common::cgroup::cgroup_flag;
+use agent_common::change::{Facts, change_flag};
 use agent_common::connect::{AF_INET, connect_flag};
 use agent_common::file::{open_flag, path_flag};
 use agent_common::header::flag;
 use agent_common::process::exec_flag;
 use agent_evidence::record::{
-    ActMarks, Body, Capabilities, Cgroup, CgroupId, CgroupOp, CommClaims, Connect, ConnectDone, Device, Exec,
-    ExecClaims, Exit, Fork, Open, OpenClaims, SocketCookie, Text, Transport, ValueList,
+    ActMarks, Body, Capabilities, Cgroup, CgroupId, CgroupOp, ChangeClaims, CommClaims, Connect, ConnectDone, Device,
+    Exec, ExecClaims, Exit, FileChange, FileClose, FileMap, FileOp, Fork, Open, OpenClaims, SocketCookie, Text,
+    Transport, ValueList,
 };
 
+use crate::event::calls::AT_FDCWD;
 use crate::event::{self, Event, Header, WalkedPath};
 
-/// `AT_FDCWD`: a relative name starts from the working directory.
-const AT_FDCWD: i32 = -100;
 /// The kernel's mark on an open that created the file (`FMODE_CREATED`, include/linux/fs.h).
 const FMODE_CREATED: u32 = 0x10_0000;
 
@@ -43,6 +44,9 @@ impl Paths {
                 exec.cwd.write(&mut self.cwd);
             }
             Event::Open(open) => open.path.write(&mut self.path),
+            Event::Change(change) => change.path.write(&mut self.path),
+            Event::Close(close) => close.path.write(&mut self.path),
+            Event::MapCall(mapped) => mapped.path.write(&mut self.path),
             _ => {}
         }
     }
@@ -60,6 +64,9 @@ pub(super) fn body<'a>(event: &'a Event<'_>, paths: &'a Paths) -> Body<'a> {
         Event::Connect(connect) => Body::Connect(self::connect(connect)),
         Event::ConnectDone(connect) => Body::ConnectDone(connect_done(connect)),
         Event::Open(open) => Body::Open(self::open(open, paths)),
+        Event::Change(change) => Body::FileChange(self::change(change, paths)),
+        Event::Close(close) => Body::FileClose(self::close(close, paths)),
+        Event::MapCall(mapped) => Body::FileMap(map_call(mapped, paths)),
     }
 }
 
@@ -321,6 +328,104 @@ fn open<'a>(event: &'a event::Open<'_>, paths: &'a Paths) -> Open<'a> {
             asked: (!event.asked.0.is_empty()).then(|| Text::new(event.asked.0).into()),
             dir_fd: (wire.dir_fd != AT_FDCWD).then(|| u32::try_from(wire.dir_fd).ok()).flatten(),
         },
+    }
+}
+
+/// Marks of what was found by a descriptor.
+fn file_marks(header: &Header<'_>, flags: u16, path: &WalkedPath<'_>) -> ActMarks {
+    let resolved = flags & (change_flag::BY_NAME | change_flag::UNRESOLVED) == 0;
+    let marks = if resolved { path_marks(marks(header), path) } else { marks(header) };
+    marks
+        .with(ActMarks::RACY, flags & change_flag::RACY != 0)
+        .with(ActMarks::UNRESOLVED, flags & change_flag::UNRESOLVED != 0)
+}
+
+fn path(paths: &Paths) -> Option<agent_evidence::record::Value<'_>> {
+    (!paths.path.is_empty()).then(|| Text::new(&paths.path).into())
+}
+
+/// The file of a call on a name is not known: only what was asked for is, which the caller says.
+fn change<'a>(event: &'a event::Change<'_>, paths: &'a Paths) -> FileChange<'a> {
+    let (header, wire) = (&event.header, &event.wire);
+    let flags = wire.change_flags;
+    let resolved = flags & (change_flag::BY_NAME | change_flag::UNRESOLVED) == 0;
+    let owned = resolved && event.call.op == FileOp::Chown;
+    let size = if resolved && event.call.op == FileOp::Truncate {
+        Some(wire.size)
+    } else {
+        // The register that held the length is no claim: a call on a name that set it has made it so.
+        event.call.length.filter(|_| flags & change_flag::BY_NAME != 0 && wire.result == 0)
+    };
+    let truncated = change_flag::ASKED_TRUNCATED | change_flag::SECOND_TRUNCATED;
+    let unread = change_flag::ASKED_UNREAD | change_flag::SECOND_UNREAD;
+    FileChange {
+        op: event.call.op,
+        path: path(paths).filter(|_| resolved),
+        to: None,
+        errno: Some(if wire.result < 0 { wire.result.unsigned_abs() } else { 0 }),
+        ino: resolved.then_some(wire.facts.ino),
+        dev: resolved.then(|| device(wire.facts.dev)),
+        mode: resolved.then_some(u32::from(wire.facts.mode)),
+        mode_before: None,
+        owner: owned.then_some(wire.owner),
+        group: owned.then_some(wire.group),
+        size,
+        nlink: resolved.then_some(wire.facts.nlink),
+        attribute: None,
+        tgid: header.tgid,
+        uid: header.uid,
+        euid: euid(header),
+        marks: file_marks(header, flags, &event.path)
+            .with(ActMarks::CLAIM_TRUNCATED, flags & truncated != 0)
+            .with(ActMarks::CLAIM_UNREAD, flags & unread != 0),
+        claims: ChangeClaims {
+            comm: Text::new(header.comm.0),
+            asked: event.asked().map(|claim| Text::new(claim.0).into()),
+            asked_to: event.asked_to().map(|claim| Text::new(claim.0).into()),
+            dir_fd: event.call.dir_fd,
+            to_dir_fd: event.call.to_dir_fd,
+        },
+    }
+}
+
+/// Inode and device; zero for a file that was not resolved, which the marks say.
+fn identity(facts: &Facts) -> (u64, Device) {
+    (facts.ino, device(facts.dev))
+}
+
+fn close<'a>(event: &'a event::Close<'_>, paths: &'a Paths) -> FileClose<'a> {
+    let header = &event.header;
+    let (ino, dev) = identity(&event.wire.facts);
+    FileClose {
+        path: path(paths),
+        ino,
+        dev,
+        // Neither is counted: the marks say so.
+        read: 0,
+        written: 0,
+        opened: None,
+        tgid: header.tgid,
+        uid: header.uid,
+        euid: euid(header),
+        marks: file_marks(header, event.wire.change_flags, &event.path).with(ActMarks::TOTALS_PARTIAL, true),
+        claims: comm(header),
+    }
+}
+
+fn map_call<'a>(event: &'a event::MapCall<'_>, paths: &'a Paths) -> FileMap<'a> {
+    let header = &event.header;
+    let (ino, dev) = identity(&event.wire.facts);
+    FileMap {
+        path: path(paths),
+        ino,
+        dev,
+        prot: event.wire.prot,
+        flags: event.wire.map_flags,
+        tgid: header.tgid,
+        uid: header.uid,
+        euid: euid(header),
+        marks: file_marks(header, event.wire.change_flags, &event.path),
+        claims: comm(header),
     }
 }
 

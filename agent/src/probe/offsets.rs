@@ -32,7 +32,7 @@ pub enum OffsetsError {
 
 /// Registers and numbers of system calls by architecture.
 struct Abi {
-    args: [&'static str; 3],
+    args: [&'static str; 5],
     nr: &'static str,
     open: u32,
     creat: u32,
@@ -44,7 +44,7 @@ const NO_CALL: u32 = 0xffff;
 fn abi() -> Result<Abi, OffsetsError> {
     // aarch64 keeps its registers in an array, which needs an index in the path; not tried yet, so refused.
     if cfg!(target_arch = "x86_64") {
-        Ok(Abi { args: ["di", "si", "dx"], nr: "orig_ax", open: 2, creat: 85 })
+        Ok(Abi { args: ["di", "si", "dx", "r10", "r8"], nr: "orig_ax", open: 2, creat: 85 })
     } else {
         let _ = NO_CALL;
         Err(OffsetsError::Architecture(std::env::consts::ARCH))
@@ -107,6 +107,12 @@ pub fn resolve(btf: &Btf) -> Result<Offsets, OffsetsError> {
     let file_path_dentry = at("file", "f_path.dentry", Pointer)?;
     let file_span =
         within("file", &[(file_mode, 4), (file_flags, 4), (file_inode, 8), (file_path_mnt, 8), (file_path_dentry, 8)])?;
+
+    let (file_references, file_one_reference) = match at("file", "f_count.counter", Number(8)) {
+        // Since 6.13 (`file_ref_t`) the first reference is counted as none.
+        Err(BtfError::NoMember { .. }) => (at("file", "f_ref.refcnt.counter", Number(8))?, 0),
+        found => (found?, 1),
+    };
 
     let inode_mode = at("inode", "i_mode", Number(2))?;
     let inode_sb = at("inode", "i_sb", Pointer)?;
@@ -230,6 +236,11 @@ pub fn resolve(btf: &Btf) -> Result<Offsets, OffsetsError> {
         nr_openat: call_number(libc::SYS_openat),
         nr_openat2: call_number(libc::SYS_openat2),
         nr_connect: call_number(libc::SYS_connect),
+        regs_arg3: at("pt_regs", abi.args[3], Number(8))?,
+        regs_arg4: at("pt_regs", abi.args[4], Number(8))?,
+        nr_fallocate: call_number(libc::SYS_fallocate),
+        file_references,
+        file_one_reference,
     })
 }
 

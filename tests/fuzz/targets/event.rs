@@ -12,5 +12,8 @@ use libfuzzer_sys::fuzz_target;
 fuzz_target!(|bytes: &[u8]| {
     if let Ok(event) = event::decode(bytes) {
         let _shown = format!("{event:?}");
+        if let event::Event::Change(change) = &event {
+            let _claims = (change.asked(), change.asked_to());
+        }
     }
 });

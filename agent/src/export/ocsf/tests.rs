@@ -369,6 +369,9 @@ fn every_kind() -> Writer {
     ] {
         log.push_in(Some(SHELL), Some(workload), Some(session), body);
     }
+    for body in file::tests::every_kind() {
+        log.push_in(Some(SHELL), Some(workload), Some(session), body);
+    }
     // And without anything to join.
     log.push(Some(ProcessCookie(5)), exit(Some(255), None));
     log.push(None, connect("127.0.0.1:1", Some(0)));
@@ -406,5 +409,5 @@ fn every_event_follows_the_published_schema() {
         assert!(errors.is_empty(), "{errors:#?}\n{event:#}");
         *seen.entry(class).or_insert(0) += 1;
     }
-    assert_eq!(seen.into_iter().collect::<Vec<_>>(), [(1001, 3), (1007, 6), (4001, 6)]);
+    assert_eq!(seen.into_iter().collect::<Vec<_>>(), [(1001, 46), (1007, 6), (4001, 6)]);
 }
