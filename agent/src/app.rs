@@ -5,7 +5,8 @@
 //! order.
 
 use std::io;
-use std::os::unix::fs::{PermissionsExt, chown};
+use std::os::unix::ffi::OsStringExt as _;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::sync_channel;
 use std::sync::{Arc, Weak};
@@ -15,7 +16,7 @@ use agent_common::stats::family;
 use agent_evidence::checkpoint::{Checkpoint, CheckpointError};
 use agent_evidence::cosignature::WitnessKey;
 use agent_evidence::record::{
-    Class, CommitRules, Digest, Id128, KeyTier, Nanoseconds, Predecessor, RuleError, SuccessionCause, Text,
+    self, Class, CommitRules, Digest, Id128, KeyTier, Nanoseconds, Predecessor, RuleError, SuccessionCause, Text,
 };
 use sha2::{Digest as _, Sha256};
 use tokio::signal::unix::{SignalKind, signal};
@@ -31,7 +32,7 @@ use crate::pipeline::handle::{AskSinks, COMMANDS_MAX};
 use crate::pipeline::retention::{DAY_NS, RetentionSettings};
 use crate::pipeline::storage::{StorageSettings, class_bit};
 use crate::pipeline::{
-    Clock, Parts, Pipeline, PipelineError, PipelineHandle, SessionCgroups, Settings, TpmParts, VouchedKey,
+    Clock, FoldRoot, Parts, Pipeline, PipelineError, PipelineHandle, SessionCgroups, Settings, TpmParts, VouchedKey,
 };
 use crate::probe::{Probe, ProbeConfig, ProbeError, cgroup2_root};
 use crate::session::authorization::RunAuthorization;
@@ -629,6 +630,7 @@ fn settings(config: &Config, origin: &str, has_tpm: bool) -> Result<Settings, Ap
         containers: config.capture.containers,
         units: config.capture.units.clone(),
         families,
+        fold: fold_roots(config),
         identity_default: config.run.identity_default.clone(),
         sessions_max: config.run.sessions_max,
         trust_domain: trust_domain(origin),
@@ -647,6 +649,41 @@ fn settings(config: &Config, origin: &str, has_tpm: bool) -> Result<Settings, Ap
             drop_when_low: config.storage.drop.iter().fold(0, |sum, family| sum | class_bit(class_of(*family))),
         },
     })
+}
+
+/// The directories whose files' plain reads are only counted, as they are now. On an overlay nothing at this tier tells
+/// what came with the image from what was written since, so nothing is folded there.
+fn fold_roots(config: &Config) -> Vec<FoldRoot> {
+    const OVERLAYFS_MAGIC: u64 = 0x794c_7630;
+    // The digest of the names of a directory can be guessed, which a commitment to a path is there to prevent.
+    if config.privacy.commit.iter().any(|rule| matches!(rule.as_str(), "open.path" | "*.path")) {
+        return Vec::new();
+    }
+    let mut roots: Vec<FoldRoot> = Vec::new();
+    for directory in &config.capture.fold {
+        let seen = std::fs::canonicalize(directory).and_then(|path| {
+            let device = std::fs::metadata(&path)?.dev();
+            Ok((rustix::fs::statfs(&path)?.f_type, path, device))
+        });
+        match seen {
+            Ok((kind, path, _)) if u64::try_from(kind) == Ok(OVERLAYFS_MAGIC) => {
+                tracing::info!(path = %path.display(), "on an overlay: every read below it is recorded");
+            }
+            Ok((_, path, device)) => {
+                let device = record::Device { major: rustix::fs::major(device), minor: rustix::fs::minor(device) };
+                let root = FoldRoot { path: path.into_os_string().into_vec(), device };
+                if root.path != b"/" && !roots.contains(&root) {
+                    roots.push(root);
+                }
+            }
+            // A name that not every distribution has.
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+            Err(error) => {
+                tracing::warn!(path = %directory.display(), %error, "every read below it is recorded");
+            }
+        }
+    }
+    roots
 }
 
 fn class_of(family: Family) -> Class {

@@ -361,6 +361,10 @@ pub struct Capture {
     pub units: Vec<String>,
     /// Whether file opens are captured in scope.
     pub files: bool,
+    /// Directories of installed software: plain reads of their files, which everybody may read and only the owner may
+    /// write, are counted per process and directory (`file_folded`) instead of recorded one by one. Empty: all are
+    /// recorded.
+    pub fold: Vec<PathBuf>,
     /// Whether connects are captured in scope.
     pub network: bool,
     /// Whether capture goes on in the kernel's rings when the daemon stops in order, so that the next one reads
@@ -370,7 +374,14 @@ pub struct Capture {
 
 impl Default for Capture {
     fn default() -> Self {
-        Self { containers: true, units: Vec::new(), files: true, network: true, keep_on_stop: true }
+        Self {
+            containers: true,
+            units: Vec::new(),
+            files: true,
+            fold: ["/usr/lib", "/usr/lib32", "/usr/lib64", "/usr/libexec", "/usr/share"].map(PathBuf::from).to_vec(),
+            network: true,
+            keep_on_stop: true,
+        }
     }
 }
 
@@ -622,6 +633,8 @@ impl Config {
             list_len("storage.drop", storage.drop.len()),
             within("heartbeat.interval_s", heartbeat.interval_s, 1..=3600),
             texts("capture.units", &capture.units),
+            within("capture.fold", u64::try_from(capture.fold.len()).unwrap_or(u64::MAX), 0..=64),
+            capture.fold.iter().find_map(|directory| absolute("capture.fold", Some(directory))),
             committed("privacy.commit", &privacy.commit),
             access.reader_group.as_deref().and_then(|group| text("access.reader_group", group)),
             absolute("export.ocsf_file.path", export.ocsf_file.path.as_deref()),

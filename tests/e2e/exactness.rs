@@ -13,7 +13,8 @@ pub(crate) const PROCESS: u64 = 0;
 pub(crate) const NETWORK: u64 = 2;
 pub(crate) const FILE: u64 = 3;
 
-/// Every kernel number from 0 to the highest one seen is in exactly one entry or one gap, per processor and class.
+/// Every kernel number from 0 to the highest one seen is in exactly one entry, one folded entry or one gap, per processor
+/// and class.
 ///
 /// Only for a log whose whole life was one capture, on a fresh set of maps.
 pub(crate) fn assert_numbers_are_complete(entries: &[Entry]) -> Result<()> {
@@ -22,7 +23,7 @@ pub(crate) fn assert_numbers_are_complete(entries: &[Entry]) -> Result<()> {
         if let Some((cpu, class, number)) = entry.kernel() {
             seen.entry((cpu, class)).or_default().push((number, number));
         }
-        for (cpu, class, first, last) in entry.gap_ranges() {
+        for (cpu, class, first, last) in entry.gap_ranges().into_iter().chain(entry.folded_ranges()) {
             seen.entry((cpu, class)).or_default().push((first, last));
         }
     }

@@ -6,6 +6,7 @@ use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
+use sha2::{Digest as _, Sha256};
 use tests::{Entry, Host, Session, python, repository};
 
 use crate::exactness::{FILE, assert_numbers_are_complete, of_session};
@@ -281,6 +282,61 @@ fn closes_and_mappings_are_in_the_log_with_their_files() -> Result<()> {
     assert_eq!((mapped(1, 3), mapped(2, 5), mapped(2, 3), mapped(1, 1)), (TIMES, TIMES, 0, 0));
     // The libraries of the interpreter are mapped as code too.
     assert!(own.iter().any(|entry| entry.kind() == "file_map" && entry.body_text("path").is_some_and(|path| path.contains(".so"))));
+    assert_numbers_are_complete(&acts.host.entries()?)?;
+    daemon.stop()?;
+    acts.host.assert_verifies()
+}
+
+#[test]
+fn plain_reads_of_installed_software_are_counted_and_nothing_else_is() -> Result<()> {
+    let acts = Acts::new()?;
+    let lib = acts.directory.join("lib");
+    fs::create_dir(&lib).context("cannot make a directory")?;
+    acts.host.configure(&format!("[capture]\nfold = [{lib:?}]"))?;
+    let make = |name: &str, mode: u32| {
+        let path = acts.directory.join(name);
+        fs::write(&path, b"").context("cannot make a file")?;
+        fs::set_permissions(&path, fs::Permissions::from_mode(mode)).context("cannot set its mode")
+    };
+    for number in 0..TIMES {
+        make(&format!("lib/{number}"), 0o644)?;
+    }
+    make("lib/secret", 0o600)?;
+    make("lib/anybodys", 0o666)?;
+    make("beside", 0o644)?;
+    let daemon = acts.host.start()?;
+    acts.host.trust()?;
+    let session = acts.run("reads", TIMES)?;
+    let entries = acts.host.entries_after_session(&session)?;
+    let (own, lost) = of_session(&entries, &session, FILE)?;
+    assert_eq!(lost, 0);
+
+    // Each read is counted once, in order, with its name.
+    let mut next = 0;
+    for entry in own.iter().filter(|entry| entry.kind() == "file_folded") {
+        assert_eq!(entry.body_text("directory"), lib.to_str());
+        let count = entry.body_number("count").context("a fold has a count")?;
+        assert_eq!(entry.folded_ranges().iter().map(|(_, _, first, last)| last - first + 1).sum::<u64>(), count);
+        let mut hash = Sha256::new();
+        for number in next..next + count {
+            let name = number.to_string();
+            hash.update(u32::try_from(name.len())?.to_be_bytes());
+            hash.update(&name);
+        }
+        let hex: String = hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
+        assert_eq!(entry.body_text("names"), Some(hex.as_str()));
+        next += count;
+    }
+    assert_eq!(next, TIMES);
+    // The rest of what the directory saw stands there by itself.
+    let below = acts.directory()?;
+    let mut opened: Vec<&str> = own
+        .iter()
+        .filter(|entry| entry.kind() == "open")
+        .filter_map(|entry| entry.body_text("path").or(entry.claim("asked"))?.strip_prefix(below))
+        .collect();
+    opened.sort_unstable();
+    assert_eq!(opened, ["/beside", "/lib", "/lib/0", "/lib/anybodys", "/lib/missing", "/lib/secret"]);
     assert_numbers_are_complete(&acts.host.entries()?)?;
     daemon.stop()?;
     acts.host.assert_verifies()

@@ -97,9 +97,16 @@ impl Entry {
     /// Kernel numbers that a `gap` accounts for: processor, class, first, last.
     #[must_use]
     pub fn gap_ranges(&self) -> Vec<(u64, u64, u64, u64)> {
-        if self.kind() != "gap" {
-            return Vec::new();
-        }
+        if self.kind() == "gap" { self.ranges() } else { Vec::new() }
+    }
+
+    /// Kernel numbers of the opens that a `file_folded` counts, likewise.
+    #[must_use]
+    pub fn folded_ranges(&self) -> Vec<(u64, u64, u64, u64)> {
+        if self.kind() == "file_folded" { self.ranges() } else { Vec::new() }
+    }
+
+    fn ranges(&self) -> Vec<(u64, u64, u64, u64)> {
         let ranges = self.body("ranges").and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
         ranges
             .iter()

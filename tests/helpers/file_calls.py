@@ -174,6 +174,21 @@ def do_maps(count, directory):
         mmap.mmap(-1, 4096, flags=mmap.MAP_SHARED | mmap.MAP_ANONYMOUS, prot=mmap.PROT_READ | mmap.PROT_WRITE).close()
 
 
+def do_reads(count, directory):
+    """Reads of installed software, and what stands beside it and must not be taken for that."""
+    for i in range(count):
+        os.close(os.open(f"{directory}/lib/{i}", os.O_RDONLY))
+    os.close(os.open(f"{directory}/lib/secret", os.O_RDONLY))
+    os.close(os.open(f"{directory}/lib/anybodys", os.O_RDONLY))
+    os.close(os.open(f"{directory}/lib/0", os.O_RDWR))
+    os.close(os.open(f"{directory}/lib", os.O_RDONLY | os.O_DIRECTORY))
+    os.close(os.open(f"{directory}/beside", os.O_RDONLY))
+    try:
+        os.open(f"{directory}/lib/missing", os.O_RDONLY)
+    except FileNotFoundError:
+        pass
+
+
 def main():
     acts, count, directory = sys.argv[1:]
     globals()[f"do_{acts}"](int(count), directory)

@@ -218,7 +218,7 @@ struct Image {
 
 impl Tree {
     fn take(&mut self, record: &Record<'_>, issued: u64) {
-        let at_ns = record.draft.boot.0;
+        let mut at_ns = record.draft.boot.0;
         if let Body::Gap(gap) = record.body() {
             return self.lose(record, gap, issued);
         }
@@ -256,6 +256,11 @@ impl Tree {
                 (exit.tgid, Did::Exit(how))
             }
             Body::Open(open) => (open.tgid, Did::Step(What::Open(fold::Opened::of(open)))),
+            Body::FileFolded(folded) => {
+                // It stands where its first open was. Whose it was says the cookie, known by the process's start.
+                at_ns = folded.from.0;
+                (0, Did::Step(What::Open(fold::Opened::of_folded(folded))))
+            }
             Body::Connect(connect) => (
                 connect.tgid,
                 Did::Step(What::Connect {
@@ -317,6 +322,12 @@ impl Tree {
                 // One that was not seen to begin stands at the root.
                 None => self.insert(cookie, tgid, at_ns, None),
             };
+            // A count of opens does not say whose tgid it was.
+            if let Some(process) = self.processes.get_mut(process)
+                && process.tgid == 0
+            {
+                process.tgid = tgid;
+            }
             match what {
                 Did::Fork { child, child_tgid } => {
                     // A child that acted in the moment of its fork is there already.

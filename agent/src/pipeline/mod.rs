@@ -18,6 +18,7 @@ pub mod cgroupfs;
 pub mod clock;
 mod control;
 mod error;
+mod fold;
 pub mod handle;
 pub mod holds;
 pub mod losses;
@@ -47,6 +48,7 @@ pub use attest::{TpmParts, VouchedKey};
 pub use cgroupfs::SessionCgroups;
 pub use clock::Clock;
 pub use error::PipelineError;
+pub use fold::FoldRoot;
 pub use handle::{Input, PipelineHandle};
 
 use accounting::{Reading, Stream};
@@ -97,6 +99,8 @@ pub struct Settings {
     pub units: Vec<String>,
     /// Families captured in scope (`agent_common::stats::family`).
     pub families: u32,
+    /// Directories whose files' plain reads are only counted.
+    pub fold: Vec<FoldRoot>,
     /// Identity of a session that asked for none; `{uid}` stands for the asker.
     pub identity_default: String,
     /// Most sessions open at once.
@@ -279,7 +283,7 @@ impl Pipeline {
         self.recorder.tend_retention(Now { wall: self.clock.wall(), boot: now })?;
         if now >= self.next_heartbeat {
             // What a heartbeat settles must be in the log.
-            self.recorder.record_skipped()?;
+            self.recorder.record_held()?;
             self.next_heartbeat =
                 BootTime(now.0.saturating_add(u64::from(self.recorder.settings().heartbeat_ms) * 1_000_000));
             self.recorder.record_heartbeat()?;
@@ -405,7 +409,7 @@ impl Pipeline {
             // A preempted program holds a number: it needs the processor to go on.
             std::thread::sleep(POLL_BUSY);
         }
-        self.recorder.record_skipped()?;
+        self.recorder.record_held()?;
         self.recorder.record_disarmed(DisarmCause::Operator)?;
         self.commit()?;
         self.recorder.close(Now { wall: self.clock.wall(), boot: self.clock.boot() })

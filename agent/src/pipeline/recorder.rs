@@ -16,6 +16,7 @@ use super::attribution::{Attribution, Description};
 use super::cgroupfs::{SessionCgroup, SessionCgroups};
 use super::clock::Clock;
 use super::error::PipelineError;
+use super::fold::{Folds, Of};
 use super::handle::Input;
 use super::losses::{LossReading, Losses};
 use super::measured::Measured;
@@ -70,6 +71,8 @@ pub(super) struct Recorder {
     pub(super) measured: Option<Measured>,
     /// What goes of entries of long ago.
     pub(super) keeper: Keeper,
+    /// Reads that are only counted, and are in no entry yet.
+    folds: Folds,
 }
 
 /// Whose act it was: what goes into the common members of its entry.
@@ -86,6 +89,7 @@ impl Recorder {
         let room = Room::new(settings.storage);
         let keeper = Keeper::new(settings.retention.clone(), sinks);
         let attribution = Attribution::new(settings.trust_domain.clone());
+        let folds = Folds::new(settings.fold.clone());
         let mut recorder = Self {
             settings,
             clock,
@@ -110,6 +114,7 @@ impl Recorder {
             measured: tpm.as_ref().and_then(|parts| Measured::new(parts.measured_ns, clock.boot())),
             attest: tpm.map(|parts| Attestation::new(parts, clock.boot())),
             keeper,
+            folds,
         };
         recorder.read_clocks(clock);
         (recorder, inputs)
@@ -206,6 +211,14 @@ impl Recorder {
             Whose::Workload(entry) => (Some(entry), None),
         };
         self.paths.turn(event);
+        if let Event::Open(open) = event
+            && self.folds.takes(open, self.paths.path())
+        {
+            let scope = if let Whose::Session { scope, .. } = whose { scope } else { 0 };
+            let of = Of { process: header.cookie(), session, scope, workload };
+            self.folds.hold(of, open, self.paths.path());
+            return if self.folds.is_crowded() { self.record_folded() } else { Ok(()) };
+        }
         let body = translate::body(event, &self.paths);
         if let Whose::Session { scope, .. } = whose
             && let Some(session) = self.sessions.by_scope_mut(scope)
@@ -444,18 +457,59 @@ impl Recorder {
         let mut due = self.log.due(now);
         due.commit |= !self.waiting.is_empty()
             || self.room.gap_due(now)
+            || self.folds.is_due(now, u64::from(self.settings.commit_ms) * 1_000_000)
             || self.attest.as_ref().is_some_and(Attestation::wants_commit);
         due
     }
 
     pub(super) fn commit(&mut self) -> Result<(), PipelineError> {
-        self.record_skipped()?;
+        self.record_held()?;
         let _durable = self.log.commit()?;
         self.look_at_room()
     }
 
-    /// Says which events were left out for want of room, before the rings let go of them.
-    pub(super) fn record_skipped(&mut self) -> Result<(), PipelineError> {
+    /// Writes the entries of everything whose numbers are noted and in no entry: before the rings let go of the events,
+    /// and before anything says that they are settled.
+    pub(super) fn record_held(&mut self) -> Result<(), PipelineError> {
+        self.record_folded()?;
+        self.record_skipped()
+    }
+
+    /// Writes the entries of reads that are only counted.
+    pub(super) fn record_folded(&mut self) -> Result<(), PipelineError> {
+        let (boot, wall) = (self.clock.boot(), self.clock.wall());
+        while let Some(fold) = self.folds.next() {
+            let (body, of) = (fold.body(), fold.of);
+            let (body, process, workload, session) = if self.log.is_full() {
+                // There is no room but for the agent's own records: which numbers are not told is one of those.
+                let gap = Gap {
+                    cause: GapCause::DiskFull,
+                    capture_id: self.capture_id,
+                    ranges: List::from(fold.ranges()),
+                    count: fold.count(),
+                    shares: List::default(),
+                    from: Some(body.from),
+                    to: Some(body.to),
+                };
+                (Body::Gap(gap), None, None, None)
+            } else {
+                (Body::FileFolded(body), Some(of.process), of.workload, of.session)
+            };
+            let kind = body.kind();
+            let draft = Draft { wall, boot, kernel: None, process, workload, session, verdict: None, body };
+            append(&mut self.log, &draft)?;
+            if session.is_some()
+                && let Some(session) = self.sessions.by_scope_mut(of.scope)
+            {
+                session.totals.count(kind);
+            }
+            self.folds.done();
+        }
+        Ok(())
+    }
+
+    /// Says which events were left out for want of room.
+    fn record_skipped(&mut self) -> Result<(), PipelineError> {
         for gap in self.room.take_gaps() {
             let body = Gap {
                 cause: gap.cause,
@@ -556,7 +610,7 @@ impl Recorder {
     /// Ends the run on a full disk: the control chain still has room in the log's reserve. Hooks and rings stay, so
     /// that what happens now can be read once there is space.
     pub(super) fn last_words(mut self, now: Now) -> Result<(), PipelineError> {
-        self.record_skipped()?;
+        self.record_held()?;
         self.record_disarmed(DisarmCause::Fault)?;
         let _full = self.log.commit()?;
         if self.log.epoch().is_some() {

@@ -320,6 +320,8 @@ impl Recorder {
     /// Writes the `revoked` record of a session and lets go of its cgroup. What its processes do after that is
     /// attributed to what the session left behind.
     pub(super) fn end_session(&mut self, scope: u64, reason: EndReason, now: BootTime) -> Result<(), PipelineError> {
+        // Its totals are of every act.
+        self.record_folded()?;
         let Some(session) = self.sessions.end(scope, now) else { return Ok(()) };
         let (code, signal) = match session.command {
             CommandState::Ended(status) => (

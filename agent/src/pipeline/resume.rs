@@ -120,7 +120,10 @@ impl Recorder {
                 tail.numbers.push(number);
             }
             match record.body() {
-                Body::Gap(gap) if gap.capture_id == capture && !tail.stopped => tail.note_gap(gap),
+                Body::Gap(gap) if gap.capture_id == capture && !tail.stopped => {
+                    tail.note_ranges(&gap.ranges, gap.cause == GapCause::RingFull);
+                }
+                Body::FileFolded(folded) if !tail.stopped => tail.note_ranges(&folded.ranges, false),
                 Body::Heartbeat(Heartbeat { capture_id, counters, .. })
                 | Body::Disarmed(agent_evidence::record::Disarmed { capture_id, counters, .. })
                     if *capture_id == capture && !counters.is_empty() =>
@@ -310,10 +313,10 @@ impl Tail {
         accounting
     }
 
-    fn note_gap(&mut self, gap: &Gap<'_>) {
-        for range in gap.ranges.iter() {
+    fn note_ranges(&mut self, ranges: &List<'_, NumberRange>, by_drops: bool) {
+        for range in ranges.iter() {
             let stream = Stream { cpu: range.cpu, class: range.class };
-            self.gaps.push((stream, range.first, range.last, gap.cause == GapCause::RingFull));
+            self.gaps.push((stream, range.first, range.last, by_drops));
         }
     }
 }

@@ -34,6 +34,11 @@ pub(super) struct Paths {
 }
 
 impl Paths {
+    /// The path of the event that was turned last.
+    pub(super) fn path(&self) -> &[u8] {
+        &self.path
+    }
+
     /// Turns the paths of an event round. Call before [`body`].
     pub(super) fn turn(&mut self, event: &Event<'_>) {
         self.path.clear();

@@ -387,6 +387,13 @@ fn whole_session(entries: &[Entry], id: &str, directory: &str) -> Result<()> {
     made.sort_unstable();
     let wanted: Vec<String> = (0..5).map(|number| format!("{directory}/{number}")).collect();
     ensure!(made == wanted, "session {id}: files made: {made:?}");
+    let mut closed: Vec<&str> = of("file_close")
+        .iter()
+        .filter_map(|close| close.body_text("path"))
+        .filter(|path| path.strip_prefix(directory).is_some_and(|rest| rest.starts_with('/')))
+        .collect();
+    closed.sort_unstable();
+    ensure!(closed == wanted, "session {id}: files closed: {closed:?}");
     for connect in of("connect") {
         let to = connect.body_text("remote").unwrap_or_default();
         let from = connect.body_text("local").unwrap_or_default();
@@ -416,6 +423,9 @@ fn numbers_are_complete(entries: &[Entry]) -> Result<()> {
     for entry in entries {
         if let Some((processor, class, number)) = entry.kernel() {
             seen.entry((processor, class)).or_default().push(number);
+        }
+        for (processor, class, first, last) in entry.folded_ranges() {
+            seen.entry((processor, class)).or_default().extend(first..=last);
         }
         ensure!(entry.gap().is_none(), "something was lost: {}", entry.line);
     }

@@ -7,7 +7,7 @@
 
 use std::collections::BTreeMap;
 
-use agent_evidence::record::Open;
+use agent_evidence::record::{FileFolded, Open};
 
 use crate::cli::view;
 use crate::export::ocsf::errno_name;
@@ -64,6 +64,8 @@ pub(super) struct Opened {
     errno: Option<u32>,
     /// Doubts about the path, empty when there are none.
     doubts: String,
+    /// How many opens it stands for, when the log only counts them; then `shown` is their directory.
+    counted: Option<u64>,
 }
 
 impl Opened {
@@ -79,15 +81,34 @@ impl Opened {
             access: view::access(open),
             errno,
             doubts: if unresolved || !open.marks.is_empty() { view::doubts(open) } else { String::new() },
+            counted: None,
+        }
+    }
+
+    /// Opens that the log itself folded.
+    pub(super) fn of_folded(folded: &FileFolded<'_>) -> Self {
+        Self {
+            shown: folded.directory.as_ref().map(view::value).unwrap_or_default(),
+            access: "read",
+            errno: None,
+            doubts: String::new(),
+            counted: Some(folded.count),
         }
     }
 
     /// The line for this open by itself.
     pub(super) fn line(&self) -> String {
         match self.errno {
+            None if self.counted.is_some() => {
+                format!("{:<9} {} in {}  (only counted)", self.access, files(self.times()), self.shown)
+            }
             None => format!("{:<9} {}{}", self.access, self.shown, self.doubts),
             Some(errno) => format!("{:<9} {}  {}", format!("no {}", self.access), self.shown, errno_name(errno)),
         }
+    }
+
+    fn times(&self) -> usize {
+        self.counted.map_or(1, |count| usize::try_from(count).unwrap_or(usize::MAX))
     }
 
     /// Whether it only read, and its path is in no doubt but that of a shared descriptor table, which
@@ -111,6 +132,9 @@ impl Opened {
     }
 
     fn fold(&self) -> Fold {
+        if self.counted.is_some() {
+            return Fold::System;
+        }
         // A program without a terminal tries to open it and goes on.
         if self.errno == Some(ENOENT) || (self.errno.is_some() && self.shown == "\"/dev/tty\"") {
             return Fold::NotFound;
@@ -174,9 +198,10 @@ pub(super) fn fold<'a>(opens: impl Iterator<Item = &'a Opened>) -> Folded {
     for (position, open) in opens.enumerate() {
         match open.fold() {
             Fold::System => {
-                system_count += 1;
+                let times = open.times();
+                system_count += times;
                 racy += usize::from(open.is_racy());
-                *system.entry(top(&open.shown)).or_default() += 1;
+                *system.entry(top(&open.shown)).or_default() += times;
             }
             Fold::NotFound => {
                 not_found += 1;

@@ -96,6 +96,28 @@ fn reads_of_the_system_are_counted_and_shown_on_demand() {
     assert!(whole.contains("/usr/lib/lib3.so") && whole.contains("ENOENT"), "{whole}");
 }
 
+#[test]
+fn reads_that_the_log_itself_counts_are_counted_with_the_others() {
+    use agent_evidence::record::{BootTime, Class, Digest, FileFolded, NumberRange};
+    let folded = Body::FileFolded(FileFolded {
+        directory: Some("/opt/models/lib".into()),
+        ranges: vec![NumberRange { cpu: 0, class: Class::File, first: 1, last: 40 }].into(),
+        count: 40,
+        names: Digest([1; 32]),
+        from: BootTime(5_000_001_500_000),
+        to: BootTime(5_000_001_600_000),
+    });
+    let (log, issued) = session(vec![
+        (records::SHELL, records::exec(b"/bin/sh", b"sh\0")),
+        (records::SHELL, folded),
+        (records::SHELL, read(b"/usr/lib/a.so")),
+    ]);
+    let counted = page(&log, issued, false);
+    assert!(counted.contains("read 41 files of the system and of packages"), "{counted}");
+    let whole = page(&log, issued, true);
+    assert!(whole.contains("read      40 files in /opt/models/lib  (only counted)"), "{whole}");
+}
+
 fn read(path: &[u8]) -> Body<'_> {
     let Body::Open(mut open) = records::open(Some(path), None, ActMarks::NONE) else { panic!() };
     open.oflags = 0;
