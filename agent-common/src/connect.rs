@@ -1,4 +1,5 @@
-//! connect(2) over IPv4 and IPv6, TCP, UDP and the rest, and what became of connections that were not waited for.
+//! connect(2) over IPv4 and IPv6, TCP, UDP and the rest, and what became of connections that were not waited for; in
+//! the same layout, data sent without a connection, listening and accepting.
 
 use crate::header::Header;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
@@ -13,8 +14,19 @@ pub mod connect_flag {
     pub const DONE_FOLLOWS: u16 = 1 << 2;
     /// `PENDING` was full: no `connect_done` will follow although the result is "in progress".
     pub const UNTRACKED: u16 = 1 << 3;
-    /// Every bit that may be set.
-    pub const ALL: u16 = RESULT_UNOBSERVED | LOCAL_KNOWN | DONE_FOLLOWS | UNTRACKED;
+    /// Of a `send`: not the first from this process, socket and to this address; those after it are only counted.
+    pub const FIRST_OF_MANY: u16 = 1 << 4;
+    /// The descriptor table is shared with another thread or process, which could have replaced the descriptor before
+    /// it was read.
+    pub const RACY: u16 = 1 << 5;
+    /// Bits of `connect` and `connect_done`.
+    pub const CONNECT: u16 = RESULT_UNOBSERVED | LOCAL_KNOWN | DONE_FOLLOWS | UNTRACKED;
+    /// Bits of `send`.
+    pub const SEND: u16 = RESULT_UNOBSERVED | LOCAL_KNOWN | FIRST_OF_MANY;
+    /// Bits of `flow`.
+    pub const FLOW: u16 = LOCAL_KNOWN;
+    /// Bits of `listen` and `accept`.
+    pub const SERVE: u16 = LOCAL_KNOWN | RACY;
 }
 
 /// `AF_INET` as the kernel numbers it.
@@ -26,7 +38,8 @@ pub const AF_INET6: u16 = 10;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub struct Endpoints {
-    /// Kernel's cookie of the socket, unique until reboot.
+    /// Kernel's cookie of the socket, unique until reboot; 0 for a socket that was accepted or told to listen and had
+    /// been made before capture began.
     pub cookie: u64,
     /// Remote address, network byte order, from the kernel's copy.
     pub remote: [u8; 16],
@@ -49,8 +62,9 @@ pub struct Endpoints {
 }
 const _: () = assert!(size_of::<Endpoints>() == 56);
 
-/// A socket was connected or tried to; also the layout of `connect_done`, whose header carries the identity of the
-/// process that had called connect(2) and the time of the answer.
+/// A socket was connected or tried to. Also the layout of `connect_done`, whose header carries the identity of the
+/// process that had called connect(2) and the time of the answer; of `send`; of `listen`, which has no remote address;
+/// and of `accept`, whose socket is the new one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub struct Connect {
@@ -58,7 +72,8 @@ pub struct Connect {
     pub header: Header,
     /// The connection.
     pub endpoints: Endpoints,
-    /// Nanoseconds from the kernel's address hook to the result; 0 when the result was not observed.
+    /// Nanoseconds from the kernel's address hook to the result; 0 when the result was not observed, and for `send`,
+    /// `listen` and `accept`.
     pub took_ns: u64,
 }
 const _: () = assert!(size_of::<Connect>() == 112 + 64);

@@ -191,8 +191,6 @@ offsets! {
     socket_sk,
     /// `sock.__sk_common.skc_family`.
     sock_family,
-    /// `sock.__sk_common.skc_num`: local port, host order.
-    sock_num,
     /// `sock.__sk_common.skc_rcv_saddr`.
     sock_rcv_saddr,
     /// `sock.__sk_common.skc_v6_rcv_saddr`.
@@ -233,5 +231,57 @@ offsets! {
     file_references,
     /// Its value when there is one: 1, or 0 where the kernel counts from there (6.13).
     file_one_reference,
+    /// `sock.__sk_common.skc_daddr`.
+    sock_daddr,
+    /// `sock.__sk_common.skc_v6_daddr`.
+    sock_v6_daddr,
+    /// `sock.__sk_common.skc_dport`: network order.
+    sock_dport,
+    /// `sock.__sk_common.skc_flags`: bits of `enum sock_flags`.
+    sock_flags,
+    /// `sock.sk_type`.
+    sock_type,
+    /// `sock.sk_protocol`.
+    sock_protocol,
+    /// `sock.sk_peer_pid`.
+    sock_peer_pid,
+    /// `sock.sk_peer_cred`.
+    sock_peer_cred,
+    /// `inet_sock.inet_sport`: network order; unlike `skc_num` it stays when the connection ends.
+    inet_sport,
+    /// `tcp_sock.bytes_sent`: payload, retransmissions included.
+    tcp_bytes_sent,
+    /// `tcp_sock.bytes_retrans`: payload that was retransmitted.
+    tcp_bytes_retrans,
+    /// `tcp_sock.bytes_received`: payload, and one for the other side's FIN.
+    tcp_bytes_received,
+    /// `unix_sock.addr`.
+    unix_addr,
+    /// `unix_sock.path`: mount, then dentry.
+    unix_path,
+    /// `unix_sock.peer`.
+    unix_peer,
+    /// `unix_address.len`.
+    unix_address_len,
+    /// `unix_address.name`: a `sockaddr_un`.
+    unix_address_name,
+    /// `pid.tasks[PIDTYPE_TGID]`: the process, if it is there.
+    pid_process,
+    /// `pid.numbers[0].nr`: the number in the initial namespace.
+    pid_number,
+    /// `task_struct.pid_links[PIDTYPE_TGID]`, to which the above leads.
+    task_pid_link,
+    /// `vsock_sock.remote_addr.svm_cid`, or 0 where `has_vsock` is 0.
+    vsock_cid,
+    /// `vsock_sock.remote_addr.svm_port`, or 0 where `has_vsock` is 0.
+    vsock_port,
+    /// 1 where the kernel's own types say how AF_VSOCK sockets look (it is not a module).
+    has_vsock,
+    /// Number of sendto(2).
+    nr_sendto,
+    /// Number of sendmsg(2).
+    nr_sendmsg,
+    /// Number of sendmmsg(2).
+    nr_sendmmsg,
 }
 const _: () = assert!(size_of::<Offsets>() == 4 * Offsets::COUNT);

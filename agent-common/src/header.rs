@@ -20,6 +20,20 @@ pub mod kind {
     pub const CONNECT: u16 = 32;
     /// A connection begun without waiting was answered.
     pub const CONNECT_DONE: u16 = 33;
+    /// Data was sent to an address without a connection.
+    pub const SEND: u16 = 34;
+    /// A connection ended, with its totals.
+    pub const FLOW: u16 = 35;
+    /// A socket began to listen, or tried to.
+    pub const LISTEN: u16 = 36;
+    /// A connection was accepted.
+    pub const ACCEPT: u16 = 37;
+    /// A socket of the local host was connected, or tried to.
+    pub const CONNECT_UNIX: u16 = 38;
+    /// A socket between host and virtual machine was connected, or tried to.
+    pub const CONNECT_VSOCK: u16 = 39;
+    /// A socket of an unusual sort was created, or tried to.
+    pub const SOCKET: u16 = 40;
     /// A file was opened, or tried to.
     pub const OPEN: u16 = 48;
     /// A name, permissions, owner, length or attribute of a file was changed, or tried to.
@@ -36,7 +50,7 @@ pub mod class {
     pub const PROCESS: u8 = 0;
     /// cgroup create, remove, move.
     pub const CGROUP: u8 = 1;
-    /// connect, connect_done.
+    /// Everything on sockets: kinds 32 to 47.
     pub const NETWORK: u8 = 2;
     /// open, change, close, map.
     pub const FILE: u8 = 3;

@@ -26,6 +26,7 @@ pub mod globals;
 pub mod header;
 pub mod limits;
 pub mod process;
+pub mod socket;
 pub mod stats;
 
 #[cfg(feature = "user")]

@@ -67,3 +67,11 @@ pub const DENTRY_CHUNK_BYTES: usize = 80;
 
 /// Bytes of a dentry's inline name on every supported kernel: 32 up to 6.12, 40 after; the smaller is used.
 pub const INLINE_NAME_BYTES: usize = 32;
+
+/// Entries of `FLOWS`: TCP connections of workloads in scope that are open at one moment, 4 MiB in full. The end of one
+/// more is not reported and counts as a lost event.
+pub const FLOWS_ENTRIES_MAX: u32 = 16_384;
+
+/// Entries of `SENDS`: (process, socket, remote address) of datagrams sent without a connection. The least recently used
+/// makes room: what was forgotten is reported as new again.
+pub const SENDS_ENTRIES_MAX: u32 = 16_384;

@@ -32,7 +32,7 @@ const _: () = assert!(size_of::<Loss>() == 24);
 
 /// Event families that a scope wants beside process and cgroup events.
 pub mod family {
-    /// connect, connect_done.
+    /// Everything on sockets.
     pub const NETWORK: u32 = 1 << 0;
     /// open.
     pub const FILE: u32 = 1 << 1;
@@ -160,3 +160,20 @@ pub struct Alive {
     pub reserved: u32,
 }
 const _: () = assert!(size_of::<Alive>() == 112 + 24);
+
+/// Key of `SENDS`: who sends from which socket where to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct SendKey {
+    /// The socket.
+    pub cookie: u64,
+    /// Remote address, network byte order; IPv4 in the first four bytes, the rest zero.
+    pub remote: [u8; 16],
+    /// Remote port, host byte order.
+    pub remote_port: u16,
+    /// `AF_INET` or `AF_INET6`.
+    pub family: u16,
+    /// The process: a socket that another one got hold of is reported again for that one.
+    pub tgid: u32,
+}
+const _: () = assert!(size_of::<SendKey>() == 32);

@@ -2,18 +2,18 @@
 //! the exit of connect(2) gives the result, and `inet_sock_set_state` the answer to a connection that was not
 //! waited for (kernel 5.12 for all; `CONFIG_CGROUP_BPF`, `CONFIG_FTRACE_SYSCALLS`).
 //!
-//! One event per call. A call that reaches the address hook by another way (io_uring, TCP fast open with sendto) is
-//! reported at once, its result not observed.
+//! One event per call. A call that reaches the address hook by another way (io_uring) is reported at once, its result
+//! not observed; one by sendto(2) and its like (TCP fast open) as data sent without a connection.
 //!
-//! Not seen: calls that fail before the address hook (bad descriptor, wrong address length), AF_UNIX and other
-//! families, a second connect(2) on a socket that is still connecting, datagrams sent without connect, accepted
-//! connections, 32-bit calls' results.
+//! Not seen: calls that fail before the address hook (bad descriptor, wrong address length), families other than IP
+//! (see [`crate::local`]), a second connect(2) on a socket that is still connecting, 32-bit calls' results.
 
 use crate::emit::{Scratch, fetch_add, lost, number, submit};
-use crate::file::descriptor;
+use crate::flow;
 use crate::maps::{CALLS, PENDING, off};
-use crate::path::{read, value};
+use crate::path::value;
 use crate::scope::{of_cgroup, of_process, settings};
+use crate::socket::{at, behind, local_of};
 use crate::task::{About, Typed, cgroup_id, current, fill, member, tgid};
 use agent_common::connect::{AF_INET, AF_INET6, Connect, Endpoints, connect_flag};
 use agent_common::header::{class, flag, kind};
@@ -27,13 +27,13 @@ use aya_ebpf::macros::{btf_tracepoint, cgroup_sock_addr, tracepoint};
 use aya_ebpf::programs::{BtfTracePointContext, SockAddrContext, TracePointContext};
 
 /// `IPPROTO_TCP`.
-const TCP: u16 = 6;
+pub const TCP: u16 = 6;
 /// `TCP_ESTABLISHED`.
-const ESTABLISHED: u32 = 1;
+pub const ESTABLISHED: u32 = 1;
 /// `TCP_SYN_SENT`.
-const SYN_SENT: u32 = 2;
+pub const SYN_SENT: u32 = 2;
 /// `TCP_SYN_RECV`, as a connecting socket passes it when both sides connect at once.
-const SYN_RECV: u32 = 3;
+pub const SYN_RECV: u32 = 3;
 /// Reported when a connection ended without an error: the process closed the socket before the answer.
 const ECANCELED: i32 = 125;
 /// `ret` in the record of `syscalls:sys_exit_connect`.
@@ -108,9 +108,9 @@ fn begin(ctx: *mut bpf_sock_addr, address_family: u16) {
             remote.add(3).write_volatile(from.add(3).read_volatile());
         }
         let regs = bpf_task_pt_regs(task.cast_mut().cast()) as Typed;
-        let in_connect = member::<u64>(regs, off!(regs_nr)) == u64::from(off!(nr_connect));
+        let nr = member::<u64>(regs, off!(regs_nr));
         let key = bpf_get_current_pid_tgid();
-        if !in_connect || CALLS.insert(&key, &call, 0).is_err() {
+        if nr != u64::from(off!(nr_connect)) || CALLS.insert(&key, &call, 0).is_err() {
             // No exit of connect(2) will see this call, or it will not find it: say now what is known.
             if off!(sock_addr_storage) == 0 {
                 // Without task storage here, only the cgroup can say; who left it is out of scope to this path.
@@ -121,23 +121,29 @@ fn begin(ctx: *mut bpf_sock_addr, address_family: u16) {
                 scope_id = found;
             }
             call.endpoints.connect_flags |= connect_flag::RESULT_UNOBSERVED;
-            report(task, scope_id, &call, 0);
+            let sends = nr == u64::from(off!(nr_sendto))
+                || nr == u64::from(off!(nr_sendmsg))
+                || nr == u64::from(off!(nr_sendmmsg));
+            report(if sends { kind::SEND } else { kind::CONNECT }, task, scope_id, &call.endpoints, 0);
+            if call.endpoints.protocol == TCP {
+                flow::keep(task, scope_id, &call.endpoints, now, 0);
+            }
         }
     }
 }
 
-/// Numbers and sends a `connect` of the acting task.
+/// Numbers and sends an event of the acting task that has the layout of a `connect`.
 #[inline(always)]
-fn report(task: Typed, scope_id: u64, call: &Call, took_ns: u64) {
+pub fn report(kind: u16, task: Typed, scope_id: u64, endpoints: &Endpoints, took_ns: u64) {
     let Some(seq) = number(class::NETWORK) else { return };
-    let about = About { kind: kind::CONNECT, class: class::NETWORK, scope_id };
+    let about = About { kind, class: class::NETWORK, scope_id };
     let mut event = core::mem::MaybeUninit::<Connect>::uninit();
     let event = event.as_mut_ptr();
     // SAFETY: every member is written.
     unsafe {
         fill(&raw mut (*event).header, about, seq, task);
         (*event).header.len = size_of::<Connect>() as u32;
-        (*event).endpoints = call.endpoints;
+        (*event).endpoints = *endpoints;
         (*event).took_ns = took_ns;
         submit(event.cast(), size_of::<Connect>() as u64, class::NETWORK, scope_id, seq);
     }
@@ -176,9 +182,17 @@ pub fn connect_exit(ctx: TracePointContext) -> u32 {
                 if sock == 0 { connect_flag::UNTRACKED } else { connect_flag::DONE_FOLLOWS };
         }
     }
-    report(task, scope_id, &call, took_ns);
+    report(kind::CONNECT, task, scope_id, &call.endpoints, took_ns);
     if awaited && sock != 0 {
         await_answer(task, scope_id, &call, sock);
+    }
+    if call.endpoints.protocol == TCP && (ret == 0 || awaited) {
+        if sock == 0 {
+            // Connected, and the descriptor is another by now: the end of this connection will not be told.
+            give_up(scope_id);
+        } else {
+            flow::keep(task, scope_id, &call.endpoints, call.begun_ns, sock);
+        }
     }
     0
 }
@@ -187,33 +201,8 @@ pub fn connect_exit(ctx: TracePointContext) -> u32 {
 /// cookie is what makes this safe against a descriptor replaced by another thread.
 #[inline(always)]
 fn socket(task: Typed, fd: u64, cookie: u64) -> u64 {
-    // SAFETY: typed or null.
-    let file = unsafe { descriptor(member(task, off!(task_files)), fd & 0xffff_ffff) };
-    if file == 0 {
-        return 0;
-    }
-    let socket = value::<u64>(file.wrapping_add(u64::from(off!(file_private_data))));
-    let sock = value::<u64>(socket.wrapping_add(u64::from(off!(socket_sk))));
-    if sock == 0 || value::<u64>(sock.wrapping_add(u64::from(off!(sock_cookie)))) != cookie {
-        return 0;
-    }
-    sock
-}
-
-/// Reads the local address and port of a `struct sock`.
-#[inline(always)]
-fn local_of(sock: u64, endpoints: &mut Endpoints) {
-    endpoints.local_port = value(sock.wrapping_add(u64::from(off!(sock_num))));
-    let local = (&raw mut endpoints.local).cast::<u8>();
-    // SAFETY: 16 bytes of room.
-    unsafe {
-        if endpoints.family == AF_INET {
-            read(local, 4, sock.wrapping_add(u64::from(off!(sock_rcv_saddr))));
-        } else {
-            read(local, 16, sock.wrapping_add(u64::from(off!(sock_v6_rcv_saddr))));
-        }
-    }
-    endpoints.connect_flags |= connect_flag::LOCAL_KNOWN;
+    let sock = behind(task, fd);
+    if sock == 0 || at::<u64>(sock, off!(sock_cookie)) != cookie { 0 } else { sock }
 }
 
 /// Leaves the connection for [`sock_state`] to report, or reports it here when the answer came before that.
@@ -254,9 +243,9 @@ fn await_answer(task: Typed, scope_id: u64, call: &Call, sock: u64) {
     answer(cookie, u32::from(state) == ESTABLISHED, error, &local.endpoints);
 }
 
-/// An answer was announced that cannot be delivered: it counts as an event that was lost.
+/// Something that was or will be owed cannot be delivered: it counts as an event that was lost.
 #[inline(always)]
-fn give_up(scope_id: u64) {
+pub fn give_up(scope_id: u64) {
     if number(class::NETWORK).is_some() {
         lost(u32::from(class::NETWORK), scope_id);
     }

@@ -13,7 +13,8 @@
 //!
 //! # Reading order
 //! [`maps`] (what there is), [`emit`] (numbers, loss, submission), [`task`] and [`scope`] (who, and whether wanted),
-//! [`path`] (names), then one file per family of hooks: [`process`], [`cgroup`], [`file`], [`change`], [`connect`], [`alive`].
+//! [`path`] (names), [`socket`] (what is behind a descriptor), then one file per family of hooks: [`process`],
+//! [`cgroup`], [`file`], [`change`], [`connect`], [`send`], [`flow`], [`serve`], [`local`], [`alive`].
 //!
 //! # Rules kept here
 //! - An event takes its number before anything that can fail, and every failure after that is counted by class and
@@ -42,10 +43,15 @@ mod change;
 mod connect;
 mod emit;
 mod file;
+mod flow;
+mod local;
 mod maps;
 mod path;
 mod process;
 mod scope;
+mod send;
+mod serve;
+mod socket;
 mod task;
 
 /// Never reached: the verifier refuses a program that could get here.

@@ -2,13 +2,14 @@
 
 use agent_common::globals::Offsets;
 use agent_common::limits::{
-    CALLS_ENTRIES_MAX, LOSS_ENTRIES_MAX, PENDING_ENTRIES_MAX, RING_BULK_BYTES, RING_CRIT_BYTES, SCOPE_ENTRIES_MAX,
-    SCRATCH_BYTES, SCRATCH_SLOTS_PER_CPU,
+    CALLS_ENTRIES_MAX, FLOWS_ENTRIES_MAX, LOSS_ENTRIES_MAX, PENDING_ENTRIES_MAX, RING_BULK_BYTES, RING_CRIT_BYTES,
+    SCOPE_ENTRIES_MAX, SCRATCH_BYTES, SCRATCH_SLOTS_PER_CPU, SENDS_ENTRIES_MAX,
 };
-use agent_common::stats::{Call, Loss, LossKey, Meta, Pending, Scope, Settings, TaskScope};
+use agent_common::socket::Flow;
+use agent_common::stats::{Call, Loss, LossKey, Meta, Pending, Scope, SendKey, Settings, TaskScope};
 use aya_ebpf::Global;
 use aya_ebpf::macros::map;
-use aya_ebpf::maps::{Array, HashMap, PerCpuArray, RingBuf};
+use aya_ebpf::maps::{Array, HashMap, LruHashMap, PerCpuArray, RingBuf};
 
 /// Struct offsets and constants, filled in by the loader; as built, all ones, which the verifier refuses.
 #[unsafe(no_mangle)]
@@ -57,6 +58,14 @@ pub static CALLS: HashMap<u64, Call> = HashMap::with_max_entries(CALLS_ENTRIES_M
 /// TCP connections between SYN and answer, by socket cookie.
 #[map]
 pub static PENDING: HashMap<u64, Pending> = HashMap::with_max_entries(PENDING_ENTRIES_MAX, 0);
+
+/// TCP connections whose end is to be reported, by socket cookie.
+#[map]
+pub static FLOWS: HashMap<u64, Flow> = HashMap::with_max_entries(FLOWS_ENTRIES_MAX, 0);
+
+/// Datagrams sent without a connection, so far, by process, socket and remote address.
+#[map]
+pub static SENDS: LruHashMap<SendKey, u64> = LruHashMap::with_max_entries(SENDS_ENTRIES_MAX, 0);
 
 /// `BPF_MAP_TYPE_TASK_STORAGE` with `BPF_F_NO_PREALLOC`, for which aya-ebpf 0.2 has no type. The members' types
 /// are the definition: the loader reads them from the object's BTF.

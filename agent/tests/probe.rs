@@ -347,7 +347,7 @@ except OSError: pass",
     );
     let (mut connects, mut answers) = (Vec::new(), Vec::new());
     drain(&mut rings.bulk, |event| match event {
-        Event::Connect(connect) => connects.push((connect.header.tgid, connect.endpoints)),
+        Event::Connect(connect) | Event::Send(connect) => connects.push((connect.header.tgid, connect.endpoints)),
         Event::ConnectDone(connect) => {
             assert!(connect.header.flags & flag::DEFERRED != 0);
             answers.push((connect.header.tgid, connect.endpoints));
@@ -378,6 +378,298 @@ except OSError: pass",
         assert_eq!(answer.1.result, result);
     }
     probe.disarm(false).unwrap();
+}
+
+/// What a Python program needs to make sockets without its standard library, which opens many files.
+const SOCKETS: &str = "import sys
+sys.path.append(os.path.dirname(os.__file__) + '/lib-dynload')
+import _socket as s
+def tries(f, *a):
+    try: f(*a)
+    except OSError: pass
+";
+
+/// All network events of a program run in a cgroup of its own, in order of their numbers on one processor.
+fn network_events(name: &str, program: &str, mut take: impl FnMut(&Event<'_>)) {
+    let pins = PinRoot::new(name);
+    let cgroup = Cgroup::new(name);
+    let (mut probe, mut rings) = arm(&pins);
+    probe.scope_set(cgroup.id, cgroup.id, family::NETWORK).unwrap();
+    assert!(cgroup.python(&format!("{SOCKETS}{program}")).success());
+    drain(&mut rings.bulk, |event| {
+        assert_eq!(event.header().scope_id, cgroup.id);
+        take(event);
+    });
+    let lost = probe.counters().unwrap().totals(class::NETWORK).1;
+    assert_eq!(lost, 0);
+    probe.disarm(false).unwrap();
+}
+
+fn end(family: u16, bytes: [u8; 16], port: u16) -> String {
+    let [a, b, c, d, ..] = bytes;
+    let ip = if family == 2 { IpAddr::V4(Ipv4Addr::new(a, b, c, d)) } else { IpAddr::V6(Ipv6Addr::from(bytes)) };
+    std::net::SocketAddr::new(ip, port).to_string()
+}
+
+#[test]
+fn datagrams_are_told_once_for_each_address_and_once_more_when_there_are_many() {
+    let mut sends = Vec::new();
+    network_events(
+        "send",
+        "u = s.socket(2, 2); u.bind(('127.0.0.1', 0))
+for i in range(50):
+    for port in (5001, 5002): u.sendto(b'x', ('127.0.0.1', port))
+u.sendto(b'x', ('127.0.0.1', 5003))
+v = s.socket(10, 2); v.sendto(b'x', ('::1', 5004))
+m = s.socket(10, 2); m.sendmsg([b'x'], [], 0, ('::ffff:127.0.0.1', 5005))
+if os.fork() == 0:
+    for i in range(3): u.sendto(b'x', ('127.0.0.1', 5001))
+    os._exit(0)
+os.wait()
+w = s.socket(2, 2); w.bind(('127.0.0.1', 0))
+c = s.socket(2, 2); c.connect(w.getsockname()); c.send(b'x'); c.sendto(b'x', ('127.0.0.1', 5007))",
+        |event| {
+            if let Event::Send(send) = event {
+                let at = &send.endpoints;
+                assert_eq!(at.protocol, 17);
+                let marks = at.connect_flags & !connect_flag::RESULT_UNOBSERVED & !connect_flag::LOCAL_KNOWN;
+                assert!(at.connect_flags & connect_flag::LOCAL_KNOWN != 0 && at.local_port != 0);
+                sends.push((
+                    end(at.family, at.remote, at.remote_port),
+                    at.local_port,
+                    marks == connect_flag::FIRST_OF_MANY,
+                ));
+            }
+        },
+    );
+    let of = |remote: &str| sends.iter().filter(|send| send.0 == remote).map(|send| send.2).collect::<Vec<_>>();
+    assert_eq!(of("127.0.0.1:5001"), [false, true, false, true], "the second process is told of for itself");
+    assert_eq!(of("127.0.0.1:5002"), [false, true]);
+    assert_eq!(of("127.0.0.1:5003"), [false]);
+    assert_eq!(of("[::1]:5004"), [false]);
+    assert_eq!(of("127.0.0.1:5005"), [false], "a mapped address is what goes over the wire: {sends:?}");
+    assert_eq!(of("127.0.0.1:5007"), [false], "an address of its own on a connected socket: {sends:?}");
+    assert_eq!(sends.len(), 10, "{sends:?}");
+    assert!(sends.iter().take(5).all(|send| send.1 == sends[0].1), "one socket has one port: {sends:?}");
+}
+
+#[test]
+fn a_flood_of_addresses_makes_more_events_and_never_fewer() {
+    const ADDRESSES: usize = 40_000;
+    // Twice what the kernel side remembers, and then the first ones again, which it must have forgotten.
+    const _: () = assert!(ADDRESSES > 2 * agent_common::limits::SENDS_ENTRIES_MAX as usize);
+    let mut sends = std::collections::HashMap::<u16, Vec<bool>>::new();
+    network_events(
+        "flood",
+        &format!(
+            "u = s.socket(2, 2)
+for port in range(10000, 10000 + {ADDRESSES}): u.sendto(b'x', ('127.0.0.1', port))
+for port in range(10000, 10100): u.sendto(b'x', ('127.0.0.1', port))"
+        ),
+        |event| {
+            if let Event::Send(send) = event {
+                let many = send.endpoints.connect_flags & connect_flag::FIRST_OF_MANY != 0;
+                sends.entry(send.endpoints.remote_port).or_default().push(many);
+            }
+        },
+    );
+    assert_eq!(sends.len(), ADDRESSES);
+    assert!((10_000..10_100).all(|port| sends[&port] == [false, false]), "the count began again");
+}
+
+#[test]
+fn connections_are_told_of_at_both_ends_with_their_bytes() {
+    let (mut listens, mut accepts, mut connects, mut flows) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+    network_events(
+        "flow",
+        "def both(a, n, m, closer):
+    l = s.socket(a, 1); l.bind(('127.0.0.1' if a == 2 else '::1', 0)); l.listen(9)
+    c = s.socket(a, 1); c.connect(l.getsockname())
+    fd, _ = l._accept(); d = s.socket(fileno=fd)
+    def send(x, y, n):
+        while n:
+            k = x.send(bytes(min(n, 50000))); n -= k
+            while k: k -= len(y.recv(k))
+    send(c, d, n); send(d, c, m)
+    x, y = (c, d) if closer else (d, c)
+    x.close(); assert y.recv(1) == b''; y.close(); l.close()
+both(2, 1234567, 7654321, True)
+both(10, 3, 0, False)
+both(10, 0, 0, True)
+l = s.socket(2, 1); l.bind(('127.0.0.1', 0)); l.listen(9)
+tries(l.listen, 5)
+l2 = s.socket(2, 1); tries(l2.bind, l.getsockname()); l2.setsockopt(1, 2, 1)
+n = s.socket(2, 1); n.setblocking(False); tries(n.connect, l.getsockname())
+fd, _ = l._accept(); d = s.socket(fileno=fd); assert n.send(b'12345') == 5; assert len(d.recv(9)) == 5
+r = s.socket(2, 1); tries(r.connect, ('127.0.0.1', 1))
+x = s.socket(2, 1); tries(x.setsockopt, 1, 13, bytes([1,0,0,0,0,0,0,0]))
+x.connect(l.getsockname()); x.send(b'abc'); fd, _ = l._accept(); y = s.socket(fileno=fd); y.recv(3)
+x.setsockopt(1, 13, bytes([1,0,0,0,0,0,0,0])); x.close()
+if os.fork() == 0:
+    n.close(); os._exit(0)
+os.wait(); n.close(); d.close(); y.close()",
+        |event| match event {
+            Event::Listen(listen) => listens.push((
+                end(listen.endpoints.family, listen.endpoints.local, listen.endpoints.local_port),
+                listen.endpoints.result,
+                listen.endpoints.cookie,
+            )),
+            Event::Accept(accept) => {
+                assert!(accept.endpoints.cookie != 0);
+                accepts.push((accept.endpoints.cookie, accept.endpoints));
+            }
+            Event::Connect(connect) => {
+                connects.push((connect.endpoints.cookie, connect.endpoints, connect.header.tgid))
+            }
+            Event::Flow(flow) => {
+                assert!(flow.header.flags & flag::DEFERRED != 0 && flow.began < flow.header.boot);
+                flows.push((flow.endpoints.cookie, flow.sent, flow.received, flow.endpoints, flow.header.tgid));
+            }
+            _ => {}
+        },
+    );
+    assert_eq!(listens.len(), 5, "{listens:?}");
+    assert!(listens.iter().all(|(local, result, cookie)| *result == 0 && *cookie != 0 && !local.ends_with(":0")));
+    assert_eq!(accepts.len(), 5, "{accepts:?}");
+    // One connect was refused: it has no flow. All others have one at each end.
+    assert_eq!(connects.len(), 6, "{connects:?}");
+    assert_eq!(flows.len(), 10, "{flows:?}");
+    let of = |cookie: u64| {
+        let found: Vec<_> = flows.iter().filter(|flow| flow.0 == cookie).collect();
+        assert_eq!(found.len(), 1);
+        (found[0].1, found[0].2)
+    };
+    let totals = [(1_234_567, 7_654_321), (3, 0), (0, 0), (5, 0), (3, 0)];
+    let connected: Vec<_> = connects.iter().filter(|connect| connect.1.result != -111).collect();
+    for (n, (sent, received)) in totals.into_iter().enumerate() {
+        assert_eq!(of(connected[n].0), (sent, received), "connection {n}");
+        assert_eq!(of(accepts[n].0), (received, sent), "its other end");
+        // Both ends agree on the addresses.
+        let flow = |cookie: u64| flows.iter().find(|flow| flow.0 == cookie).unwrap().3;
+        let (near, far) = (flow(connected[n].0), flow(accepts[n].0));
+        assert_eq!((near.local, near.local_port), (far.remote, far.remote_port));
+        assert_eq!((near.remote, near.remote_port), (far.local, far.local_port));
+        assert_eq!(accepts[n].1.remote_port, near.local_port);
+        assert!(near.connect_flags & connect_flag::LOCAL_KNOWN != 0);
+    }
+    assert!(flows.iter().all(|flow| flow.4 == connects[0].2), "whoever closes, it is the maker's");
+}
+
+#[test]
+fn acts_by_io_uring_reach_the_address_hooks() {
+    let (mut connects, mut sends, mut flows) = (Vec::new(), Vec::new(), Vec::new());
+    network_events(
+        "uring",
+        "import ctypes, mmap, struct
+c = ctypes.CDLL(None)
+p = ctypes.create_string_buffer(120)
+ring = c.syscall(425, 4, p); assert ring >= 0
+o = struct.unpack('30I', p.raw)
+room = mmap.mmap(ring, max(o[16] + 4 * o[0], o[25] + 16 * o[1]), offset=0)
+sqes = mmap.mmap(ring, 64 * o[0], offset=0x10000000)
+def submit(op, fd, off, addr, n):
+    tail = struct.unpack_from('I', room, o[11])[0]; slot = tail % o[0]
+    struct.pack_into('BBHiQQIIQ24x', sqes, 64 * slot, op, 0, 0, fd, off, addr, n, 0, 7)
+    struct.pack_into('I', room, o[16] + 4 * slot, slot); struct.pack_into('I', room, o[11], tail + 1)
+    assert c.syscall(426, ring, 1, 1, 1, None, 0) == 1
+    return struct.unpack_from('i', room, o[25] + 16 * (tail % o[1]) + 8)[0]
+def address(port):
+    return ctypes.create_string_buffer(struct.pack('H', 2) + struct.pack('>H', port) + bytes([127, 0, 0, 1]) + bytes(8), 16)
+l = s.socket(2, 1); l.bind(('127.0.0.1', 0)); l.listen(9); port = l.getsockname()[1]
+x = s.socket(2, 1); a = address(port)
+assert submit(16, x.fileno(), 16, ctypes.addressof(a), 0) == 0
+assert x.send(b'1234') == 4
+fd, _ = l._accept(); y = s.socket(fileno=fd); assert len(y.recv(9)) == 4; x.close(); y.close()
+u = s.socket(2, 2); b = address(5008)
+data = ctypes.create_string_buffer(b'x'); vec = (ctypes.c_uint64 * 2)(ctypes.addressof(data), 1)
+m = (ctypes.c_uint64 * 7)(ctypes.addressof(b), 16, ctypes.addressof(vec), 1, 0, 0, 0)
+assert submit(9, u.fileno(), 0, ctypes.addressof(m), 1) == 1",
+        |event| match event {
+            Event::Connect(connect) => connects.push(connect.endpoints),
+            Event::Send(send) => sends.push(send.endpoints),
+            Event::Flow(flow) => flows.push((flow.endpoints, flow.sent, flow.received)),
+            _ => {}
+        },
+    );
+    assert_eq!((connects.len(), sends.len(), flows.len()), (1, 1, 2), "{connects:?} {sends:?} {flows:?}");
+    assert_eq!(connects[0].connect_flags, connect_flag::RESULT_UNOBSERVED);
+    let flow = flows.iter().find(|flow| flow.0.cookie == connects[0].cookie).unwrap();
+    assert_eq!((flow.1, flow.2, flow.0.connect_flags), (4, 0, connect_flag::LOCAL_KNOWN));
+    assert_eq!((sends[0].protocol, sends[0].remote_port), (17, 5008));
+}
+
+#[test]
+fn sockets_of_the_host_and_of_unusual_sorts_are_told_of() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().canonicalize().unwrap().join("a.sock").display().to_string();
+    let (mut unix, mut vsock, mut made) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut me, mut from_outside) = (None, 0);
+    network_events(
+        "local",
+        &format!(
+            "l = s.socket(1, 1); l.bind('{path}'); l.listen(9)
+c = s.socket(1, 1); c.connect('{path}')
+h = s.socket(1, 5); h.bind(b'\\0hidden\\xff'); h.listen(9)
+c2 = s.socket(1, 5); c2.connect(b'\\0hidden\\xff')
+import ctypes
+if os.fork() == 0:
+    if ctypes.CDLL(None).unshare(0x20000): os._exit(1)
+    s.socket(1, 1).connect('{path}'); os._exit(0)
+assert os.wait()[1] == 0
+d = s.socket(1, 2); d.bind('{path}d'); e = s.socket(1, 2); e.connect('{path}d')
+tries(e.connect, '{path}none')
+tries(c.connect, '/nowhere')
+a, b = s.socketpair()
+tries(lambda: s.socket(40, 1).connect((77, 1234)))
+tries(s.socket, 2, 3, 1)
+tries(s.socket, 17, 3, 0x300)
+tries(s.socket, 16, 3, 9)
+tries(s.socket, 16, 3, 0)
+tries(s.socket, 2, 2, 1)
+tries(s.socket, 77, 1, 0)
+tries(s.socket, 2, 1, 0); tries(s.socket, 10, 2, 17)"
+        ),
+        |event| match event {
+            Event::ConnectUnix(connect) => {
+                if connect.path.flags & path_flag::DETACHED != 0 {
+                    // In a mount namespace of its own: the socket is bound outside, and its server is who it was.
+                    assert_eq!(format!("/{}", text(&connect.path)), path);
+                    assert_eq!(connect.peer().map(|peer| (peer, connect.wire.peer_tgid)), me);
+                    from_outside += 1;
+                    return;
+                }
+                me = Some((connect.header.cookie(), connect.header.tgid));
+                unix.push((
+                    text(&connect.path),
+                    connect.abstract_name.to_vec(),
+                    connect.wire.result,
+                    u32::from(connect.wire.socket_type),
+                    connect.peer().map(|peer| (peer, connect.wire.peer_tgid)),
+                ));
+            }
+            Event::ConnectVsock(connect) => vsock.push((connect.wire.cid, connect.wire.port, connect.wire.result)),
+            Event::SocketMade(socket) => {
+                made.push((socket.wire.family, socket.wire.socket_type, socket.wire.protocol, socket.wire.result < 0));
+            }
+            _ => {}
+        },
+    );
+    let none = Vec::new();
+    assert_eq!(from_outside, 1);
+    assert_eq!(unix[0], (path.clone(), none.clone(), 0, 1, me));
+    assert_eq!(unix[1], (String::new(), b"hidden\xff".to_vec(), 0, 5, me));
+    assert_eq!(unix[2], (format!("{path}d"), none.clone(), 0, 2, None), "nobody listens on a datagram socket");
+    assert_eq!(unix[3], (String::new(), none.clone(), -2, 2, None));
+    assert_eq!((unix[4].2, &unix[4].0), (-2, &String::new()));
+    assert_eq!(unix.len(), 5, "{unix:?}");
+    assert_eq!(vsock.len(), 1, "{vsock:?}");
+    assert_eq!((vsock[0].0, vsock[0].1), (77, 1234));
+    assert!(vsock[0].2 < 0);
+    let vsock_made = (40, 1, 0, false);
+    let unknown = (77, 1, 0, true);
+    let kinds: Vec<_> = made.iter().map(|made| (made.0, made.1, made.2)).collect();
+    assert_eq!(kinds, [(40, 1, 0), (2, 3, 1), (17, 3, 0x300), (16, 3, 9), (2, 2, 1), (77, 1, 0)]);
+    assert!(made.contains(&vsock_made) && made.contains(&unknown), "{made:?}");
 }
 
 #[test]

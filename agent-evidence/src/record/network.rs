@@ -134,7 +134,7 @@ object! {
 }
 
 object! {
-    /// Data was sent without a connection: a datagram to an address, or data with the first segment (TCP fast open). Once per socket and remote address; `flow` has the totals.
+    /// Data was sent without a connection: a datagram to an address, or data with the first segment (TCP fast open). Once per process, socket and remote address, and once more, marked `first_of_many`, when others followed.
     Send<'a> as "send" {
         /// Transport protocol.
         proto: Transport = "proto",

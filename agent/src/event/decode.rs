@@ -4,13 +4,13 @@
 //! and unknown flag bits are all checked, and what does not fit is refused whole.
 
 use agent_common::header::{self, class, flag, kind};
-use agent_common::{WIRE_VERSION, cgroup, change, connect, file, process};
+use agent_common::{WIRE_VERSION, cgroup, change, connect, file, process, socket};
 use agent_evidence::record::{BootTime, Class, KernelNumber};
 use zerocopy::FromBytes;
 
 use super::{
-    CgroupLife, CgroupMove, Change, ChangeCall, Claim, Close, Connect, Event, Exec, Exit, Fork, Header, MapCall, Open,
-    WalkedPath,
+    CgroupLife, CgroupMove, Change, ChangeCall, Claim, Close, Connect, ConnectUnix, ConnectVsock, Event, Exec, Exit,
+    Flow, Fork, Header, MapCall, Open, SocketMade, WalkedPath,
 };
 
 /// Why a message is refused.
@@ -104,7 +104,7 @@ pub fn decode(message: &[u8]) -> Result<Event<'_>, DecodeError> {
     let (expected, known) = match kind {
         kind::FORK | kind::EXEC | kind::EXIT => (class::PROCESS, Class::Process),
         kind::CGROUP_CREATE | kind::CGROUP_REMOVE | kind::CGROUP_MOVE => (class::CGROUP, Class::Cgroup),
-        kind::CONNECT | kind::CONNECT_DONE => (class::NETWORK, Class::Network),
+        kind::CONNECT..=kind::SOCKET => (class::NETWORK, Class::Network),
         kind::OPEN | kind::CHANGE | kind::CLOSE | kind::MAP_CALL => (class::FILE, Class::File),
         seen => return Err(DecodeError::Kind { seen }),
     };
@@ -142,6 +142,13 @@ pub fn decode(message: &[u8]) -> Result<Event<'_>, DecodeError> {
         kind::CHANGE => change(message, header),
         kind::CLOSE => close(message, header),
         kind::MAP_CALL => map_call(message, header),
+        kind::SEND => connected(message, header, kind).map(Event::Send),
+        kind::FLOW => flow(message, header),
+        kind::LISTEN => connected(message, header, kind).map(Event::Listen),
+        kind::ACCEPT => connected(message, header, kind).map(Event::Accept),
+        kind::CONNECT_UNIX => connect_unix(message, header),
+        kind::CONNECT_VSOCK => connect_vsock(message, header),
+        kind::SOCKET => socket_made(message, header),
         _ => open(message, header),
     }
 }
@@ -216,9 +223,36 @@ fn cgroup_move<'a>(message: &'a [u8], header: Header<'a>) -> Result<Event<'a>, D
 }
 
 fn connected<'a>(message: &'a [u8], header: Header<'a>, kind: u16) -> Result<Connect<'a>, DecodeError> {
+    use connect::connect_flag::{CONNECT, LOCAL_KNOWN, RESULT_UNOBSERVED, SEND, SERVE};
     let (wire, rest) = fixed::<connect::Connect>(message, kind)?;
     let endpoints = wire.endpoints;
-    known_bits(kind, "connect_flags", endpoints.connect_flags, connect::connect_flag::ALL)?;
+    let (may, must) = match kind {
+        kind::SEND => (SEND, RESULT_UNOBSERVED),
+        kind::LISTEN | kind::ACCEPT => (SERVE, LOCAL_KNOWN),
+        _ => (CONNECT, 0),
+    };
+    check_endpoints(kind, &endpoints, may, must)?;
+    if kind == kind::LISTEN && (endpoints.remote != [0; 16] || endpoints.remote_port != 0) {
+        return Err(DecodeError::Reserved { kind, member: "remote address", seen: u64::from(endpoints.remote_port) });
+    }
+    if kind == kind::ACCEPT && endpoints.result != 0 {
+        return Err(DecodeError::Reserved {
+            kind,
+            member: "result",
+            seen: u64::from(endpoints.result.cast_unsigned()),
+        });
+    }
+    Strings::new(kind, message, rest).end()?;
+    Ok(Connect { header, endpoints })
+}
+
+/// Refuses a family that has no addresses here, bytes beyond an address, and flags that the kind has not or lacks.
+fn check_endpoints(kind: u16, endpoints: &connect::Endpoints, may: u16, must: u16) -> Result<(), DecodeError> {
+    let flags = endpoints.connect_flags;
+    known_bits(kind, "connect_flags", flags, may)?;
+    if flags & must != must {
+        return Err(DecodeError::Reserved { kind, member: "connect_flags", seen: u64::from(flags) });
+    }
     if !matches!(endpoints.family, connect::AF_INET | connect::AF_INET6) {
         return Err(DecodeError::Reserved { kind, member: "family", seen: u64::from(endpoints.family) });
     }
@@ -231,8 +265,55 @@ fn connected<'a>(message: &'a [u8], header: Header<'a>, kind: u16) -> Result<Con
             }
         }
     }
-    Strings::new(kind, message, rest).end()?;
-    Ok(Connect { header, endpoints })
+    Ok(())
+}
+
+fn flow<'a>(message: &'a [u8], header: Header<'a>) -> Result<Event<'a>, DecodeError> {
+    let (wire, rest) = fixed::<socket::Flow>(message, kind::FLOW)?;
+    check_endpoints(kind::FLOW, &wire.endpoints, connect::connect_flag::FLOW, 0)?;
+    Strings::new(kind::FLOW, message, rest).end()?;
+    Ok(Event::Flow(Flow {
+        header,
+        endpoints: wire.endpoints,
+        sent: wire.sent,
+        received: wire.received,
+        began: BootTime(wire.began_ns),
+    }))
+}
+
+fn connect_unix<'a>(message: &'a [u8], header: Header<'a>) -> Result<Event<'a>, DecodeError> {
+    use socket::socket_flag::{ABSTRACT, PATH, UNIX};
+    let (wire, rest) = fixed::<socket::ConnectUnix>(message, kind::CONNECT_UNIX)?;
+    zero(kind::CONNECT_UNIX, "connect_unix.reserved", u32::from(wire.reserved))?;
+    known_bits(kind::CONNECT_UNIX, "socket_flags", wire.socket_flags, UNIX)?;
+    known_bits(kind::CONNECT_UNIX, "path_flags", wire.path_flags, file::path_flag::ALL)?;
+    // A name without the flag that says so would be nobody's; both at once are no socket's.
+    let flags = wire.socket_flags;
+    for (flag, len) in [(PATH, wire.path_len), (ABSTRACT, wire.abstract_len)] {
+        if (len != 0 && flags & flag == 0) || flags & (PATH | ABSTRACT) == PATH | ABSTRACT {
+            let seen = u64::from(flags);
+            return Err(DecodeError::Reserved { kind: kind::CONNECT_UNIX, member: "socket_flags", seen });
+        }
+    }
+    let mut strings = Strings::new(kind::CONNECT_UNIX, message, rest);
+    let path = WalkedPath { names: strings.take(wire.path_len)?, flags: wire.path_flags };
+    let abstract_name = strings.take(wire.abstract_len)?;
+    strings.end()?;
+    Ok(Event::ConnectUnix(ConnectUnix { header, wire, path, abstract_name }))
+}
+
+fn connect_vsock<'a>(message: &'a [u8], header: Header<'a>) -> Result<Event<'a>, DecodeError> {
+    let (wire, rest) = fixed::<socket::ConnectVsock>(message, kind::CONNECT_VSOCK)?;
+    zero(kind::CONNECT_VSOCK, "connect_vsock.reserved", u32::from(wire.reserved))?;
+    known_bits(kind::CONNECT_VSOCK, "socket_flags", wire.socket_flags, socket::socket_flag::VSOCK)?;
+    Strings::new(kind::CONNECT_VSOCK, message, rest).end()?;
+    Ok(Event::ConnectVsock(ConnectVsock { header, wire }))
+}
+
+fn socket_made<'a>(message: &'a [u8], header: Header<'a>) -> Result<Event<'a>, DecodeError> {
+    let (wire, rest) = fixed::<socket::SocketMade>(message, kind::SOCKET)?;
+    Strings::new(kind::SOCKET, message, rest).end()?;
+    Ok(Event::SocketMade(SocketMade { header, wire }))
 }
 
 fn open<'a>(message: &'a [u8], header: Header<'a>) -> Result<Event<'a>, DecodeError> {
@@ -362,6 +443,7 @@ fn until_nul(bytes: &[u8]) -> &[u8] {
 mod tests {
     use super::*;
     use agent_common::file::path_flag;
+    use agent_evidence::record::ProcessCookie;
     use zerocopy::{FromZeros as _, IntoBytes as _};
 
     fn head(kind: u16, class: u8, len: usize) -> header::Header {
@@ -391,7 +473,34 @@ mod tests {
         wire.header = head(kind, class::NETWORK, size_of::<connect::Connect>());
         wire.endpoints.family = family;
         wire.endpoints.remote[..4].copy_from_slice(&[127, 0, 0, 1]);
+        wire.endpoints.connect_flags = match kind {
+            kind::SEND => connect::connect_flag::RESULT_UNOBSERVED,
+            kind::ACCEPT | kind::LISTEN => connect::connect_flag::LOCAL_KNOWN,
+            _ => 0,
+        };
+        if kind == kind::LISTEN {
+            wire.endpoints.remote = [0; 16];
+        }
         wire.as_bytes().to_vec()
+    }
+
+    fn flow_message() -> Vec<u8> {
+        let mut wire = socket::Flow::new_zeroed();
+        wire.header = head(kind::FLOW, class::NETWORK, size_of::<socket::Flow>());
+        wire.endpoints.family = connect::AF_INET;
+        (wire.sent, wire.received, wire.began_ns) = (3, 4, 5);
+        wire.as_bytes().to_vec()
+    }
+
+    fn unix_message(flags: u16, path: &[u8], name: &[u8]) -> Vec<u8> {
+        let mut wire = socket::ConnectUnix::new_zeroed();
+        let len = size_of::<socket::ConnectUnix>() + path.len() + name.len();
+        wire.header = head(kind::CONNECT_UNIX, class::NETWORK, len);
+        wire.socket_flags = flags;
+        wire.path_len = u16::try_from(path.len()).unwrap();
+        wire.abstract_len = u16::try_from(name.len()).unwrap();
+        (wire.peer_tgid, wire.peer_start_ns) = (9, 5 << 22);
+        [wire.as_bytes(), path, name].concat()
     }
 
     /// One good message of every kind.
@@ -413,6 +522,10 @@ mod tests {
         open.header = head(kind::OPEN, class::FILE, size_of::<file::Open>() + 7);
         (open.path_len, open.asked_len) = (4, 3);
         let [close, mapped] = descriptor_messages();
+        let mut vsock = socket::ConnectVsock::new_zeroed();
+        vsock.header = head(kind::CONNECT_VSOCK, class::NETWORK, size_of::<socket::ConnectVsock>());
+        let mut made = socket::SocketMade::new_zeroed();
+        made.header = head(kind::SOCKET, class::NETWORK, size_of::<socket::SocketMade>());
         vec![
             fork.as_bytes().to_vec(),
             exec_message(),
@@ -426,6 +539,14 @@ mod tests {
             change_message(),
             close,
             mapped,
+            connect_message(kind::SEND, connect::AF_INET),
+            connect_message(kind::LISTEN, connect::AF_INET6),
+            connect_message(kind::ACCEPT, connect::AF_INET),
+            flow_message(),
+            unix_message(socket::socket_flag::PATH, b"s\0run\0", b""),
+            unix_message(socket::socket_flag::ABSTRACT | socket::socket_flag::PEER_KNOWN, b"", b"\0x"),
+            vsock.as_bytes().to_vec(),
+            made.as_bytes().to_vec(),
         ]
     }
 
@@ -548,6 +669,54 @@ mod tests {
         refused(&at(&close, std::mem::offset_of!(change::Close, change_flags)), "change_flags");
         refused(&at(&mapped, std::mem::offset_of!(change::MapCall, reserved)), "map_call.reserved");
         refused(&at(&mapped, std::mem::offset_of!(change::MapCall, change_flags)), "change_flags");
+    }
+
+    #[test]
+    fn what_a_kind_of_network_event_cannot_say_is_refused() {
+        let refused = |message: &[u8], wanted: &'static str| match decode(message) {
+            Err(DecodeError::Reserved { member, .. }) => assert_eq!(member, wanted),
+            other => panic!("{wanted}: {other:?}"),
+        };
+        let endpoints = std::mem::offset_of!(connect::Connect, endpoints);
+        let at = |member: usize| endpoints + member;
+        let flags = at(std::mem::offset_of!(connect::Endpoints, connect_flags));
+        let result = at(std::mem::offset_of!(connect::Endpoints, result));
+        let port = at(std::mem::offset_of!(connect::Endpoints, remote_port));
+        let with = |kind: u16, place: usize, byte: u8| {
+            let mut message = connect_message(kind, connect::AF_INET);
+            message[place] = byte;
+            message
+        };
+        // A send has no result, so it must say so; only a send is the first of many; only what is served is racy.
+        refused(&with(kind::SEND, flags, 0), "connect_flags");
+        refused(&with(kind::CONNECT, flags, 1 << 4), "connect_flags");
+        refused(&with(kind::CONNECT, flags, 1 << 5), "connect_flags");
+        refused(&with(kind::ACCEPT, flags, 0), "connect_flags");
+        refused(&with(kind::LISTEN, flags, 1 << 0 | 1 << 1), "connect_flags");
+        refused(&with(kind::ACCEPT, result, 1), "result");
+        refused(&with(kind::LISTEN, port, 1), "remote address");
+        let mut message = flow_message();
+        message[flags] = 1;
+        refused(&message, "connect_flags");
+        // A name that no flag announces, and one of both sorts.
+        refused(&unix_message(0, b"s\0", b""), "socket_flags");
+        refused(&unix_message(socket::socket_flag::PATH, b"", b"x"), "socket_flags");
+        refused(&unix_message(socket::socket_flag::PATH | socket::socket_flag::ABSTRACT, b"s\0", b"x"), "socket_flags");
+        refused(&unix_message(1 << 4, b"", b""), "socket_flags");
+    }
+
+    #[test]
+    fn a_flow_and_a_unix_connect_keep_what_was_written() {
+        let message = flow_message();
+        let Event::Flow(flow) = decode(&message).unwrap() else { panic!("not a flow") };
+        assert_eq!((flow.sent, flow.received, flow.began), (3, 4, BootTime(5)));
+        let message = unix_message(socket::socket_flag::PATH | socket::socket_flag::PEER_KNOWN, b"s\0run\0", b"");
+        let Event::ConnectUnix(unix) = decode(&message).unwrap() else { panic!("not a connect_unix") };
+        assert_eq!((unix.path.names, unix.abstract_name), (b"s\0run\0".as_slice(), b"".as_slice()));
+        assert_eq!(unix.peer(), Some(ProcessCookie::derive(BootTime(5 << 22), 9)));
+        let message = unix_message(socket::socket_flag::PATH, b"s\0", b"");
+        let Event::ConnectUnix(unix) = decode(&message).unwrap() else { panic!("not a connect_unix") };
+        assert_eq!(unix.peer(), None, "not said to be known");
     }
 
     #[test]

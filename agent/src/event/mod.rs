@@ -193,13 +193,70 @@ impl CgroupMove<'_> {
     }
 }
 
-/// A socket was connected, or a connection in progress was decided.
+/// A socket was connected, or a connection in progress was decided; or data was sent without a connection, a socket
+/// began to listen, a connection was accepted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Connect<'a> {
-    /// The process that called connect(2).
+    /// The process that called connect(2), or did the other act.
     pub header: Header<'a>,
     /// The fixed members, as on the wire.
     pub endpoints: agent_common::connect::Endpoints,
+}
+
+/// A connection ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Flow<'a> {
+    /// The process that had made it.
+    pub header: Header<'a>,
+    /// The fixed members, as on the wire.
+    pub endpoints: agent_common::connect::Endpoints,
+    /// Bytes of payload sent.
+    pub sent: u64,
+    /// Bytes of payload received.
+    pub received: u64,
+    /// When it began.
+    pub began: BootTime,
+}
+
+/// A socket of the local host was connected, or tried to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ConnectUnix<'a> {
+    /// The process.
+    pub header: Header<'a>,
+    /// The fixed members, as on the wire.
+    pub wire: agent_common::socket::ConnectUnix,
+    /// What the listening socket is bound to.
+    pub path: WalkedPath<'a>,
+    /// Its name in the abstract namespace.
+    pub abstract_name: &'a [u8],
+}
+
+impl ConnectUnix<'_> {
+    /// The stable name of the process that had called listen(2), while it is there.
+    #[must_use]
+    pub fn peer(&self) -> Option<ProcessCookie> {
+        let known = self.wire.socket_flags & agent_common::socket::socket_flag::PEER_KNOWN != 0;
+        (known && self.wire.peer_start_ns != 0)
+            .then(|| ProcessCookie::derive(BootTime(self.wire.peer_start_ns), self.wire.peer_tgid))
+    }
+}
+
+/// A socket between host and virtual machine was connected, or tried to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ConnectVsock<'a> {
+    /// The process.
+    pub header: Header<'a>,
+    /// The fixed members, as on the wire.
+    pub wire: agent_common::socket::ConnectVsock,
+}
+
+/// A socket of an unusual sort was created, or tried to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SocketMade<'a> {
+    /// The process.
+    pub header: Header<'a>,
+    /// The fixed members, as on the wire.
+    pub wire: agent_common::socket::SocketMade,
 }
 
 /// A file was opened, or an open failed.
@@ -305,6 +362,20 @@ pub enum Event<'a> {
     Close(Close<'a>),
     /// A file was mapped.
     MapCall(MapCall<'a>),
+    /// Data was sent without a connection.
+    Send(Connect<'a>),
+    /// A connection ended.
+    Flow(Flow<'a>),
+    /// A socket began to listen.
+    Listen(Connect<'a>),
+    /// A connection was accepted.
+    Accept(Connect<'a>),
+    /// A socket of the local host was connected.
+    ConnectUnix(ConnectUnix<'a>),
+    /// A socket between host and virtual machine was connected.
+    ConnectVsock(ConnectVsock<'a>),
+    /// A socket of an unusual sort was created.
+    SocketMade(SocketMade<'a>),
 }
 
 impl<'a> Event<'a> {
@@ -322,6 +393,11 @@ impl<'a> Event<'a> {
             Self::Change(event) => &event.header,
             Self::Close(event) => &event.header,
             Self::MapCall(event) => &event.header,
+            Self::Send(event) | Self::Listen(event) | Self::Accept(event) => &event.header,
+            Self::Flow(event) => &event.header,
+            Self::ConnectUnix(event) => &event.header,
+            Self::ConnectVsock(event) => &event.header,
+            Self::SocketMade(event) => &event.header,
         }
     }
 }

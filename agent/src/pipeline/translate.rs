@@ -14,10 +14,11 @@ use agent_common::connect::{AF_INET, connect_flag};
 use agent_common::file::{open_flag, path_flag};
 use agent_common::header::flag;
 use agent_common::process::exec_flag;
+use agent_common::socket::socket_flag;
 use agent_evidence::record::{
-    ActMarks, Body, Capabilities, Cgroup, CgroupId, CgroupOp, ChangeClaims, CommClaims, Connect, ConnectDone, Device,
-    Exec, ExecClaims, Exit, FileChange, FileClose, FileMap, FileOp, Fork, Open, OpenClaims, SocketCookie, Text,
-    Transport, ValueList,
+    Accept, ActMarks, Body, Capabilities, Cgroup, CgroupId, CgroupOp, ChangeClaims, CommClaims, Connect, ConnectDone,
+    ConnectUnix, ConnectVsock, Device, Exec, ExecClaims, Exit, FileChange, FileClose, FileMap, FileOp, Flow, Fork,
+    Listen, Nanoseconds, Open, OpenClaims, Send, SocketCookie, SocketMade, Text, Transport, ValueList,
 };
 
 use crate::event::calls::AT_FDCWD;
@@ -52,6 +53,11 @@ impl Paths {
             Event::Change(change) => change.path.write(&mut self.path),
             Event::Close(close) => close.path.write(&mut self.path),
             Event::MapCall(mapped) => mapped.path.write(&mut self.path),
+            Event::ConnectUnix(connect) => {
+                // In the mount namespace of who bound the socket, which has a root even if it is not the caller's.
+                let flags = connect.path.flags & !path_flag::DETACHED;
+                WalkedPath { flags, ..connect.path }.write(&mut self.path);
+            }
             _ => {}
         }
     }
@@ -72,6 +78,13 @@ pub(super) fn body<'a>(event: &'a Event<'_>, paths: &'a Paths) -> Body<'a> {
         Event::Change(change) => Body::FileChange(self::change(change, paths)),
         Event::Close(close) => Body::FileClose(self::close(close, paths)),
         Event::MapCall(mapped) => Body::FileMap(map_call(mapped, paths)),
+        Event::Send(send) => Body::Send(self::send(send)),
+        Event::Flow(flow) => Body::Flow(self::flow(flow)),
+        Event::Listen(listen) => Body::Listen(self::listen(listen)),
+        Event::Accept(accept) => Body::Accept(self::accept(accept)),
+        Event::ConnectUnix(connect) => Body::ConnectUnix(connect_unix(connect, paths)),
+        Event::ConnectVsock(connect) => Body::ConnectVsock(connect_vsock(connect)),
+        Event::SocketMade(made) => Body::Socket(socket_made(made)),
     }
 }
 
@@ -265,7 +278,9 @@ fn ends(event: &event::Connect<'_>) -> Ends {
         marks: marks(&event.header)
             .with(ActMarks::RESULT_NOT_OBSERVED, !observed)
             .with(ActMarks::DONE_FOLLOWS, flags & connect_flag::DONE_FOLLOWS != 0)
-            .with(ActMarks::UNTRACKED, flags & connect_flag::UNTRACKED != 0),
+            .with(ActMarks::UNTRACKED, flags & connect_flag::UNTRACKED != 0)
+            .with(ActMarks::FIRST_OF_MANY, flags & connect_flag::FIRST_OF_MANY != 0)
+            .with(ActMarks::RACY, flags & connect_flag::RACY != 0),
     }
 }
 
@@ -298,6 +313,134 @@ fn connect_done<'a>(event: &'a event::Connect<'_>) -> ConnectDone<'a> {
         uid: event.header.uid,
         marks,
         claims: comm(&event.header),
+    }
+}
+
+fn send<'a>(event: &'a event::Connect<'_>) -> Send<'a> {
+    let Ends { proto, local, remote, errno, marks } = ends(event);
+    Send {
+        proto,
+        local,
+        remote,
+        errno,
+        bytes: None,
+        socket: SocketCookie(event.endpoints.cookie),
+        tgid: event.header.tgid,
+        uid: event.header.uid,
+        euid: euid(&event.header),
+        marks,
+        claims: comm(&event.header),
+    }
+}
+
+fn flow<'a>(event: &'a event::Flow<'_>) -> Flow<'a> {
+    let (header, at) = (&event.header, &event.endpoints);
+    Flow {
+        proto: transport(at.protocol),
+        local: (at.connect_flags & connect_flag::LOCAL_KNOWN != 0).then(|| address(at.family, at.local, at.local_port)),
+        remote: address(at.family, at.remote, at.remote_port),
+        socket: SocketCookie(at.cookie),
+        sent: event.sent,
+        received: event.received,
+        began: Some(event.began),
+        duration: Some(Nanoseconds(header.boot.0.saturating_sub(event.began.0))),
+        tgid: header.tgid,
+        uid: header.uid,
+        euid: euid(header),
+        marks: marks(header),
+        claims: comm(header),
+    }
+}
+
+fn listen<'a>(event: &'a event::Connect<'_>) -> Listen<'a> {
+    let (header, at) = (&event.header, &event.endpoints);
+    let Ends { proto, errno, marks, .. } = ends(event);
+    Listen {
+        proto,
+        local: address(at.family, at.local, at.local_port),
+        errno,
+        socket: SocketCookie(at.cookie),
+        tgid: header.tgid,
+        uid: header.uid,
+        euid: euid(header),
+        marks,
+        claims: comm(header),
+    }
+}
+
+fn accept<'a>(event: &'a event::Connect<'_>) -> Accept<'a> {
+    let (header, at) = (&event.header, &event.endpoints);
+    let Ends { proto, remote, marks, .. } = ends(event);
+    Accept {
+        proto,
+        local: address(at.family, at.local, at.local_port),
+        remote,
+        socket: SocketCookie(at.cookie),
+        tgid: header.tgid,
+        uid: header.uid,
+        euid: euid(header),
+        marks,
+        claims: comm(header),
+    }
+}
+
+/// A socket of these kinds has a cookie only if somebody asked for one.
+fn cookie(cookie: u64) -> Option<SocketCookie> {
+    (cookie != 0).then_some(SocketCookie(cookie))
+}
+
+fn connect_unix<'a>(event: &'a event::ConnectUnix<'_>, paths: &'a Paths) -> ConnectUnix<'a> {
+    let (header, wire) = (&event.header, &event.wire);
+    let flags = wire.socket_flags;
+    let peer_known = flags & socket_flag::PEER_KNOWN != 0;
+    let on_path = flags & socket_flag::PATH != 0;
+    let marks = if on_path { path_marks(marks(header), &event.path) } else { marks(header) };
+    ConnectUnix {
+        path: (on_path && !paths.path.is_empty()).then(|| Text::new(&paths.path).into()),
+        abstract_name: (flags & socket_flag::ABSTRACT != 0).then(|| Text::new(event.abstract_name).into()),
+        type_: u32::from(wire.socket_type),
+        errno: Some(wire.result.unsigned_abs()),
+        peer: event.peer(),
+        peer_tgid: peer_known.then_some(wire.peer_tgid),
+        peer_uid: peer_known.then_some(wire.peer_uid),
+        socket: cookie(wire.cookie),
+        tgid: header.tgid,
+        uid: header.uid,
+        euid: euid(header),
+        marks: marks.with(ActMarks::RACY, flags & socket_flag::RACY != 0),
+        claims: comm(header),
+    }
+}
+
+fn connect_vsock<'a>(event: &'a event::ConnectVsock<'_>) -> ConnectVsock<'a> {
+    let (header, wire) = (&event.header, &event.wire);
+    ConnectVsock {
+        cid: wire.cid,
+        port: wire.port,
+        errno: Some(wire.result.unsigned_abs()),
+        socket: cookie(wire.cookie),
+        tgid: header.tgid,
+        uid: header.uid,
+        euid: euid(header),
+        marks: marks(header).with(ActMarks::RACY, wire.socket_flags & socket_flag::RACY != 0),
+        claims: comm(header),
+    }
+}
+
+fn socket_made<'a>(event: &'a event::SocketMade<'_>) -> SocketMade<'a> {
+    let (header, wire) = (&event.header, &event.wire);
+    SocketMade {
+        family: wire.family,
+        type_: wire.socket_type,
+        protocol: wire.protocol,
+        // A descriptor, or what went wrong.
+        errno: Some(if wire.result < 0 { wire.result.unsigned_abs() } else { 0 }),
+        socket: None,
+        tgid: header.tgid,
+        uid: header.uid,
+        euid: euid(header),
+        marks: marks(header),
+        claims: comm(header),
     }
 }
 
@@ -456,6 +599,53 @@ mod tests {
         let mut bytes = [0; 16];
         bytes[15] = 1;
         assert_eq!(address(10, bytes, 443).to_string(), "[::1]:443");
+    }
+
+    #[test]
+    fn a_socket_bound_in_another_mount_namespace_has_its_whole_path_and_the_mark() {
+        let wire = agent_common::socket::ConnectUnix {
+            header: zerocopy::FromZeros::new_zeroed(),
+            cookie: 0,
+            peer_start_ns: 0,
+            peer_tgid: 3,
+            peer_uid: 4,
+            result: 0,
+            socket_type: 1,
+            socket_flags: socket_flag::PATH | socket_flag::PEER_KNOWN,
+            path_flags: path_flag::COMPLETE | path_flag::DETACHED,
+            path_len: 0,
+            abstract_len: 0,
+            reserved: 0,
+        };
+        let path = WalkedPath { names: b"docker.sock\0run\0", flags: wire.path_flags };
+        let number =
+            agent_evidence::record::KernelNumber { cpu: 0, class: agent_evidence::record::Class::Network, seq: 0 };
+        let zero = agent_evidence::record::BootTime(0);
+        let header = Header {
+            number,
+            boot: zero,
+            cgroup_id: 0,
+            scope_id: 0,
+            start: zero,
+            parent_start: zero,
+            tgid: 1,
+            tid: 1,
+            parent_tgid: 0,
+            uid: 0,
+            gid: 0,
+            euid: 0,
+            egid: 0,
+            flags: 0,
+            comm: event::Claim(b"sh"),
+        };
+        let event = Event::ConnectUnix(event::ConnectUnix { header, wire, path, abstract_name: b"" });
+        let mut paths = Paths::default();
+        paths.turn(&event);
+        let Body::ConnectUnix(connect) = body(&event, &paths) else { panic!("not a connect_unix") };
+        assert_eq!(connect.path, Some(Text::new(b"/run/docker.sock").into()));
+        assert_eq!(connect.marks, ActMarks::PATH_DETACHED);
+        assert_eq!((connect.peer, connect.peer_tgid, connect.peer_uid), (None, Some(3), Some(4)), "it is gone");
+        assert_eq!(connect.abstract_name, None);
     }
 
     #[test]

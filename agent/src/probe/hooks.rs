@@ -64,6 +64,8 @@ pub const HOOKS: &[Hook] = &[
     required("cgroup", "cgroup_mkdir", Attach::Btf("cgroup_mkdir")),
     required("cgroup", "cgroup_rmdir", Attach::Btf("cgroup_rmdir")),
     required("cgroup", "cgroup_attach", Attach::Btf("cgroup_attach_task")),
+    // Before the hooks that leave connections for it to report.
+    optional("flow", "flow", Attach::Btf("inet_sock_set_state")),
     optional("connect", "connect_exit", Attach::Classic("syscalls", "sys_exit_connect")),
     optional("connect_done", "sock_state", Attach::Btf("inet_sock_set_state")),
     // After the hooks that take their entries away again, so that none is left behind.
@@ -109,6 +111,13 @@ pub const HOOKS: &[Hook] = &[
     optional("file_change", "change_file_named", Attach::Classic("syscalls", "sys_exit_fremovexattr")),
     optional("file_close", "close", Attach::Classic("syscalls", "sys_enter_close")),
     optional("file_map", "map_call", Attach::Classic("syscalls", "sys_exit_mmap")),
+    optional("listen", "listen_exit", Attach::Classic("syscalls", "sys_exit_listen")),
+    optional("accept", "accept_exit", Attach::Classic("syscalls", "sys_exit_accept")),
+    optional("accept", "accept_exit", Attach::Classic("syscalls", "sys_exit_accept4")),
+    optional("connect_unix, connect_vsock", "connect_local", Attach::Classic("syscalls", "sys_exit_connect")),
+    optional("socket", "socket_exit", Attach::Classic("syscalls", "sys_exit_socket")),
+    optional("send", "sendmsg4", Attach::SockAddr),
+    optional("send", "sendmsg6", Attach::SockAddr),
 ];
 
 /// Acts that this tier does not see, whatever the kernel, and why. What a kernel lacks beyond that is added at arming.
@@ -160,17 +169,51 @@ pub const NOT_COVERED: &[(&str, &str)] = &[
         "file_received: descriptors received over sockets or by pidfd_getfd",
         "what was received stands in user memory at this tier",
     ),
-    ("connect: AF_UNIX, vsock, netlink, packet and raw families", "the cgroup hooks see IPv4 and IPv6 only"),
+    ("connect: netlink, SCTP and other protocols without an address hook", "their sockets are recorded when made"),
     ("connect: calls that fail before the address is looked at", "the hooks run after the kernel's first checks"),
     (
-        "connect: result of io_uring, fast open and 32-bit calls",
+        "connect: result of io_uring and 32-bit calls",
         "they do not return through connect(2); marked result_not_observed",
     ),
+    ("connect: an association that is dissolved (AF_UNSPEC)", "the hooks see addresses of IPv4 and IPv6 only"),
     (
         "connect: connections that the kernel makes itself (NFS and the like)",
         "the hooks belong to the cgroup of a process",
     ),
-    ("udp: datagrams sent without connect", "sendmsg hooks are not attached at this tier yet"),
-    ("accept, listen, bind", "no hooks for these yet"),
+    ("connect_unix: what a failed call was for", "the kernel keeps no address of it; the caller's is only its claim"),
+    (
+        "connect_unix: datagrams sent to a path without connect, and socketpair",
+        "nothing is connected, or only the caller with itself",
+    ),
+    (
+        "connect_unix, connect_vsock: by a descriptor replaced before it was read",
+        "another thread can do that where the descriptor table is shared; marked racy when what is read fits the call",
+    ),
+    (
+        "connect_unix, connect_vsock, socket, listen, accept: io_uring and 32-bit calls",
+        "they do not return through the system calls hooked",
+    ),
+    ("send: results and sizes", "the hooks run before anything is sent; marked result_not_observed"),
+    ("send: raw, packet and ping sockets", "no hook sees their packets; the sockets are recorded when made"),
+    (
+        "send: each datagram",
+        "one process, socket and address is recorded once, and once more when there is a second datagram",
+    ),
+    (
+        "flow: UDP and other protocols than TCP",
+        "the kernel keeps no count of their bytes, and no hook here counts datagrams",
+    ),
+    ("flow: connections from before arming, or accepted through io_uring", "nobody kept whose they are"),
+    ("listen, accept: AF_UNIX, vsock and other families", "the records have addresses of IPv4 and IPv6 only"),
+    ("accept: failed calls", "nothing was accepted"),
+    (
+        "accept: socket and totals of a connection that waited since before arming",
+        "it has no cookie, recorded as 0, and no flow follows",
+    ),
+    (
+        "listen, accept: which socket, where the descriptor table is shared",
+        "marked racy: another thread may have replaced the descriptor before it was read",
+    ),
+    ("bind", "no hook; local addresses are in connect, send, listen, accept and flow"),
     ("privileged acts: credentials, ptrace, mount, namespaces, bpf, modules", "no hooks for these yet"),
 ];

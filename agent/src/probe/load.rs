@@ -301,12 +301,7 @@ impl Probe {
             Meta { capture_id, object_digest, offsets_digest, wire_version: WIRE_VERSION.into(), complete: 0 };
         match attach_all(config, &offsets, &pins, resumed, &mut meta) {
             Ok((hooks, mut not_covered)) => {
-                if offsets.sock_addr_storage == 0 {
-                    let what = "connect: io_uring and fast open by a process that left its scope's cgroup";
-                    let why =
-                        "this kernel's address hooks have no task storage, so there only the cgroup says whose it is";
-                    not_covered.push((what.to_owned(), why.to_owned()));
-                }
+                not_covered.extend(lacking(&offsets));
                 for other in pins.others(&config.pin_root).map_err(|e| file_error("list", &config.pin_root, e))? {
                     removed.push(remove_set(&other, "made by another version of the eBPF object".to_owned())?);
                 }
@@ -501,6 +496,21 @@ impl Probe {
         settings.families |= families;
         self.settings.set(0, settings, 0).map_err(|source| map_error("SETTINGS", source))
     }
+}
+
+/// What programs made for this kernel cannot see because of what it lacks.
+fn lacking(offsets: &Offsets) -> Vec<(String, String)> {
+    let mut lacking = Vec::new();
+    if offsets.sock_addr_storage == 0 {
+        let why = "this kernel's address hooks have no task storage, so there only the cgroup says whose it is";
+        lacking.push(("connect: io_uring by a process that left its scope's cgroup", why));
+        lacking.push(("send: by a process that left its scope's cgroup", why));
+    }
+    if offsets.has_vsock == 0 {
+        let why = "AF_VSOCK is not in this kernel or a module of it; its sockets are recorded when made";
+        lacking.push(("connect_vsock", why));
+    }
+    lacking.into_iter().map(|(what, why)| (what.to_owned(), why.to_owned())).collect()
 }
 
 /// The refusal of a kernel by its reason, where that is known better than the verifier says it.

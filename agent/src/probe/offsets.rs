@@ -120,6 +120,13 @@ pub fn resolve(btf: &Btf) -> Result<Offsets, OffsetsError> {
     let inode_nlink = at("inode", "i_nlink", Number(4))?;
     let inode_span = within("inode", &[(inode_mode, 2), (inode_sb, 8), (inode_ino, 8), (inode_nlink, 4)])?;
 
+    let vsock = |member: &str| at("vsock_sock", member, Number(4));
+    let (vsock_cid, vsock_port, has_vsock) = match (vsock("remote_addr.svm_cid"), vsock("remote_addr.svm_port")) {
+        // In a module of its own, or not built: its acts are not covered.
+        (Err(BtfError::NoStruct { .. }), _) => (0, 0, 0),
+        (cid, port) => (cid?, port?, 1),
+    };
+
     Ok(Offsets {
         task_pid: task("pid", Number(4))?,
         task_tgid: task("tgid", Number(4))?,
@@ -200,15 +207,7 @@ pub fn resolve(btf: &Btf) -> Result<Offsets, OffsetsError> {
         piece_mnt_mountpoint: mnt_mountpoint - mount_piece,
         piece_mnt_root: mnt_root - mount_piece,
         mount_ns: at("mount", "mnt_ns", Pointer)?,
-        fs_struct_pwd: {
-            let pwd = at("fs_struct", "pwd", Aggregate)?;
-            // The programs read mount and dentry as the two words from here.
-            let dentry = at("fs_struct", "pwd.dentry", Pointer)?;
-            if at("fs_struct", "pwd.mnt", Pointer)? != pwd || dentry != pwd + 8 {
-                return Err(OffsetsError::Apart { within: "path", span: dentry.saturating_sub(pwd), max: 8 });
-            }
-            pwd
-        },
+        fs_struct_pwd: two_words(btf, "fs_struct", "pwd", ["pwd.mnt", "pwd.dentry"])?,
         nsproxy_mnt_ns: at("nsproxy", "mnt_ns", Pointer)?,
         mm_arg_start: at("mm_struct", "arg_start", Number(8))?,
         mm_arg_end: at("mm_struct", "arg_end", Number(8))?,
@@ -219,7 +218,6 @@ pub fn resolve(btf: &Btf) -> Result<Offsets, OffsetsError> {
         bprm_envc: at("linux_binprm", "envc", Number(4))?,
         socket_sk: at("socket", "sk", Pointer)?,
         sock_family: at("sock", "__sk_common.skc_family", Number(2))?,
-        sock_num: at("sock", "__sk_common.skc_num", Number(2))?,
         sock_rcv_saddr: at("sock", "__sk_common.skc_rcv_saddr", Number(4))?,
         sock_v6_rcv_saddr: at("sock", "__sk_common.skc_v6_rcv_saddr", Bytes(16))?,
         sock_cookie: at("sock", "__sk_common.skc_cookie", Number(8))?,
@@ -241,7 +239,47 @@ pub fn resolve(btf: &Btf) -> Result<Offsets, OffsetsError> {
         nr_fallocate: call_number(libc::SYS_fallocate),
         file_references,
         file_one_reference,
+        sock_daddr: at("sock", "__sk_common.skc_daddr", Number(4))?,
+        sock_v6_daddr: at("sock", "__sk_common.skc_v6_daddr", Bytes(16))?,
+        sock_dport: at("sock", "__sk_common.skc_dport", Number(2))?,
+        sock_flags: at("sock", "__sk_common.skc_flags", Number(8))?,
+        sock_type: at("sock", "sk_type", Number(2))?,
+        sock_protocol: at("sock", "sk_protocol", Number(2))?,
+        sock_peer_pid: at("sock", "sk_peer_pid", Pointer)?,
+        sock_peer_cred: at("sock", "sk_peer_cred", Pointer)?,
+        inet_sport: at("inet_sock", "inet_sport", Number(2))?,
+        tcp_bytes_sent: at("tcp_sock", "bytes_sent", Number(8))?,
+        tcp_bytes_retrans: at("tcp_sock", "bytes_retrans", Number(8))?,
+        tcp_bytes_received: at("tcp_sock", "bytes_received", Number(8))?,
+        unix_addr: at("unix_sock", "addr", Pointer)?,
+        unix_path: two_words(btf, "unix_sock", "path", ["path.mnt", "path.dentry"])?,
+        unix_peer: at("unix_sock", "peer", Pointer)?,
+        unix_address_len: at("unix_address", "len", Number(4))?,
+        unix_address_name: at("unix_address", "name", Bytes(0))?,
+        pid_process: at("pid", "tasks", Bytes(8 * 2))? + 8 * PIDTYPE_TGID,
+        pid_number: at("pid", "numbers", Bytes(0))? + at("upid", "nr", Number(4))?,
+        task_pid_link: task("pid_links", Bytes(16 * 2))? + 16 * PIDTYPE_TGID,
+        vsock_cid,
+        vsock_port,
+        has_vsock,
+        nr_sendto: call_number(libc::SYS_sendto),
+        nr_sendmsg: call_number(libc::SYS_sendmsg),
+        nr_sendmmsg: call_number(libc::SYS_sendmmsg),
     })
+}
+
+/// `PIDTYPE_TGID` (`include/linux/pid_types.h`, 4.19): which list of a `struct pid` leads to the process's leader.
+const PIDTYPE_TGID: u32 = 1;
+
+/// A `struct path`: the programs read mount and dentry as the two words from here.
+fn two_words(btf: &Btf, within: &'static str, member: &str, parts: [&str; 2]) -> Result<u32, OffsetsError> {
+    let start = btf.offset(within, member, Expect::Aggregate)?;
+    let [mount, dentry] = parts;
+    let dentry = btf.offset(within, dentry, Expect::Pointer)?;
+    if btf.offset(within, mount, Expect::Pointer)? != start || dentry != start + 8 {
+        return Err(OffsetsError::Apart { within: "path", span: dentry.saturating_sub(start), max: 8 });
+    }
+    Ok(start)
 }
 
 fn call_number(number: libc::c_long) -> u32 {

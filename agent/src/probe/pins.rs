@@ -26,6 +26,8 @@ pub(super) const MAPS: &[&str] = &[
     "TASKS",
     "SCRATCH",
     "CLAIMS",
+    "FLOWS",
+    "SENDS",
 ];
 
 /// One versioned directory.
