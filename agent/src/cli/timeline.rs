@@ -279,6 +279,13 @@ impl Tree {
             Body::FileMap(map) if map.prot & view::PROT_WRITE != 0 => {
                 (map.tgid, Did::Step(What::Other(view::map_line(map))))
             }
+            Body::Send(send) => (send.tgid, on_socket(record)),
+            Body::Flow(flow) => (flow.tgid, on_socket(record)),
+            Body::Listen(listen) => (listen.tgid, on_socket(record)),
+            Body::Accept(accept) => (accept.tgid, on_socket(record)),
+            Body::ConnectUnix(connect) => (connect.tgid, on_socket(record)),
+            Body::ConnectVsock(connect) => (connect.tgid, on_socket(record)),
+            Body::Socket(made) => (made.tgid, on_socket(record)),
             _ => return,
         };
         let Some(cookie) = record.draft.process else { return };
@@ -407,6 +414,12 @@ impl Tree {
             process.steps.push(Step { at_ns, what });
         }
     }
+}
+
+/// What happened on a socket, aligned as connects are.
+fn on_socket(record: &Record<'_>) -> Did {
+    let line = view::network_line(record).map(|(verb, rest)| format!("{verb:<9} {rest}"));
+    Did::Step(What::Other(line.unwrap_or_default()))
 }
 
 #[cfg(test)]

@@ -5,13 +5,14 @@
 #![forbid(unsafe_code)]
 
 use agent_evidence::record::{
-    ActMarks, Body, CgroupOp, Connect, Exec, FileChange, FileFolded, FileMap, FileOp, Gap, GapCause, Open, Record,
-    RevokeCause, Text, Value, ValueList, WitnessOutcome,
+    ActMarks, Body, CgroupOp, Connect, ConnectUnix, Exec, FileChange, FileFolded, FileMap, FileOp, Gap, GapCause, Open,
+    Record, RevokeCause, SocketMade, Text, Value, ValueList, WitnessOutcome,
 };
 
 use crate::cli::duration::show_ns;
 use crate::cli::output::{printable_bytes, shell_word};
 use crate::export::ocsf::errno_name;
+use crate::export::ocsf::network::{family_name, vsock_address};
 
 /// What the record says, without its time and index.
 #[must_use]
@@ -140,6 +141,13 @@ pub fn describe(record: &Record<'_>) -> String {
             format!("{} received a descriptor of {}", received.tgid, path_of(received.path.as_ref()))
         }
         Body::FileFolded(folded) => folded_line(folded),
+        Body::Send(body) => format!("{} {}", body.tgid, network_words(record)),
+        Body::Flow(body) => format!("{} {}", body.tgid, network_words(record)),
+        Body::Listen(body) => format!("{} {}", body.tgid, network_words(record)),
+        Body::Accept(body) => format!("{} {}", body.tgid, network_words(record)),
+        Body::ConnectUnix(body) => format!("{} {}", body.tgid, network_words(record)),
+        Body::ConnectVsock(body) => format!("{} {}", body.tgid, network_words(record)),
+        Body::Socket(body) => format!("{} {}", body.tgid, network_words(record)),
         Body::Cgroup(cgroup) => {
             let path = cgroup.path.as_ref().map_or_else(|| cgroup.id.0.to_string(), text);
             match cgroup.op {
@@ -241,6 +249,76 @@ pub fn revoke_cause(cause: RevokeCause) -> &'static str {
 
 fn connect_line(connect: &Connect<'_>) -> String {
     format!("connects to {} ({}) {}", connect.remote, connect.proto.as_str(), connect_result(connect.errno))
+}
+
+fn network_words(record: &Record<'_>) -> String {
+    network_line(record).map(|(verb, rest)| format!("{verb} {rest}")).unwrap_or_default()
+}
+
+/// What happened on a socket, as a verb and the rest; none for other kinds and for connects over IP.
+#[must_use]
+pub fn network_line(record: &Record<'_>) -> Option<(&'static str, String)> {
+    Some(match record.body() {
+        Body::Send(send) => {
+            let many = if send.marks.contains(ActMarks::FIRST_OF_MANY) { "  (more than once)" } else { "" };
+            ("sends", format!("to {} ({}) without connecting{many}", send.remote, send.proto.as_str()))
+        }
+        Body::Flow(flow) => {
+            let lasted = flow.duration.map(|lasted| format!(" in {}", show_ns(lasted.0))).unwrap_or_default();
+            let (remote, proto) = (flow.remote, flow.proto.as_str());
+            let partial = if flow.marks.contains(ActMarks::TOTALS_PARTIAL) { "  (totals incomplete)" } else { "" };
+            (
+                "ends",
+                format!("{remote} ({proto}): {} bytes sent, {} received{lasted}{partial}", flow.sent, flow.received),
+            )
+        }
+        Body::Listen(listen) => {
+            ("listens", format!("on {} ({}){}", listen.local, listen.proto.as_str(), failure(listen.errno)))
+        }
+        Body::Accept(accept) => {
+            ("accepts", format!("{} on {} ({})", accept.remote, accept.local, accept.proto.as_str()))
+        }
+        Body::ConnectUnix(connect) => ("connects", unix_words(connect)),
+        Body::ConnectVsock(connect) => {
+            ("connects", format!("to {} {}", vsock_address(connect.cid, connect.port), connect_result(connect.errno)))
+        }
+        Body::Socket(made) => ("makes", socket_words(made)),
+        _ => return None,
+    })
+}
+
+fn unix_words(connect: &ConnectUnix<'_>) -> String {
+    let name = match (&connect.path, &connect.abstract_name) {
+        (Some(path), _) => value(path),
+        (None, Some(name)) => format!("@{}", value(name)),
+        (None, None) => "a socket not known".to_owned(),
+    };
+    let peer = match (connect.peer_tgid, connect.peer_uid) {
+        (Some(tgid), Some(uid)) => format!(", served by {tgid} of uid {uid}"),
+        _ => String::new(),
+    };
+    let racy = if connect.marks.contains(ActMarks::RACY) { RACY_ONLY } else { "" };
+    format!("to {name} (unix) {}{peer}{racy}", connect_result(connect.errno))
+}
+
+fn socket_words(made: &SocketMade<'_>) -> String {
+    let sort = match made.type_ {
+        1 => "SOCK_STREAM".to_owned(),
+        2 => "SOCK_DGRAM".to_owned(),
+        3 => "SOCK_RAW".to_owned(),
+        5 => "SOCK_SEQPACKET".to_owned(),
+        other => format!("type {other}"),
+    };
+    let family = family_name(made.family);
+    format!("a socket: {family} {sort} protocol {}{}", made.protocol, failure(made.errno))
+}
+
+fn failure(errno: Option<u32>) -> String {
+    match errno {
+        Some(0) => String::new(),
+        Some(errno) => format!("  FAILED {}", errno_name(errno)),
+        None => "  (result not observed)".to_owned(),
+    }
 }
 
 /// The result of a connect.

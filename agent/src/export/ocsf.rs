@@ -2,8 +2,8 @@
 //! earlier records said.
 //!
 //! Classes: Process Activity (1007) for `fork`, `exec` and `exit`; Network Activity (4001) for
-//! `connect` and `connect_done`; File System Activity (1001) for `open`, `file_change`, `file_close`, `file_map` and
-//! `file_received`. Other kinds have no event.
+//! what happens on connections ([`network`]), Kernel Activity (1003) for `socket`; File System Activity (1001) for
+//! `open`, `file_change`, `file_close`, `file_map` and `file_received`. Other kinds have no event.
 //!
 //! Facts stand in the fields that OCSF gives them. What the workload or a requester said stands in
 //! `unmapped.affiant.claims` and nowhere else. The place in the log stands in `metadata` (`uid` =
@@ -24,6 +24,8 @@ use serde_json::{Map, Value, json};
 
 use crate::cli::output::printable_bytes;
 use crate::export::join::{JoinTable, Process, hex, image_of};
+
+pub mod network;
 
 /// The version of OCSF that events follow.
 pub const OCSF_VERSION: &str = "1.9.0";
@@ -61,6 +63,13 @@ pub fn map(record: &Record<'_>, at: Coordinates<'_>, joins: &JoinTable) -> Optio
         Body::FileClose(close) => event.file_close(close),
         Body::FileMap(map) => event.file_map(map),
         Body::FileReceived(received) => event.file_received(received),
+        Body::Send(send) => event.send(send),
+        Body::Flow(flow) => event.flow(flow),
+        Body::Listen(listen) => event.listen(listen),
+        Body::Accept(accept) => event.accept(accept),
+        Body::ConnectUnix(connect) => event.connect_unix(connect),
+        Body::ConnectVsock(connect) => event.connect_vsock(connect),
+        Body::Socket(made) => event.socket_made(made),
         _ => return None,
     }
     Some(event.finish())

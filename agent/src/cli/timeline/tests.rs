@@ -55,6 +55,44 @@ fn a_child_stands_below_its_parent_with_its_acts_and_its_end() {
 }
 
 #[test]
+fn what_happens_on_sockets_has_a_line_each() {
+    let (log, issued) = session(vec![
+        (records::SHELL, records::exec(b"/bin/sh", b"sh\0")),
+        (records::SHELL, records::send("1.2.3.4:53", ActMarks::FIRST_OF_MANY)),
+        (records::SHELL, records::flow("1.2.3.4:443", 10, 20)),
+        (records::SHELL, records::listen("[::]:8080", 98)),
+        (records::SHELL, records::accept("10.0.0.5:8080", "10.0.0.9:40000")),
+        (records::SHELL, records::connect_unix(Some(b"/run/docker.sock"), None, 0)),
+        (records::SHELL, records::connect_unix(None, Some(b"x\n"), 0)),
+        (records::SHELL, records::connect_unix(None, None, 2)),
+        (records::SHELL, records::connect_vsock(2, 7)),
+        (records::SHELL, records::socket_made(17, 0)),
+    ]);
+    let page = page(&log, issued, false);
+    let lines: Vec<&str> = page
+        .lines()
+        .filter(|line| line.starts_with("   +"))
+        .skip(1)
+        .map(|line| line.trim_start_matches(|c: char| !c.is_ascii_alphabetic()).trim_start_matches("s "))
+        .map(str::trim_start)
+        .collect();
+    assert_eq!(
+        lines,
+        [
+            "sends     to 1.2.3.4:53 (udp) without connecting  (more than once)",
+            "ends      1.2.3.4:443 (tcp): 10 bytes sent, 20 received in 2.000s",
+            "listens   on [::]:8080 (tcp)  FAILED EADDRINUSE",
+            "accepts   10.0.0.9:40000 on 10.0.0.5:8080 (tcp)",
+            "connects  to /run/docker.sock (unix) connected, served by 60 of uid 0",
+            "connects  to @x\\n (unix) connected, served by 60 of uid 0",
+            "connects  to a socket not known (unix) FAILED ENOENT",
+            "connects  to vsock:2:7 FAILED ENODEV",
+            "makes     a socket: AF_PACKET SOCK_RAW protocol 768",
+        ]
+    );
+}
+
+#[test]
 fn acts_stand_in_the_order_of_their_time_and_not_of_the_log() {
     let (mut log, issued) = session(vec![
         (CHILD, records::open(Some(b"/data/in.csv"), None, ActMarks::NONE)),

@@ -2,9 +2,10 @@
 #![allow(clippy::indexing_slicing, reason = "a test may fail by panicking")]
 
 use agent_evidence::record::{
-    BootTime, Capabilities, CgroupId, Class, CommClaims, ControlNumber, Device, Draft, EntryIndex, ExecClaims, Issued,
-    IssuedClaims, KernelNumber, Label, LeafHash, Nanoseconds, OpenClaims, Placement, ProcessCookie, Requester,
-    SessionNumber, SessionSort, SocketCookie, ValueList, WallTime, Workload, WorkloadKind, decode,
+    Accept, BootTime, Capabilities, CgroupId, Class, CommClaims, ConnectUnix, ConnectVsock, ControlNumber, Device,
+    Draft, EntryIndex, ExecClaims, Flow, Issued, IssuedClaims, KernelNumber, Label, LeafHash, Listen, Nanoseconds,
+    OpenClaims, Placement, ProcessCookie, Requester, Send, SessionNumber, SessionSort, SocketCookie, SocketMade,
+    ValueList, WallTime, Workload, WorkloadKind, decode,
 };
 
 use super::*;
@@ -175,6 +176,116 @@ pub(crate) fn connect_done(remote: &str, errno: Option<u32>) -> Body<'static> {
     })
 }
 
+pub(crate) fn send(remote: &str, marks: ActMarks) -> Body<'static> {
+    Body::Send(Send {
+        proto: Transport::Udp,
+        local: Some("0.0.0.0:50000".parse().unwrap()),
+        remote: remote.parse().unwrap(),
+        errno: None,
+        bytes: None,
+        socket: SocketCookie(6),
+        tgid: 4242,
+        uid: 1000,
+        euid: None,
+        marks: marks | ActMarks::RESULT_NOT_OBSERVED,
+        claims: comm(),
+    })
+}
+
+pub(crate) fn flow(remote: &str, sent: u64, received: u64) -> Body<'static> {
+    Body::Flow(Flow {
+        proto: Transport::Tcp,
+        local: Some("10.0.0.5:50000".parse().unwrap()),
+        remote: remote.parse().unwrap(),
+        socket: SocketCookie(5),
+        sent,
+        received,
+        began: Some(BootTime(BOOT - 2_000_000_000)),
+        duration: Some(Nanoseconds(2_000_000_000)),
+        tgid: 4242,
+        uid: 1000,
+        euid: None,
+        marks: ActMarks::DEFERRED,
+        claims: comm(),
+    })
+}
+
+pub(crate) fn listen(local: &str, errno: u32) -> Body<'static> {
+    Body::Listen(Listen {
+        proto: Transport::Tcp,
+        local: local.parse().unwrap(),
+        errno: Some(errno),
+        socket: SocketCookie(7),
+        tgid: 4242,
+        uid: 1000,
+        euid: None,
+        marks: ActMarks::NONE,
+        claims: comm(),
+    })
+}
+
+pub(crate) fn accept(local: &str, remote: &str) -> Body<'static> {
+    Body::Accept(Accept {
+        proto: Transport::Tcp,
+        local: local.parse().unwrap(),
+        remote: remote.parse().unwrap(),
+        socket: SocketCookie(8),
+        tgid: 4242,
+        uid: 1000,
+        euid: None,
+        marks: ActMarks::RACY,
+        claims: comm(),
+    })
+}
+
+pub(crate) fn connect_unix(path: Option<&'static [u8]>, name: Option<&'static [u8]>, errno: u32) -> Body<'static> {
+    let served = errno == 0;
+    Body::ConnectUnix(ConnectUnix {
+        path: path.map(Into::into),
+        abstract_name: name.map(Into::into),
+        type_: 1,
+        errno: Some(errno),
+        peer: served.then_some(ProcessCookie(60)),
+        peer_tgid: served.then_some(60),
+        peer_uid: served.then_some(0),
+        socket: None,
+        tgid: 4242,
+        uid: 1000,
+        euid: None,
+        marks: ActMarks::NONE,
+        claims: comm(),
+    })
+}
+
+pub(crate) fn connect_vsock(cid: u32, port: u32) -> Body<'static> {
+    Body::ConnectVsock(ConnectVsock {
+        cid,
+        port,
+        errno: Some(19),
+        socket: None,
+        tgid: 4242,
+        uid: 1000,
+        euid: None,
+        marks: ActMarks::NONE,
+        claims: comm(),
+    })
+}
+
+pub(crate) fn socket_made(family: u32, errno: u32) -> Body<'static> {
+    Body::Socket(SocketMade {
+        family,
+        type_: 3,
+        protocol: 768,
+        errno: Some(errno),
+        socket: None,
+        tgid: 4242,
+        uid: 1000,
+        euid: None,
+        marks: ActMarks::NONE,
+        claims: comm(),
+    })
+}
+
 pub(crate) fn open<'a>(path: Option<&'a [u8]>, errno: Option<u32>, marks: ActMarks) -> Body<'a> {
     Body::Open(Open {
         path: path.map(Into::into),
@@ -307,6 +418,52 @@ fn a_mapped_ipv4_address_is_shown_as_ipv4_and_loopback_as_localhost() {
 }
 
 #[test]
+fn what_happens_on_connections_has_its_direction_and_its_ends() {
+    let event = |body: Body<'_>| {
+        let mut log = Writer::default();
+        log.push(Some(SHELL), body);
+        log.last_event()
+    };
+    let sent = event(send("1.2.3.4:53", ActMarks::FIRST_OF_MANY));
+    assert_eq!((&sent["type_uid"], &sent["status_id"]), (&json!(400_106), &json!(0)));
+    assert_eq!(sent["unmapped"]["affiant"]["marks"], json!(["result_not_observed", "first_of_many"]));
+    let ended = event(flow("1.2.3.4:443", 10, 20));
+    assert_eq!(ended["type_uid"], 400_102);
+    assert_eq!(ended["traffic"], json!({ "bytes_out": 10, "bytes_in": 20, "bytes": 30 }));
+    assert_eq!(ended["duration"], 2000);
+    assert_eq!(ended["connection_info"]["direction_id"], 0, "a flow does not say who began");
+    let heard = event(listen("[::]:8080", 0));
+    assert_eq!((&heard["type_uid"], &heard["dst_endpoint"]["port"]), (&json!(400_107), &json!(8080)));
+    assert_eq!(event(listen("0.0.0.0:1", 98))["type_uid"], 400_104);
+    let taken = event(accept("10.0.0.5:8080", "10.0.0.9:40000"));
+    assert_eq!(taken["type_uid"], 400_101);
+    assert_eq!(taken["connection_info"]["direction"], "Inbound");
+    assert_eq!((&taken["src_endpoint"]["ip"], &taken["dst_endpoint"]["ip"]), (&json!("10.0.0.9"), &json!("10.0.0.5")));
+}
+
+#[test]
+fn sockets_of_the_host_have_names_for_addresses() {
+    let event = |body: Body<'_>| {
+        let mut log = Writer::default();
+        log.push(Some(SHELL), body);
+        log.last_event()
+    };
+    let to_path = event(connect_unix(Some(b"/run/docker.sock"), None, 0));
+    assert_eq!(to_path["dst_endpoint"], json!({ "name": "/run/docker.sock" }));
+    assert_eq!(to_path["unmapped"]["affiant"]["peer"], json!({ "pid": 60, "uid": "60", "user": { "uid": "0" } }));
+    assert_eq!(to_path["connection_info"]["protocol_name"], "unix");
+    let hidden = event(connect_unix(None, Some(b"x\xff"), 0));
+    assert_eq!(hidden["dst_endpoint"]["name"], "@x\\xff");
+    assert_eq!(hidden["unmapped"]["affiant"]["bytes_b64"]["dst_endpoint.name"], STANDARD.encode(b"x\xff"));
+    let failed = event(connect_unix(None, None, 2));
+    assert_eq!((&failed["type_uid"], &failed["dst_endpoint"]["name"]), (&json!(400_104), &json!("(not resolved)")));
+    assert_eq!(event(connect_vsock(2, 1 << 20))["dst_endpoint"], json!({ "name": "vsock:2:1048576", "uid": "2" }));
+    let made = event(socket_made(17, 1));
+    assert_eq!((&made["type_uid"], &made["status_code"]), (&json!(100_301), &json!("EPERM")));
+    assert_eq!(made["kernel"]["name"], "AF_PACKET socket");
+}
+
+#[test]
 fn opens_say_create_open_or_failure_and_a_failed_path_stays_a_claim() {
     let mut log = Writer::default();
     log.push(Some(SHELL), open(Some(b"/data/out.csv"), None, ActMarks::CREATED));
@@ -366,6 +523,18 @@ fn every_kind() -> Writer {
         open(None, Some(2), ActMarks::NONE),
         exit(Some(0), None),
         exit(None, Some(9)),
+        send("1.2.3.4:53", ActMarks::NONE),
+        send("[2001:db8::1]:53", ActMarks::FIRST_OF_MANY),
+        flow("1.2.3.4:443", 10, u64::from(u32::MAX) * 4),
+        listen("0.0.0.0:8080", 0),
+        listen("0.0.0.0:8080", 98),
+        accept("10.0.0.5:8080", "10.0.0.9:40000"),
+        connect_unix(Some(b"/run/docker.sock"), None, 0),
+        connect_unix(None, Some(b"\xff"), 0),
+        connect_unix(None, None, 2),
+        connect_vsock(2, u32::MAX),
+        socket_made(17, 0),
+        socket_made(99, 97),
     ] {
         log.push_in(Some(SHELL), Some(workload), Some(session), body);
     }
@@ -396,12 +565,14 @@ fn every_event_follows_the_published_schema() {
     let process = load("1007_process_activity.schema.json");
     let network = load("4001_network_activity.schema.json");
     let file = load("1001_file_activity.schema.json");
+    let kernel = load("1003_kernel_activity.schema.json");
     for event in every_kind().events().into_iter().flatten() {
         let class = event["class_uid"].as_u64().unwrap();
         let validator = match class {
             1007 => &process,
             4001 => &network,
             1001 => &file,
+            1003 => &kernel,
             other => panic!("no schema for class {other}"),
         };
         let errors: Vec<String> =
@@ -409,5 +580,5 @@ fn every_event_follows_the_published_schema() {
         assert!(errors.is_empty(), "{errors:#?}\n{event:#}");
         *seen.entry(class).or_insert(0) += 1;
     }
-    assert_eq!(seen.into_iter().collect::<Vec<_>>(), [(1001, 46), (1007, 6), (4001, 6)]);
+    assert_eq!(seen.into_iter().collect::<Vec<_>>(), [(1001, 46), (1003, 2), (1007, 6), (4001, 16)]);
 }
