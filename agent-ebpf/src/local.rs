@@ -134,9 +134,13 @@ fn connect_unix(task: Typed, scope_id: u64, sock: u64, result: i32) {
 fn connect_vsock(task: Typed, scope_id: u64, sock: u64, result: i32) {
     let Some(seq) = number(class::NETWORK) else { return };
     let about = About { kind: kind::CONNECT_VSOCK, class: class::NETWORK, scope_id };
-    let mut event = core::mem::MaybeUninit::<ConnectVsock>::uninit();
-    let event = event.as_mut_ptr();
-    // SAFETY: every member is written.
+    // Not on the stack, which this program shares with the walk of a path: 512 bytes for both on kernels before 6.13.
+    let Some(scratch) = Scratch::claim() else {
+        lost(u32::from(class::NETWORK), scope_id);
+        return;
+    };
+    let event = scratch.room.cast::<ConnectVsock>();
+    // SAFETY: the scratch is larger; every member is written.
     unsafe {
         fill(&raw mut (*event).header, about, seq, task);
         (*event).header.len = size_of::<ConnectVsock>() as u32;
@@ -148,6 +152,7 @@ fn connect_vsock(task: Typed, scope_id: u64, sock: u64, result: i32) {
         (*event).reserved = 0;
         submit(event.cast(), size_of::<ConnectVsock>() as u64, class::NETWORK, scope_id, seq);
     }
+    scratch.release();
 }
 
 /// Whether sockets of this sort are told of by their acts, or are of no interest.

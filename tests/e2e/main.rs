@@ -11,6 +11,7 @@ mod evasion;
 mod exactness;
 mod export;
 mod files;
+mod network;
 mod privacy;
 mod retention;
 mod run;

@@ -28,7 +28,7 @@ const DIRECTORIES: &[&str] = &["proc", "sys", "dev", "tmp", "run", "disk", "etc"
 /// The name service of a system with one user.
 const PASSWD: &str = "root:x:0:0:root:/:/bin/sh\n";
 /// Programs of this tree that a guest runs.
-const PROGRAMS: &[&str] = &["affiant", "act-execs", "act-opens", "act-connects"];
+const PROGRAMS: &[&str] = &["affiant", "act-execs", "act-opens", "act-connects", "act-network"];
 /// Programs of the host that a guest with a TPM runs, with the library that they open by name.
 const TPM_PROGRAMS: &[&str] = &["/usr/bin/tpm2"];
 const TPM_LIBRARIES: &[&str] = &["/usr/lib/x86_64-linux-gnu/libtss2-tcti-device.so.0"];

@@ -337,7 +337,7 @@ fn session(left: &Left<'_>) -> Result<String> {
 }
 
 /// Hooks of the tier where the kernel has them all.
-const HOOKS: usize = 50;
+const HOOKS: usize = 58;
 
 /// Calls that kernels under test may be too old for: since 6.6, 6.13 and 6.13.
 const YOUNG_CALLS: [&str; 3] = ["sys_exit_fchmodat2", "sys_exit_setxattrat", "sys_exit_removexattrat"];
@@ -360,7 +360,19 @@ fn whole_session(entries: &[Entry], id: &str, directory: &str) -> Result<()> {
     let issued = issued.with_context(|| format!("session {id} was not issued"))?.index()?;
     let own: Vec<&Entry> = entries.iter().filter(|entry| entry.session() == Some(issued)).collect();
     let of = |kind: &str| -> Vec<&&Entry> { own.iter().filter(|entry| entry.kind() == kind).collect() };
-    for (kind, expected) in [("exec", 7), ("fork", 6), ("exit", 7), ("connect", 4), ("revoked", 1)] {
+    let expected = [
+        ("exec", 9),
+        ("fork", 8),
+        ("exit", 9),
+        ("connect", 4),
+        ("listen", 1),
+        ("accept", 4),
+        ("flow", 8),
+        ("send", 4),
+        ("connect_unix", 2),
+        ("revoked", 1),
+    ];
+    for (kind, expected) in expected {
         ensure!(of(kind).len() == expected, "session {id}: {} {kind}, {expected} expected", of(kind).len());
     }
     let mut execs: BTreeMap<(&str, String), usize> = BTreeMap::new();
@@ -373,6 +385,7 @@ fn whole_session(entries: &[Entry], id: &str, directory: &str) -> Result<()> {
     let expected = [
         (("/bin/act-connects", "/bin/act-connects".to_owned()), 1),
         (("/bin/act-execs", "/bin/act-execs".to_owned()), 1),
+        (("/bin/act-network", "/bin/act-network".to_owned()), 2),
         (("/bin/act-opens", "/bin/act-opens".to_owned()), 1),
         (("/bin/busybox", "/bin/sh".to_owned()), 1),
         (("/bin/busybox", "/bin/true".to_owned()), 3),

@@ -33,11 +33,13 @@ stop_daemon() {
     daemon=
 }
 
-# A session whose acts are counted: 7 execs, 6 forks, 7 exits, 5 files made, 4 connects over the loopback.
+# A session whose acts are counted: 9 execs, 8 forks, 9 exits, 5 files made, 4 connects over the loopback and what becomes of
+# them at both ends, 6 datagrams to 2 addresses, 2 connects to sockets of the host.
 run_session() {
     mkdir -p "/tmp/opens-$1"
     affiant run --task "boot $1" -- /bin/sh -c "/bin/act-execs 3 /bin/true; /bin/act-opens 5 /tmp/opens-$1; \
-/bin/act-connects 4 loopback; exit 0" > "/disk/out/run-$1.out" 2> "/disk/out/run-$1.err" || fail "session $1: $?"
+/bin/act-connects 4 loopback; /bin/act-network datagrams 6 127.0.0.1:5001 127.0.0.1:5002; \
+/bin/act-network unix /tmp/served-$1; exit 0" > "/disk/out/run-$1.out" 2> "/disk/out/run-$1.err" || fail "session $1: $?"
     sessions_end
 }
 
