@@ -221,6 +221,102 @@ offsets! {
     nr_openat2,
     /// Number of connect(2).
     nr_connect,
+    /// `cred.fsuid`.
+    cred_fsuid,
+    /// `cred.fsgid`.
+    cred_fsgid,
+    /// `cred.cap_permitted`, 8 bytes.
+    cred_cap_permitted,
+    /// `cred.cap_inheritable`, 8 bytes.
+    cred_cap_inheritable,
+    /// `cred.cap_ambient`, 8 bytes.
+    cred_cap_ambient,
+    /// `cred.user_ns`.
+    cred_user_ns,
+    /// `user_namespace.ns.inum`.
+    user_namespace_inum,
+    /// `nsproxy.uts_ns`.
+    nsproxy_uts_ns,
+    /// `nsproxy.ipc_ns`.
+    nsproxy_ipc_ns,
+    /// `nsproxy.pid_ns_for_children`.
+    nsproxy_pid_ns,
+    /// `nsproxy.net_ns`.
+    nsproxy_net_ns,
+    /// `nsproxy.time_ns_for_children`.
+    nsproxy_time_ns,
+    /// `nsproxy.cgroup_ns`.
+    nsproxy_cgroup_ns,
+    /// `mnt_namespace.ns.inum`.
+    mnt_namespace_inum,
+    /// `pid_namespace.ns.inum`.
+    pid_namespace_inum,
+    /// `net.ns.inum`.
+    net_inum,
+    /// `ns_common.ns_type`, the `CLONE_NEW*` flag of the kind (6.18); before that `ns_common.ops`.
+    ns_common_type,
+    /// `proc_ns_operations.type`, the same flag; 0xffff where `ns_common` has it.
+    ns_operations_type,
+    /// `inode.i_private`.
+    inode_private,
+    /// `task_struct.thread_pid`.
+    task_thread_pid,
+    /// `task_struct.pid_links`: first the node in the list of its thread id.
+    task_pid_links,
+    /// `pid.level`.
+    pid_level,
+    /// `pid.numbers`.
+    pid_numbers,
+    /// Bytes of one of them.
+    upid_size,
+    /// `upid.ns`.
+    upid_ns,
+    /// `pid.tasks`: first the list of the thread with this id.
+    pid_tasks,
+    /// `pid_namespace.idr.idr_rt.xa_head`.
+    pid_namespace_head,
+    /// `xa_node.shift`: 1 byte.
+    xa_node_shift,
+    /// `xa_node.slots`: 64 pointers.
+    xa_node_slots,
+    /// 1 where processes can be found by number in the tree that the four members above describe.
+    has_pid_tree,
+    /// `kernel_siginfo.si_code`.
+    siginfo_code,
+    /// `fs_struct.root`: mount, then dentry.
+    fs_struct_root,
+    /// `super_block.s_type`.
+    super_block_type,
+    /// `file_system_type.name`.
+    file_system_name,
+    /// `bpf_prog.type`.
+    bpf_prog_type,
+    /// `bpf_prog.aux`.
+    bpf_prog_aux,
+    /// `bpf_prog_aux.id`.
+    bpf_prog_id,
+    /// `bpf_prog_aux.name`: 16 bytes.
+    bpf_prog_name,
+    /// `bpf_map.map_type`.
+    bpf_map_type,
+    /// `bpf_map.id`.
+    bpf_map_id,
+    /// `bpf_map.name`: 16 bytes.
+    bpf_map_name,
+    /// `bpf_link.id`; an offset that is not read where `has_bpf_link` is 0.
+    bpf_link_id,
+    /// `bpf_link.type`, likewise.
+    bpf_link_type,
+    /// 1 where the kernel has links (5.7).
+    has_bpf_link,
+    /// `module.name`: 56 bytes; not read where the kernel loads no modules, whose tracepoints are absent then.
+    module_name,
+    /// `io_ring_ctx.flags`; an offset that is not read where `has_io_ring` is 0.
+    io_ring_flags,
+    /// `io_ring_ctx.sq_entries`, likewise.
+    io_ring_entries,
+    /// 1 where the kernel has io_uring as these programs know it.
+    has_io_ring,
     /// `pt_regs`: fourth argument of a system call.
     regs_arg3,
     /// `pt_regs`: fifth argument.
@@ -283,5 +379,57 @@ offsets! {
     nr_sendmsg,
     /// Number of sendmmsg(2).
     nr_sendmmsg,
+    /// Number of execveat(2).
+    nr_execveat,
+    /// Number of prctl(2).
+    nr_prctl,
+    /// Number of ptrace(2).
+    nr_ptrace,
+    /// Number of process_vm_readv(2).
+    nr_process_vm_readv,
+    /// Number of process_vm_writev(2).
+    nr_process_vm_writev,
+    /// Number of tkill(2).
+    nr_tkill,
+    /// Number of tgkill(2).
+    nr_tgkill,
+    /// Number of rt_sigqueueinfo(2).
+    nr_rt_sigqueueinfo,
+    /// Number of rt_tgsigqueueinfo(2).
+    nr_rt_tgsigqueueinfo,
+    /// Number of pidfd_send_signal(2).
+    nr_pidfd_send_signal,
+    /// Number of mount(2).
+    nr_mount,
+    /// Number of umount2(2).
+    nr_umount2,
+    /// Number of move_mount(2).
+    nr_move_mount,
+    /// Number of open_tree(2).
+    nr_open_tree,
+    /// Number of fsmount(2).
+    nr_fsmount,
+    /// Number of mount_setattr(2).
+    nr_mount_setattr,
+    /// Number of pivot_root(2).
+    nr_pivot_root,
+    /// Number of unshare(2).
+    nr_unshare,
+    /// Number of init_module(2).
+    nr_init_module,
+    /// Number of finit_module(2).
+    nr_finit_module,
+    /// Number of delete_module(2).
+    nr_delete_module,
+    /// Number of kexec_load(2).
+    nr_kexec_load,
+    /// Number of kexec_file_load(2).
+    nr_kexec_file_load,
+    /// Number of add_key(2).
+    nr_add_key,
+    /// Number of request_key(2).
+    nr_request_key,
+    /// Number of io_uring_register(2).
+    nr_io_uring_register,
 }
 const _: () = assert!(size_of::<Offsets>() == 4 * Offsets::COUNT);

@@ -10,6 +10,8 @@ pub mod kind {
     pub const EXEC: u16 = 2;
     /// The last thread of a process ended.
     pub const EXIT: u16 = 3;
+    /// A process tried to replace its program and could not.
+    pub const EXEC_FAILED: u16 = 4;
     /// A cgroup was created.
     pub const CGROUP_CREATE: u16 = 16;
     /// A cgroup was removed.
@@ -42,11 +44,29 @@ pub mod kind {
     pub const CLOSE: u16 = 56;
     /// mmap(2) mapped a file as executable, or as shared and writable.
     pub const MAP_CALL: u16 = 57;
+    /// Credentials changed without an exec.
+    pub const CREDS: u16 = 64;
+    /// A process reached into another, or tried to.
+    pub const ACCESS: u16 = 65;
+    /// A signal was sent to a process of another scope or to the agent, or refused.
+    pub const SIGNAL: u16 = 66;
+    /// A mount or root directory changed, or a change failed.
+    pub const MOUNT: u16 = 67;
+    /// Namespaces were made or entered, or an attempt failed.
+    pub const NAMESPACE: u16 = 68;
+    /// bpf(2) was called.
+    pub const BPF: u16 = 69;
+    /// Kernel code was loaded or removed, or an attempt failed.
+    pub const KERNEL_LOAD: u16 = 70;
+    /// A kernel key was used.
+    pub const KEY: u16 = 71;
+    /// An io_uring instance was made or changed.
+    pub const IO_URING: u16 = 72;
 }
 
 /// The number spaces: every event takes the next number of its (cpu, class).
 pub mod class {
-    /// fork, exec, exit.
+    /// fork, exec (failed ones too), exit.
     pub const PROCESS: u8 = 0;
     /// cgroup create, remove, move.
     pub const CGROUP: u8 = 1;
@@ -54,8 +74,10 @@ pub mod class {
     pub const NETWORK: u8 = 2;
     /// open, change, close, map.
     pub const FILE: u8 = 3;
+    /// Privileged acts.
+    pub const PRIVILEGE: u8 = 4;
     /// How many classes there are.
-    pub const COUNT: u32 = 4;
+    pub const COUNT: u32 = 5;
 }
 
 /// Bits of [`Header::flags`].

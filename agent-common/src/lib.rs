@@ -25,6 +25,7 @@ pub mod file;
 pub mod globals;
 pub mod header;
 pub mod limits;
+pub mod privilege;
 pub mod process;
 pub mod socket;
 pub mod stats;

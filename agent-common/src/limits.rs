@@ -45,7 +45,7 @@ pub const SCRATCH_SLOTS_PER_CPU: u32 = 4;
 /// Entries of `SCOPE`: cgroups that are in scope, descendants included. At 16 bytes of value, about 2 MiB in full.
 pub const SCOPE_ENTRIES_MAX: u32 = 16_384;
 
-/// Entries of `LOSS`: four classes for 1,000 workloads that lose at the same time; beyond that the entry for
+/// Entries of `LOSS`: five classes for 800 workloads that lose at the same time; beyond that the entry for
 /// cgroup 0 takes the rest.
 pub const LOSS_ENTRIES_MAX: u32 = 4_096;
 
@@ -75,3 +75,15 @@ pub const FLOWS_ENTRIES_MAX: u32 = 16_384;
 /// Entries of `SENDS`: (process, socket, remote address) of datagrams sent without a connection. The least recently used
 /// makes room: what was forgotten is reported as new again.
 pub const SENDS_ENTRIES_MAX: u32 = 16_384;
+/// Entries of `BEFORE`: threads inside a system call that can change credentials, at one moment.
+pub const BEFORE_ENTRIES_MAX: u32 = 16_384;
+
+/// Entries of `OURS`: the agent's own programs, maps and links, about 130 of them, and those of a daemon that is being
+/// replaced.
+pub const OURS_ENTRIES_MAX: u32 = 1_024;
+
+/// Entries of `MODULES`: threads inside a system call that loads or removes a module, at one moment.
+pub const MODULES_ENTRIES_MAX: u32 = 256;
+
+/// Longest string of a mount's caller kept, in bytes without terminator.
+pub const SOURCE_BYTES_MAX: usize = 512;

@@ -2,6 +2,7 @@
 #![expect(unsafe_code, reason = "aya::Pod is an unsafe trait and its impls must live beside the types")]
 
 use crate::globals::Offsets;
+use crate::privilege::Credentials;
 use crate::stats::{Call, Loss, LossKey, Meta, Pending, Scope, SendKey, Settings, TaskScope};
 
 macro_rules! pod {
@@ -11,4 +12,4 @@ macro_rules! pod {
         unsafe impl aya::Pod for $t {}
     )* };
 }
-pod!(Offsets, Loss, LossKey, Meta, Scope, Settings, TaskScope, Call, Pending, SendKey);
+pod!(Offsets, Loss, LossKey, Meta, Scope, Settings, TaskScope, Call, Pending, SendKey, Credentials);

@@ -1,4 +1,4 @@
-//! fork, exec and exit.
+//! fork, exec (successful and failed) and exit.
 
 use crate::header::Header;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
@@ -109,3 +109,29 @@ pub struct Exit {
     pub reserved: u32,
 }
 const _: () = assert!(size_of::<Exit>() == 112 + 8);
+
+/// Bits of [`ExecFailed::exec_flags`].
+pub mod exec_failed_flag {
+    /// The name given to exec was longer than kept.
+    pub const NAME_TRUNCATED: u16 = 1 << 0;
+    /// The name could not be read.
+    pub const NAME_UNREAD: u16 = 1 << 1;
+    /// Every bit that may be set.
+    pub const ALL: u16 = NAME_TRUNCATED | NAME_UNREAD;
+}
+
+/// A process tried to replace its program and goes on as it was. Followed by the name given to exec, as it stands in
+/// user memory after the call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct ExecFailed {
+    /// The caller.
+    pub header: Header,
+    /// The negative error number.
+    pub result: i32,
+    /// Bits of [`exec_failed_flag`].
+    pub exec_flags: u16,
+    /// Bytes of the name, no terminator.
+    pub name_len: u16,
+}
+const _: () = assert!(size_of::<ExecFailed>() == 112 + 8);

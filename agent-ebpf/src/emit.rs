@@ -172,7 +172,7 @@ impl Scratch {
 /// Which ring a class goes to.
 #[inline(always)]
 fn ring_of(class: u8) -> (*mut c_void, u64, u32) {
-    if class == class::PROCESS || class == class::CGROUP {
+    if class == class::PROCESS || class == class::CGROUP || class == class::PRIVILEGE {
         ((&raw const RING_CRIT).cast_mut().cast(), u64::from(RING_CRIT_BYTES) / 4, 0)
     } else {
         ((&raw const RING_BULK).cast_mut().cast(), u64::from(RING_BULK_BYTES) / 4, 1)

@@ -14,7 +14,9 @@
 //! # Reading order
 //! [`maps`] (what there is), [`emit`] (numbers, loss, submission), [`task`] and [`scope`] (who, and whether wanted),
 //! [`path`] (names), [`socket`] (what is behind a descriptor), then one file per family of hooks: [`process`],
-//! [`cgroup`], [`file`], [`change`], [`connect`], [`send`], [`flow`], [`serve`], [`local`], [`alive`].
+//! [`cgroup`], [`file`], [`change`], [`connect`], [`send`], [`flow`], [`serve`], [`local`],
+//! [`privilege`] (credentials, namespaces, keys, io_uring), [`reach`] (other processes), [`mounts`], [`code`] (eBPF,
+//! modules, kexec), [`alive`].
 //!
 //! # Rules kept here
 //! - An event takes its number before anything that can fail, and every failure after that is counted by class and
@@ -40,14 +42,18 @@
 mod alive;
 mod cgroup;
 mod change;
+mod code;
 mod connect;
 mod emit;
 mod file;
 mod flow;
 mod local;
 mod maps;
+mod mounts;
 mod path;
+mod privilege;
 mod process;
+mod reach;
 mod scope;
 mod send;
 mod serve;

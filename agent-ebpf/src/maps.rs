@@ -2,9 +2,11 @@
 
 use agent_common::globals::Offsets;
 use agent_common::limits::{
-    CALLS_ENTRIES_MAX, FLOWS_ENTRIES_MAX, LOSS_ENTRIES_MAX, PENDING_ENTRIES_MAX, RING_BULK_BYTES, RING_CRIT_BYTES,
-    SCOPE_ENTRIES_MAX, SCRATCH_BYTES, SCRATCH_SLOTS_PER_CPU, SENDS_ENTRIES_MAX,
+    BEFORE_ENTRIES_MAX, CALLS_ENTRIES_MAX, FLOWS_ENTRIES_MAX, LOSS_ENTRIES_MAX, MODULES_ENTRIES_MAX, OURS_ENTRIES_MAX,
+    PENDING_ENTRIES_MAX, RING_BULK_BYTES, RING_CRIT_BYTES, SCOPE_ENTRIES_MAX, SCRATCH_BYTES, SCRATCH_SLOTS_PER_CPU,
+    SENDS_ENTRIES_MAX,
 };
+use agent_common::privilege::Credentials;
 use agent_common::socket::Flow;
 use agent_common::stats::{Call, Loss, LossKey, Meta, Pending, Scope, SendKey, Settings, TaskScope};
 use aya_ebpf::Global;
@@ -15,7 +17,7 @@ use aya_ebpf::maps::{Array, HashMap, LruHashMap, PerCpuArray, RingBuf};
 #[unsafe(no_mangle)]
 pub static OFFSETS: Global<Offsets> = Global::new(Offsets::UNSET);
 
-/// Process and cgroup events: a flood of opens cannot push an exec out.
+/// Process, cgroup and privilege events: a flood of opens cannot push an exec out.
 #[map]
 pub static RING_CRIT: RingBuf = RingBuf::with_byte_size(RING_CRIT_BYTES, 0);
 
@@ -104,6 +106,18 @@ pub static SCRATCH: Array<[u8; SCRATCH_BYTES]> = Array::with_max_entries(SCRATCH
 /// 1 for each slot of `SCRATCH` that is owned.
 #[map]
 pub static CLAIMS: Array<u64> = Array::with_max_entries(SCRATCH_SLOTS_PER_CPU, 0);
+
+/// Credentials of threads inside a system call that can change them, as the call began, by `pid_tgid`.
+#[map]
+pub static BEFORE: HashMap<u64, Credentials> = HashMap::with_max_entries(BEFORE_ENTRIES_MAX, 0);
+
+/// Ids of the agent's own programs, maps and links (`agent_common::privilege::ours`). Filled by user space.
+#[map]
+pub static OURS: HashMap<u64, u64> = HashMap::with_max_entries(OURS_ENTRIES_MAX, 0);
+
+/// Name of the module that a thread is loading or removing, by `pid_tgid`.
+#[map]
+pub static MODULES: HashMap<u64, [u64; 7]> = HashMap::with_max_entries(MODULES_ENTRIES_MAX, 0);
 
 /// One frozen constant.
 macro_rules! off {

@@ -1,20 +1,22 @@
-//! fork, exec and exit: BTF tracepoints of the scheduler (kernel 5.5, `CONFIG_DEBUG_INFO_BTF`).
+//! fork, exec and exit: BTF tracepoints of the scheduler (kernel 5.5, `CONFIG_DEBUG_INFO_BTF`); exec calls that failed:
+//! classic tracepoints on the exit of execve and execveat (`CONFIG_FTRACE_SYSCALLS`).
 //!
 //! Emitted for the whole host, in scope or not. Not seen: threads (only processes are reported), kernel threads, and
-//! exec calls that failed.
+//! 32-bit exec calls that failed.
 
 use crate::emit::{Scratch, fetch_add, lost, note_partial_path, number, submit};
 use crate::maps::off;
 use crate::path::{Start, value, walk};
+use crate::privilege::SysExit;
 use crate::scope::{keep, of_cgroup, of_process, settings, stored};
 use crate::task::{About, Typed, cgroup_id, current, fill, is_kernel_thread, leader, member, start_ns, tgid, tid};
 use agent_common::file::path_flag;
 use agent_common::header::{class, kind};
 use agent_common::limits::{ARGV_BYTES_MAX, CWD_BYTES_MAX, EXEC_NAME_BYTES_MAX, PATH_BYTES_MAX};
-use agent_common::process::{Exec, Exit, Fork, exec_flag};
-use aya_ebpf::helpers::generated::{bpf_probe_read_kernel_str, bpf_probe_read_user};
-use aya_ebpf::macros::btf_tracepoint;
-use aya_ebpf::programs::BtfTracePointContext;
+use agent_common::process::{Exec, ExecFailed, Exit, Fork, exec_failed_flag, exec_flag};
+use aya_ebpf::helpers::generated::{bpf_probe_read_kernel_str, bpf_probe_read_user, bpf_probe_read_user_str};
+use aya_ebpf::macros::{btf_tracepoint, tracepoint};
+use aya_ebpf::programs::{BtfTracePointContext, TracePointContext};
 
 /// `SIGNAL_GROUP_EXIT`.
 const SIGNAL_GROUP_EXIT: u32 = 4;
@@ -224,4 +226,44 @@ pub fn exit(ctx: BtfTracePointContext) -> i32 {
         (*event).reserved = 0;
         submit(event.cast(), size_of::<Exit>() as u64, class::PROCESS, scope_id, seq)
     }
+}
+
+/// `syscalls:sys_exit_{execve,execveat}`: one that succeeded is `exec`'s.
+#[tracepoint]
+pub fn exec_failed(ctx: TracePointContext) -> u32 {
+    let call = SysExit::of(&ctx);
+    if call.ret >= 0 {
+        return 0;
+    }
+    let (scope_id, _) = of_process(call.task, false);
+    let Some(seq) = number(class::PROCESS) else { return 0 };
+    let about = About { kind: kind::EXEC_FAILED, class: class::PROCESS, scope_id };
+    let Some(scratch) = Scratch::claim() else { return lost(u32::from(class::PROCESS), scope_id) as u32 };
+    let message = scratch.room;
+    // SAFETY: the scratch is larger than the message; the length is bounded below.
+    unsafe {
+        let event = message.cast::<ExecFailed>();
+        fill(&raw mut (*event).header, about, seq, call.task);
+        let name = if call.nr == off!(nr_execveat) { call.arg(off!(regs_arg1)) } else { call.arg(off!(regs_arg0)) };
+        let to = message.add(size_of::<ExecFailed>());
+        let copied = bpf_probe_read_user_str(to.cast(), EXEC_NAME_BYTES_MAX as u32, name as *const _);
+        let mut flags = 0;
+        let mut name_len = 0;
+        if copied <= 0 || copied > EXEC_NAME_BYTES_MAX as i64 {
+            flags |= exec_failed_flag::NAME_UNREAD;
+        } else {
+            name_len = copied as usize - 1;
+            if name_len == EXEC_NAME_BYTES_MAX - 1 {
+                flags |= exec_failed_flag::NAME_TRUNCATED;
+            }
+        }
+        (*event).result = call.ret as i32;
+        (*event).exec_flags = flags;
+        (*event).name_len = name_len as u16;
+        let len = size_of::<ExecFailed>() + name_len;
+        (*event).header.len = len as u32;
+        submit(message, len as u64, class::PROCESS, scope_id, seq);
+    }
+    scratch.release();
+    0
 }

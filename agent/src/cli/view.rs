@@ -4,6 +4,8 @@
 //! `output`, and is marked as its claim where it is one.
 #![forbid(unsafe_code)]
 
+mod privilege;
+
 use agent_evidence::record::{
     ActMarks, Body, CgroupOp, Connect, ConnectUnix, Exec, FileChange, FileFolded, FileMap, FileOp, Gap, GapCause, Open,
     Record, RevokeCause, SocketMade, Text, Value, ValueList, WitnessOutcome,
@@ -148,6 +150,16 @@ pub fn describe(record: &Record<'_>) -> String {
         Body::ConnectUnix(body) => format!("{} {}", body.tgid, network_words(record)),
         Body::ConnectVsock(body) => format!("{} {}", body.tgid, network_words(record)),
         Body::Socket(body) => format!("{} {}", body.tgid, network_words(record)),
+        Body::ExecFailed(failed) => privilege::exec_failed(failed),
+        Body::Creds(change) => privilege::creds(change),
+        Body::ProcessAccess(access) => privilege::process_access(access),
+        Body::Signal(signal) => privilege::signal(signal),
+        Body::Mount(mount) => privilege::mount(mount),
+        Body::Namespace(change) => privilege::namespace(change),
+        Body::Bpf(call) => privilege::bpf(call),
+        Body::KernelLoad(load) => privilege::kernel_load(load),
+        Body::Key(key) => privilege::key(key),
+        Body::IoUring(ring) => privilege::io_uring(ring),
         Body::Cgroup(cgroup) => {
             let path = cgroup.path.as_ref().map_or_else(|| cgroup.id.0.to_string(), text);
             match cgroup.op {

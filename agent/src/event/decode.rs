@@ -8,6 +8,7 @@ use agent_common::{WIRE_VERSION, cgroup, change, connect, file, process, socket}
 use agent_evidence::record::{BootTime, Class, KernelNumber};
 use zerocopy::FromBytes;
 
+use super::privilege;
 use super::{
     CgroupLife, CgroupMove, Change, ChangeCall, Claim, Close, Connect, ConnectUnix, ConnectVsock, Event, Exec, Exit,
     Flow, Fork, Header, MapCall, Open, SocketMade, WalkedPath,
@@ -102,10 +103,11 @@ pub fn decode(message: &[u8]) -> Result<Event<'_>, DecodeError> {
         });
     }
     let (expected, known) = match kind {
-        kind::FORK | kind::EXEC | kind::EXIT => (class::PROCESS, Class::Process),
+        kind::FORK | kind::EXEC | kind::EXIT | kind::EXEC_FAILED => (class::PROCESS, Class::Process),
         kind::CGROUP_CREATE | kind::CGROUP_REMOVE | kind::CGROUP_MOVE => (class::CGROUP, Class::Cgroup),
         kind::CONNECT..=kind::SOCKET => (class::NETWORK, Class::Network),
         kind::OPEN | kind::CHANGE | kind::CLOSE | kind::MAP_CALL => (class::FILE, Class::File),
+        kind::CREDS..=kind::IO_URING => (class::PRIVILEGE, Class::Privilege),
         seen => return Err(DecodeError::Kind { seen }),
     };
     if wire.class != expected {
@@ -149,6 +151,16 @@ pub fn decode(message: &[u8]) -> Result<Event<'_>, DecodeError> {
         kind::CONNECT_UNIX => connect_unix(message, header),
         kind::CONNECT_VSOCK => connect_vsock(message, header),
         kind::SOCKET => socket_made(message, header),
+        kind::EXEC_FAILED => privilege::exec_failed(message, header).map(Event::ExecFailed),
+        kind::CREDS => privilege::creds(message, header).map(Event::Creds),
+        kind::ACCESS => privilege::access(message, header).map(Event::Access),
+        kind::SIGNAL => privilege::signal(message, header).map(Event::Signal),
+        kind::MOUNT => privilege::mounted(message, header).map(Event::Mount),
+        kind::NAMESPACE => privilege::namespace(message, header).map(Event::Namespace),
+        kind::BPF => privilege::bpf(message, header).map(Event::Bpf),
+        kind::KERNEL_LOAD => privilege::kernel_load(message, header).map(Event::KernelLoad),
+        kind::KEY => privilege::key(message, header).map(Event::Key),
+        kind::IO_URING => privilege::io_uring(message, header).map(Event::IoUring),
         _ => open(message, header),
     }
 }
@@ -379,7 +391,7 @@ const COMM: std::ops::Range<usize> = {
 };
 
 /// The fixed part, copied out: a message replayed from a file need not be aligned as those in a ring are.
-fn fixed<T>(message: &[u8], kind: u16) -> Result<(T, &[u8]), DecodeError>
+pub(super) fn fixed<T>(message: &[u8], kind: u16) -> Result<(T, &[u8]), DecodeError>
 where
     T: FromBytes + zerocopy::KnownLayout + zerocopy::Immutable,
 {
@@ -391,7 +403,7 @@ where
 }
 
 /// The strings behind the fixed part, in order.
-struct Strings<'a> {
+pub(super) struct Strings<'a> {
     kind: u16,
     whole: usize,
     rest: &'a [u8],
@@ -399,11 +411,11 @@ struct Strings<'a> {
 }
 
 impl<'a> Strings<'a> {
-    fn new(kind: u16, message: &'a [u8], rest: &'a [u8]) -> Self {
+    pub(super) fn new(kind: u16, message: &'a [u8], rest: &'a [u8]) -> Self {
         Self { kind, whole: message.len(), rest, wanted: message.len() - rest.len() }
     }
 
-    fn take(&mut self, len: u16) -> Result<&'a [u8], DecodeError> {
+    pub(super) fn take(&mut self, len: u16) -> Result<&'a [u8], DecodeError> {
         self.wanted += usize::from(len);
         let (string, rest) = self.rest.split_at_checked(usize::from(len)).ok_or(DecodeError::Length {
             kind: self.kind,
@@ -414,7 +426,7 @@ impl<'a> Strings<'a> {
         Ok(string)
     }
 
-    fn end(self) -> Result<(), DecodeError> {
+    pub(super) fn end(self) -> Result<(), DecodeError> {
         if self.rest.is_empty() {
             return Ok(());
         }
@@ -422,7 +434,7 @@ impl<'a> Strings<'a> {
     }
 }
 
-fn zero(kind: u16, member: &'static str, seen: u32) -> Result<(), DecodeError> {
+pub(super) fn zero(kind: u16, member: &'static str, seen: u32) -> Result<(), DecodeError> {
     if seen == 0 { Ok(()) } else { Err(DecodeError::Reserved { kind, member, seen: u64::from(seen) }) }
 }
 
@@ -430,7 +442,7 @@ fn all_zero(kind: u16, member: &'static str, seen: [u16; 3]) -> Result<(), Decod
     seen.into_iter().try_for_each(|seen| zero(kind, member, u32::from(seen)))
 }
 
-fn known_bits<T: Into<u64>>(kind: u16, member: &'static str, seen: T, all: T) -> Result<(), DecodeError> {
+pub(super) fn known_bits<T: Into<u64>>(kind: u16, member: &'static str, seen: T, all: T) -> Result<(), DecodeError> {
     let (seen, all) = (seen.into(), all.into());
     if seen & !all == 0 { Ok(()) } else { Err(DecodeError::Reserved { kind, member, seen }) }
 }
@@ -547,6 +559,47 @@ mod tests {
             unix_message(socket::socket_flag::ABSTRACT | socket::socket_flag::PEER_KNOWN, b"", b"\0x"),
             vsock.as_bytes().to_vec(),
             made.as_bytes().to_vec(),
+        ]
+        .into_iter()
+        .chain(privileged_samples())
+        .collect()
+    }
+
+    /// One good message of every kind of privileged act, and of a failed exec.
+    fn privileged_samples() -> Vec<Vec<u8>> {
+        use agent_common::privilege::{
+            Access, Bpf, Creds, IoUring, KernelLoad, Key, Mount, Namespace, Signal, access, act_flag, kernel_code,
+            mount, namespace,
+        };
+        macro_rules! sample {
+            ($wire:ty, $kind:ident, $strings:expr, |$event:ident| $set:expr) => {{
+                let strings: &[u8] = $strings;
+                let mut $event = <$wire>::new_zeroed();
+                let class = if kind::$kind == kind::EXEC_FAILED { class::PROCESS } else { class::PRIVILEGE };
+                $event.header = head(kind::$kind, class, size_of::<$wire>() + strings.len());
+                $set;
+                [$event.as_bytes(), strings].concat()
+            }};
+        }
+        vec![
+            sample!(process::ExecFailed, EXEC_FAILED, b"./tool", |failed| {
+                (failed.result, failed.name_len) = (-13, 6);
+            }),
+            sample!(Creds, CREDS, b"", |creds| creds.after.uid = 1000),
+            sample!(Access, ACCESS, b"", |reached| {
+                (reached.how, reached.act_flags) = (access::LAST, act_flag::ALL);
+            }),
+            sample!(Signal, SIGNAL, b"", |signal| signal.signal = 9),
+            sample!(Mount, MOUNT, b"mnt\0tmpfs", |mounted| {
+                (mounted.op, mounted.path_len, mounted.source_len) = (mount::LAST, 4, 5);
+            }),
+            sample!(Namespace, NAMESPACE, b"", |made| made.op = namespace::LAST),
+            sample!(Bpf, BPF, b"", |call| call.cmd = 5),
+            sample!(KernelLoad, KERNEL_LOAD, b"x.ko\0", |load| {
+                (load.what, load.path_len) = (kernel_code::LAST, 5);
+            }),
+            sample!(Key, KEY, b"", |key| key.serial = -3),
+            sample!(IoUring, IO_URING, b"", |ring| ring.entries = 8),
         ]
     }
 
@@ -717,6 +770,44 @@ mod tests {
         let message = unix_message(socket::socket_flag::PATH, b"s\0", b"");
         let Event::ConnectUnix(unix) = decode(&message).unwrap() else { panic!("not a connect_unix") };
         assert_eq!(unix.peer(), None, "not said to be known");
+    }
+
+    #[test]
+    fn what_a_kind_of_privileged_act_cannot_say_is_refused() {
+        let refused = |message: &[u8], wanted: &'static str| match decode(message) {
+            Err(DecodeError::Reserved { member, .. }) => assert_eq!(member, wanted),
+            other => panic!("{wanted}: {other:?}"),
+        };
+        // One bit beyond those that are defined, a number beyond those that are.
+        for (kind, at, wanted) in [
+            (kind::CREDS, std::mem::offset_of!(agent_common::privilege::Creds, before) + 68, "before.reserved"),
+            (kind::CREDS, std::mem::offset_of!(agent_common::privilege::Creds, after) + 68, "after.reserved"),
+            (kind::ACCESS, std::mem::offset_of!(agent_common::privilege::Access, act_flags) + 1, "act_flags"),
+            (kind::ACCESS, std::mem::offset_of!(agent_common::privilege::Access, how) + 1, "how"),
+            (kind::ACCESS, std::mem::offset_of!(agent_common::privilege::Access, reserved), "access.reserved"),
+            (kind::SIGNAL, std::mem::offset_of!(agent_common::privilege::Signal, act_flags) + 1, "act_flags"),
+            (kind::MOUNT, std::mem::offset_of!(agent_common::privilege::Mount, act_flags) + 1, "act_flags"),
+            (kind::MOUNT, std::mem::offset_of!(agent_common::privilege::Mount, path_flags) + 1, "path_flags"),
+            (kind::MOUNT, std::mem::offset_of!(agent_common::privilege::Mount, op) + 1, "op"),
+            (kind::MOUNT, std::mem::offset_of!(agent_common::privilege::Mount, reserved), "mount.reserved"),
+            (kind::MOUNT, std::mem::offset_of!(agent_common::privilege::Mount, reserved_too), "mount.reserved_too"),
+            (kind::NAMESPACE, std::mem::offset_of!(agent_common::privilege::Namespace, op) + 1, "op"),
+            (kind::NAMESPACE, std::mem::offset_of!(agent_common::privilege::Namespace, act_flags) + 1, "act_flags"),
+            (kind::NAMESPACE, std::mem::offset_of!(agent_common::privilege::Namespace, reserved), "namespace.reserved"),
+            (kind::BPF, std::mem::offset_of!(agent_common::privilege::Bpf, act_flags) + 1, "act_flags"),
+            (kind::BPF, std::mem::offset_of!(agent_common::privilege::Bpf, reserved), "bpf.reserved"),
+            (kind::KERNEL_LOAD, std::mem::offset_of!(agent_common::privilege::KernelLoad, what) + 1, "what"),
+            (kind::KERNEL_LOAD, std::mem::offset_of!(agent_common::privilege::KernelLoad, act_flags) + 1, "act_flags"),
+            (kind::KEY, std::mem::offset_of!(agent_common::privilege::Key, act_flags) + 1, "act_flags"),
+            (kind::IO_URING, std::mem::offset_of!(agent_common::privilege::IoUring, act_flags) + 1, "act_flags"),
+            (kind::IO_URING, std::mem::offset_of!(agent_common::privilege::IoUring, reserved), "io_uring.reserved"),
+            (kind::EXEC_FAILED, std::mem::offset_of!(process::ExecFailed, exec_flags), "exec_flags"),
+        ] {
+            let sample = |message: &Vec<u8>| u16::from_ne_bytes([message[0], message[1]]) == kind;
+            let mut message = privileged_samples().into_iter().find(sample).unwrap();
+            message[at] |= 0x80;
+            refused(&message, wanted);
+        }
     }
 
     #[test]

@@ -8,11 +8,13 @@
 pub mod calls;
 pub mod capture;
 pub mod decode;
+mod privilege;
 
 use agent_evidence::record::{BootTime, KernelNumber, ProcessCookie};
 
 pub use calls::ChangeCall;
 pub use decode::{DecodeError, decode, number_of};
+pub use privilege::{Act, ExecFailed, KernelLoad, Mount};
 
 /// Bytes that the workload could have written as it liked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -376,6 +378,26 @@ pub enum Event<'a> {
     ConnectVsock(ConnectVsock<'a>),
     /// A socket of an unusual sort was created.
     SocketMade(SocketMade<'a>),
+    /// An exec failed.
+    ExecFailed(ExecFailed<'a>),
+    /// Credentials changed.
+    Creds(Act<'a, agent_common::privilege::Creds>),
+    /// A process reached into another.
+    Access(Act<'a, agent_common::privilege::Access>),
+    /// A signal was sent to another scope or to the agent.
+    Signal(Act<'a, agent_common::privilege::Signal>),
+    /// A mount or root directory changed.
+    Mount(Mount<'a>),
+    /// Namespaces were made or entered.
+    Namespace(Act<'a, agent_common::privilege::Namespace>),
+    /// `bpf(2)` was called.
+    Bpf(Act<'a, agent_common::privilege::Bpf>),
+    /// Kernel code was loaded or removed.
+    KernelLoad(KernelLoad<'a>),
+    /// A kernel key was used.
+    Key(Act<'a, agent_common::privilege::Key>),
+    /// An io_uring instance was made or changed.
+    IoUring(Act<'a, agent_common::privilege::IoUring>),
 }
 
 impl<'a> Event<'a> {
@@ -398,6 +420,16 @@ impl<'a> Event<'a> {
             Self::ConnectUnix(event) => &event.header,
             Self::ConnectVsock(event) => &event.header,
             Self::SocketMade(event) => &event.header,
+            Self::ExecFailed(event) => &event.header,
+            Self::Creds(event) => &event.header,
+            Self::Access(event) => &event.header,
+            Self::Signal(event) => &event.header,
+            Self::Mount(event) => &event.header,
+            Self::Namespace(event) => &event.header,
+            Self::Bpf(event) => &event.header,
+            Self::KernelLoad(event) => &event.header,
+            Self::Key(event) => &event.header,
+            Self::IoUring(event) => &event.header,
         }
     }
 }

@@ -3,7 +3,8 @@
 //!
 //! Classes: Process Activity (1007) for `fork`, `exec` and `exit`; Network Activity (4001) for
 //! what happens on connections ([`network`]), Kernel Activity (1003) for `socket`; File System Activity (1001) for
-//! `open`, `file_change`, `file_close`, `file_map` and `file_received`. Other kinds have no event.
+//! `open`, `file_change`, `file_close`, `file_map` and `file_received`; privileged acts as
+//! `privilege` says. Other kinds have no event.
 //!
 //! Facts stand in the fields that OCSF gives them. What the workload or a requester said stands in
 //! `unmapped.affiant.claims` and nowhere else. The place in the log stands in `metadata` (`uid` =
@@ -14,6 +15,7 @@
 #![forbid(unsafe_code)]
 
 mod file;
+mod privilege;
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -70,6 +72,16 @@ pub fn map(record: &Record<'_>, at: Coordinates<'_>, joins: &JoinTable) -> Optio
         Body::ConnectUnix(connect) => event.connect_unix(connect),
         Body::ConnectVsock(connect) => event.connect_vsock(connect),
         Body::Socket(made) => event.socket_made(made),
+        Body::ExecFailed(failed) => event.exec_failed(failed),
+        Body::Creds(change) => event.creds(change),
+        Body::ProcessAccess(access) => event.process_access(access),
+        Body::Signal(signal) => event.signal(signal),
+        Body::Mount(mount) => event.mount(mount),
+        Body::Namespace(change) => event.namespace(change),
+        Body::Bpf(call) => event.bpf(call),
+        Body::KernelLoad(load) => event.kernel_load(load),
+        Body::Key(key) => event.key(key),
+        Body::IoUring(ring) => event.io_uring(ring),
         _ => return None,
     }
     Some(event.finish())
@@ -658,17 +670,19 @@ pub fn open_flag_names(flags: u32) -> Vec<&'static str> {
     names
 }
 
-/// The name of an error number (include/uapi/asm-generic/errno.h), for those that acts on files and
-/// connects give; any other as its number.
+/// The name of an error number (include/uapi/asm-generic/errno.h), for those that the calls
+/// recorded give; any other as its number.
 #[must_use]
 pub fn errno_name(errno: u32) -> String {
     let name = match errno {
         1 => "EPERM",
         2 => "ENOENT",
+        3 => "ESRCH",
         4 => "EINTR",
         5 => "EIO",
         6 => "ENXIO",
         7 => "E2BIG",
+        8 => "ENOEXEC",
         9 => "EBADF",
         11 => "EAGAIN",
         12 => "ENOMEM",
@@ -712,6 +726,10 @@ pub fn errno_name(errno: u32) -> String {
         114 => "EALREADY",
         115 => "EINPROGRESS",
         122 => "EDQUOT",
+        126 => "ENOKEY",
+        127 => "EKEYEXPIRED",
+        128 => "EKEYREVOKED",
+        129 => "EKEYREJECTED",
         other => return other.to_string(),
     };
     name.to_owned()

@@ -10,8 +10,8 @@ use agent_evidence::record::{
 use super::error::PipelineError;
 use super::recorder::{Recorder, append};
 
-/// Class bits of `scope` records: process and cgroup events are captured of the whole host.
-const HOST_CLASSES: u32 = 0b0011;
+/// Class bits of `scope` records: process and cgroup events and privileged acts are captured of the whole host.
+const HOST_CLASSES: u32 = 0b1_0011;
 /// Most scope roots in one `scope` record, so that it stays below an entry's limit.
 const ROOTS_PER_RECORD_MAX: usize = 200;
 /// Most rows of one `heartbeat`: counters of 64 processors and the sessions that fit beside them.
@@ -78,10 +78,10 @@ impl Recorder {
 
     fn scope_text(&self) -> String {
         let families = match self.settings.families {
-            family::ALL => "process, cgroup, network and file events",
-            family::FILE => "process, cgroup and file events",
-            family::NETWORK => "process, cgroup and network events",
-            _ => "process and cgroup events",
+            family::ALL => "process, cgroup, network and file events and privileged acts",
+            family::FILE => "process, cgroup and file events and privileged acts",
+            family::NETWORK => "process, cgroup and network events and privileged acts",
+            _ => "process and cgroup events and privileged acts",
         };
         let containers = if self.settings.containers { ", containers and pods" } else { "" };
         let units = if self.settings.units.is_empty() {
@@ -89,7 +89,10 @@ impl Recorder {
         } else {
             format!(", units {}", self.settings.units.join(" "))
         };
-        format!("sessions{containers}{units}: {families}; the rest of the host: process and cgroup events")
+        format!(
+            "sessions{containers}{units}: {families}; the rest of the host: process and cgroup events and privileged acts; \
+             of the agent itself: process and cgroup events"
+        )
     }
 
     /// Puts the containers and units that exist already in scope, and records the scope in force.

@@ -220,6 +220,7 @@ impl Recorder {
             return if self.folds.is_crowded() { self.record_folded() } else { Ok(()) };
         }
         let body = translate::body(event, &self.paths);
+        let grave = translate::is_grave(&body);
         if let Whose::Session { scope, .. } = whose
             && let Some(session) = self.sessions.by_scope_mut(scope)
         {
@@ -230,6 +231,9 @@ impl Recorder {
         let draft =
             Draft { wall, boot: header.boot, kernel: Some(number), process, workload, session, verdict: None, body };
         append(&mut self.log, &draft)?;
+        if grave {
+            self.want_anchor(AnchorCause::Act);
+        }
         self.follow_processes(event);
         self.follow_scope(event)
     }

@@ -6,6 +6,8 @@
 
 #![forbid(unsafe_code)]
 
+mod privilege;
+
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use agent_common::cgroup::cgroup_flag;
@@ -58,6 +60,8 @@ impl Paths {
                 let flags = connect.path.flags & !path_flag::DETACHED;
                 WalkedPath { flags, ..connect.path }.write(&mut self.path);
             }
+            Event::Mount(mount) => mount.path.write(&mut self.path),
+            Event::KernelLoad(load) => load.path.write(&mut self.path),
             _ => {}
         }
     }
@@ -85,7 +89,30 @@ pub(super) fn body<'a>(event: &'a Event<'_>, paths: &'a Paths) -> Body<'a> {
         Event::ConnectUnix(connect) => Body::ConnectUnix(connect_unix(connect, paths)),
         Event::ConnectVsock(connect) => Body::ConnectVsock(connect_vsock(connect)),
         Event::SocketMade(made) => Body::Socket(socket_made(made)),
+        Event::ExecFailed(failed) => Body::ExecFailed(privilege::exec_failed(failed)),
+        Event::Creds(change) => Body::Creds(privilege::creds(change)),
+        Event::Access(access) => Body::ProcessAccess(privilege::access(access)),
+        Event::Signal(signal) => Body::Signal(privilege::signal(signal)),
+        Event::Mount(mount) => Body::Mount(privilege::mounted(mount, paths)),
+        Event::Namespace(change) => Body::Namespace(privilege::namespaces(change)),
+        Event::Bpf(call) => Body::Bpf(privilege::bpf(call)),
+        Event::KernelLoad(load) => Body::KernelLoad(privilege::kernel_load(load, paths)),
+        Event::Key(key) => Body::Key(privilege::key(key)),
+        Event::IoUring(ring) => Body::IoUring(privilege::io_uring(ring)),
     }
+}
+
+/// Whether an act could end what the agent can vouch for, so that an anchor over it should come soon: one against the
+/// agent, or code for the kernel that was not refused.
+pub(super) fn is_grave(body: &Body<'_>) -> bool {
+    let marks = match body {
+        Body::KernelLoad(load) => return load.errno == Some(0),
+        Body::ProcessAccess(access) => access.marks,
+        Body::Signal(signal) => signal.marks,
+        Body::Bpf(call) => call.marks,
+        _ => return false,
+    };
+    marks.contains(ActMarks::AGAINST_AGENT)
 }
 
 fn comm<'a>(header: &'a Header<'_>) -> CommClaims<'a> {

@@ -283,6 +283,14 @@ impl Btf {
         last
     }
 
+    /// Bytes of the struct named `within`.
+    ///
+    /// # Errors
+    /// When the kernel has no such struct.
+    pub fn size_of(&self, within: &str) -> Result<u32, BtfError> {
+        Ok(self.by_id(self.structure(within)?)?.size_or_type)
+    }
+
     /// How many arguments the tracepoint `name` gives its programs, or `None` when the kernel has no such tracepoint.
     ///
     /// # Errors

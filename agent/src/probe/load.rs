@@ -7,6 +7,7 @@ use super::counters::{Counters, LossEntry, losses};
 use super::hooks::{Attach, HOOKS, Hook, NOT_COVERED};
 use super::notes::{self, ToTraces};
 use super::offsets::{self, OffsetsError};
+use super::ours;
 use super::pins::{MAPS, PinSet};
 use crate::sys::mount::KernelFs;
 use crate::sys::ringbuf::{RingError, RingReader};
@@ -639,6 +640,7 @@ fn attach_all(
             reports.push(describe(hook, pins, attached_now.contains(&name))?);
         }
     }
+    ours::tell(pins, &reports)?;
     Ok((reports, not_covered))
 }
 
@@ -832,7 +834,7 @@ fn unescaped(word: &[u8]) -> Vec<u8> {
     plain
 }
 
-fn typed<T, F>(pins: &PinSet, name: &'static str, make: F) -> Result<T, ProbeError>
+pub(super) fn typed<T, F>(pins: &PinSet, name: &'static str, make: F) -> Result<T, ProbeError>
 where
     F: FnOnce(Map) -> Result<T, MapError>,
 {
@@ -866,7 +868,7 @@ fn file_error(doing: &'static str, path: &Path, source: io::Error) -> ProbeError
     ProbeError::File { doing, path: path.to_owned(), source }
 }
 
-fn map_error(map: &'static str, source: MapError) -> ProbeError {
+pub(super) fn map_error(map: &'static str, source: MapError) -> ProbeError {
     ProbeError::Map { map, source: Box::new(source) }
 }
 

@@ -13,6 +13,7 @@ pub mod hooks;
 mod load;
 mod notes;
 pub mod offsets;
+mod ours;
 mod pins;
 mod preflight;
 

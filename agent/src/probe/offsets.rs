@@ -118,6 +118,20 @@ pub fn resolve(btf: &Btf) -> Result<Offsets, OffsetsError> {
     let inode_sb = at("inode", "i_sb", Pointer)?;
     let inode_ino = at("inode", "i_ino", Number(8))?;
     let inode_nlink = at("inode", "i_nlink", Number(4))?;
+    // What only some privileged acts need: a kernel built without it has nothing there to be seen.
+    let module_name = optional(at("module", "name", Bytes(56)))?;
+    let bpf_link =
+        optional(at("bpf_link", "id", Number(4)).and_then(|id| Ok((id, at("bpf_link", "type", Number(4))?))))?;
+    let io_ring = optional(
+        at("io_ring_ctx", "flags", Number(4)).and_then(|f| Ok((f, at("io_ring_ctx", "sq_entries", Number(4))?))),
+    )?;
+    let pid_tree = optional(pid_tree(btf))?;
+    let (pid_namespace_head, xa_node_shift, xa_node_slots) = pid_tree.unwrap_or_default();
+    let (ns_common_type, ns_operations_type) = match optional(at("ns_common", "ns_type", Number(4)))? {
+        Some(offset) => (offset, NO_MEMBER),
+        None => (at("ns_common", "ops", Pointer)?, at("proc_ns_operations", "type", Number(4))?),
+    };
+
     let inode_span = within("inode", &[(inode_mode, 2), (inode_sb, 8), (inode_ino, 8), (inode_nlink, 4)])?;
 
     let vsock = |member: &str| at("vsock_sock", member, Number(4));
@@ -265,6 +279,87 @@ pub fn resolve(btf: &Btf) -> Result<Offsets, OffsetsError> {
         nr_sendto: call_number(libc::SYS_sendto),
         nr_sendmsg: call_number(libc::SYS_sendmsg),
         nr_sendmmsg: call_number(libc::SYS_sendmmsg),
+        cred_fsuid: cred("fsuid")?,
+        cred_fsgid: cred("fsgid")?,
+        cred_cap_permitted: at("cred", "cap_permitted", Number(8))?,
+        cred_cap_inheritable: at("cred", "cap_inheritable", Number(8))?,
+        cred_cap_ambient: at("cred", "cap_ambient", Number(8))?,
+        cred_user_ns: at("cred", "user_ns", Pointer)?,
+        user_namespace_inum: at("user_namespace", "ns.inum", Number(4))?,
+        nsproxy_uts_ns: at("nsproxy", "uts_ns", Pointer)?,
+        nsproxy_ipc_ns: at("nsproxy", "ipc_ns", Pointer)?,
+        nsproxy_pid_ns: at("nsproxy", "pid_ns_for_children", Pointer)?,
+        nsproxy_net_ns: at("nsproxy", "net_ns", Pointer)?,
+        nsproxy_time_ns: at("nsproxy", "time_ns_for_children", Pointer)?,
+        nsproxy_cgroup_ns: at("nsproxy", "cgroup_ns", Pointer)?,
+        mnt_namespace_inum: at("mnt_namespace", "ns.inum", Number(4))?,
+        pid_namespace_inum: at("pid_namespace", "ns.inum", Number(4))?,
+        net_inum: at("net", "ns.inum", Number(4))?,
+        ns_common_type,
+        ns_operations_type,
+        inode_private: at("inode", "i_private", Pointer)?,
+        task_thread_pid: task("thread_pid", Pointer)?,
+        task_pid_links: task("pid_links", Bytes(16))?,
+        pid_level: at("pid", "level", Number(4))?,
+        pid_numbers: at("pid", "numbers", Bytes(0))?,
+        upid_size: btf.size_of("upid")?,
+        upid_ns: at("upid", "ns", Pointer)?,
+        pid_tasks: at("pid", "tasks", Bytes(8))?,
+        pid_namespace_head,
+        xa_node_shift,
+        xa_node_slots,
+        has_pid_tree: u32::from(pid_tree.is_some()),
+        siginfo_code: at("kernel_siginfo", "si_code", Number(4))?,
+        fs_struct_root: {
+            let root = at("fs_struct", "root", Aggregate)?;
+            let dentry = at("fs_struct", "root.dentry", Pointer)?;
+            if at("fs_struct", "root.mnt", Pointer)? != root || dentry != root + 8 {
+                return Err(OffsetsError::Apart { within: "path", span: dentry.saturating_sub(root), max: 8 });
+            }
+            root
+        },
+        super_block_type: at("super_block", "s_type", Pointer)?,
+        file_system_name: at("file_system_type", "name", Pointer)?,
+        bpf_prog_type: at("bpf_prog", "type", Number(4))?,
+        bpf_prog_aux: at("bpf_prog", "aux", Pointer)?,
+        bpf_prog_id: at("bpf_prog_aux", "id", Number(4))?,
+        bpf_prog_name: at("bpf_prog_aux", "name", Bytes(16))?,
+        bpf_map_type: at("bpf_map", "map_type", Number(4))?,
+        bpf_map_id: at("bpf_map", "id", Number(4))?,
+        bpf_map_name: at("bpf_map", "name", Bytes(16))?,
+        bpf_link_id: bpf_link.unwrap_or_default().0,
+        bpf_link_type: bpf_link.unwrap_or_default().1,
+        has_bpf_link: u32::from(bpf_link.is_some()),
+        module_name: module_name.unwrap_or_default(),
+        io_ring_flags: io_ring.unwrap_or_default().0,
+        io_ring_entries: io_ring.unwrap_or_default().1,
+        has_io_ring: u32::from(io_ring.is_some()),
+        nr_execveat: call_number(libc::SYS_execveat),
+        nr_prctl: call_number(libc::SYS_prctl),
+        nr_ptrace: call_number(libc::SYS_ptrace),
+        nr_process_vm_readv: call_number(libc::SYS_process_vm_readv),
+        nr_process_vm_writev: call_number(libc::SYS_process_vm_writev),
+        nr_tkill: call_number(libc::SYS_tkill),
+        nr_tgkill: call_number(libc::SYS_tgkill),
+        nr_rt_sigqueueinfo: call_number(libc::SYS_rt_sigqueueinfo),
+        nr_rt_tgsigqueueinfo: call_number(libc::SYS_rt_tgsigqueueinfo),
+        nr_pidfd_send_signal: call_number(libc::SYS_pidfd_send_signal),
+        nr_mount: call_number(libc::SYS_mount),
+        nr_umount2: call_number(libc::SYS_umount2),
+        nr_move_mount: call_number(libc::SYS_move_mount),
+        nr_open_tree: call_number(libc::SYS_open_tree),
+        nr_fsmount: call_number(libc::SYS_fsmount),
+        nr_mount_setattr: call_number(libc::SYS_mount_setattr),
+        nr_pivot_root: call_number(libc::SYS_pivot_root),
+        nr_unshare: call_number(libc::SYS_unshare),
+        nr_init_module: call_number(libc::SYS_init_module),
+        nr_finit_module: call_number(libc::SYS_finit_module),
+        nr_delete_module: call_number(libc::SYS_delete_module),
+        nr_kexec_load: call_number(libc::SYS_kexec_load),
+        nr_kexec_file_load: call_number(libc::SYS_kexec_file_load),
+        nr_add_key: call_number(libc::SYS_add_key),
+        nr_request_key: call_number(libc::SYS_request_key),
+        nr_io_uring_register: call_number(libc::SYS_io_uring_register),
     })
 }
 
@@ -280,6 +375,28 @@ fn two_words(btf: &Btf, within: &'static str, member: &str, parts: [&str; 2]) ->
         return Err(OffsetsError::Apart { within: "path", span: dentry.saturating_sub(start), max: 8 });
     }
     Ok(start)
+}
+
+/// Stands for a member that this kernel does not need.
+const NO_MEMBER: u32 = 0xffff;
+
+/// A member of something that a kernel can be built without.
+fn optional<T>(found: Result<T, BtfError>) -> Result<Option<T>, OffsetsError> {
+    match found {
+        Ok(found) => Ok(Some(found)),
+        Err(BtfError::NoStruct { .. } | BtfError::NoMember { .. } | BtfError::WrongType { .. }) => Ok(None),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Where a pid namespace has its tree of numbers, and where a node of it has its shift and its slots.
+fn pid_tree(btf: &Btf) -> Result<(u32, u32, u32), BtfError> {
+    Ok((
+        btf.offset("pid_namespace", "idr.idr_rt.xa_head", Expect::Pointer)?,
+        btf.offset("xa_node", "shift", Expect::Number(1))?,
+        // The programs take six bits of the number per level: a kernel with smaller nodes has no tree for them.
+        btf.offset("xa_node", "slots", Expect::Bytes(64 * 8))?,
+    ))
 }
 
 fn call_number(number: libc::c_long) -> u32 {

@@ -28,6 +28,9 @@ pub(super) const MAPS: &[&str] = &[
     "CLAIMS",
     "FLOWS",
     "SENDS",
+    "BEFORE",
+    "OURS",
+    "MODULES",
 ];
 
 /// One versioned directory.

@@ -2,10 +2,12 @@
 #![allow(clippy::indexing_slicing, reason = "a test may fail by panicking")]
 
 use agent_evidence::record::{
-    Accept, BootTime, Capabilities, CgroupId, Class, CommClaims, ConnectUnix, ConnectVsock, ControlNumber, Device,
-    Draft, EntryIndex, ExecClaims, Flow, Issued, IssuedClaims, KernelNumber, Label, LeafHash, Listen, Nanoseconds,
-    OpenClaims, Placement, ProcessCookie, Requester, Send, SessionNumber, SessionSort, SocketCookie, SocketMade,
-    ValueList, WallTime, Workload, WorkloadKind, decode,
+    Accept, AccessHow, BootTime, BpfCall, Capabilities, CgroupId, Class, CommClaims, ConnectUnix, ConnectVsock,
+    ControlNumber, CredentialSet, CredsChanged, Device, Draft, EntryIndex, ExecClaims, ExecFailed, Flow, IoUring,
+    Issued, IssuedClaims, KernelCode, KernelLoad, KernelNumber, KeyUse, Label, LeafHash, Listen, MountChanged, MountOp,
+    NamespaceChanged, NamespaceOp, Nanoseconds, OpenClaims, Placement, ProcessAccess, ProcessCookie, Requester, Send,
+    SessionNumber, SessionSort, SignalSent, SocketCookie, SocketMade, ValueList, WallTime, Workload, WorkloadKind,
+    decode,
 };
 
 use super::*;
@@ -504,6 +506,212 @@ fn kinds_without_a_class_have_no_event() {
     assert_eq!(log.events(), [None, None]);
 }
 
+fn set(uid: u32, caps: u64) -> CredentialSet {
+    CredentialSet {
+        uid,
+        gid: 0,
+        euid: uid,
+        egid: 0,
+        suid: uid,
+        sgid: 0,
+        fsuid: uid,
+        fsgid: 0,
+        caps: Capabilities(caps),
+        caps_permitted: Capabilities(caps),
+        caps_inheritable: Capabilities(0),
+        caps_ambient: Capabilities(0),
+        user_namespace: 4_026_531_837,
+    }
+}
+
+fn creds(before: CredentialSet, after: CredentialSet) -> Body<'static> {
+    Body::Creds(CredsChanged {
+        uid: after.uid,
+        before,
+        after,
+        tgid: 4242,
+        euid: None,
+        marks: ActMarks::NONE,
+        claims: comm(),
+    })
+}
+
+fn access(how: AccessHow, mode: u32, target: ProcessCookie, marks: ActMarks) -> Body<'static> {
+    Body::ProcessAccess(ProcessAccess {
+        how,
+        target,
+        target_tgid: 99,
+        target_scope: Some(CgroupId(17)),
+        mode,
+        errno: Some(0),
+        tgid: 4242,
+        uid: 0,
+        euid: None,
+        marks,
+        claims: comm(),
+    })
+}
+
+fn load(what: KernelCode, path: Option<&'static [u8]>) -> Body<'static> {
+    Body::KernelLoad(KernelLoad {
+        what,
+        name: Some("dummy".into()),
+        path: path.map(|path| Text::new(path).into()),
+        sha256: None,
+        errno: Some(0),
+        tgid: 4242,
+        uid: 0,
+        euid: None,
+        marks: ActMarks::NONE,
+        claims: comm(),
+    })
+}
+
+/// Every kind of privileged act, and a failed exec.
+fn privileged() -> Vec<Body<'static>> {
+    let (tgid, uid, euid, marks) = (4242, 0, None, ActMarks::NONE);
+    vec![
+        Body::ExecFailed(ExecFailed {
+            errno: 13,
+            tgid,
+            uid,
+            euid,
+            marks,
+            claims: ExecClaims { comm: "sh".into(), invoked: Some("./tool".into()) },
+        }),
+        creds(set(0, 0xff), set(1000, 0)),
+        creds(set(0, 0xff), set(0, 0)),
+        access(AccessHow::Ptrace, 16, ProcessCookie(5), ActMarks::AGAINST_AGENT),
+        access(AccessHow::Ptrace, 4, SHELL, marks),
+        access(AccessHow::VmWrite, 0x12, ProcessCookie(0), ActMarks::UNRESOLVED),
+        Body::Signal(SignalSent {
+            target: Some(ProcessCookie(5)),
+            target_tgid: 99,
+            signal: 9,
+            errno: Some(1),
+            tgid,
+            uid,
+            euid,
+            marks,
+            claims: comm(),
+        }),
+        Body::Signal(SignalSent {
+            target: None,
+            target_tgid: 99,
+            signal: 15,
+            errno: None,
+            tgid,
+            uid,
+            euid,
+            marks,
+            claims: comm(),
+        }),
+        Body::Mount(MountChanged {
+            op: MountOp::Move,
+            source: Some(Text::new(b"/mnt/\xff").into()),
+            target: Some("/mnt".into()),
+            fstype: Some("tmpfs".into()),
+            flags: 4,
+            errno: Some(0),
+            tgid,
+            uid,
+            euid,
+            marks,
+            claims: comm(),
+        }),
+        Body::Namespace(NamespaceChanged {
+            op: NamespaceOp::Unshare,
+            flags: 0x1000_0000,
+            mount_namespace: Some(1),
+            pid_namespace: Some(2),
+            network_namespace: None,
+            user_namespace: Some(4),
+            errno: Some(0),
+            tgid,
+            uid,
+            euid,
+            marks,
+            claims: comm(),
+        }),
+        Body::Bpf(BpfCall {
+            cmd: 5,
+            type_: Some(2),
+            id: Some(77),
+            name: Some("prog".into()),
+            errno: Some(0),
+            tgid,
+            uid,
+            euid,
+            marks,
+            claims: comm(),
+        }),
+        load(KernelCode::Module, Some(b"/lib/modules/dummy.ko")),
+        load(KernelCode::ModuleRemoved, None),
+        load(KernelCode::Kexec, Some(b"/boot/vmlinuz")),
+        Body::Key(KeyUse {
+            op: 1000,
+            serial: Some(5),
+            type_: None,
+            description: None,
+            errno: Some(0),
+            tgid,
+            uid,
+            euid,
+            marks,
+            claims: comm(),
+        }),
+        Body::IoUring(IoUring {
+            op: 0,
+            flags: 0,
+            entries: Some(8),
+            errno: Some(0),
+            tgid,
+            uid,
+            euid,
+            marks,
+            claims: comm(),
+        }),
+    ]
+}
+
+#[test]
+fn credentials_before_and_after_stand_apart_and_the_activity_says_what_changed() {
+    let mut log = Writer::default();
+    log.push(Some(SHELL), creds(set(0, 0xff), set(1000, 0)));
+    let event = log.last_event();
+    assert_eq!((event["class_uid"].as_u64(), event["activity_id"].as_u64()), (Some(1007), Some(5)));
+    let act = &event["unmapped"]["affiant"]["act"];
+    assert_eq!((act["before"]["uid"].as_u64(), act["after"]["uid"].as_u64()), (Some(0), Some(1000)));
+    assert_eq!(act["before"]["permitted"], "00000000000000ff");
+    log.push(Some(SHELL), creds(set(0, 0xff), set(0, 0)));
+    assert_eq!(log.last_event()["activity_name"], "Change Credentials");
+}
+
+#[test]
+fn the_process_of_an_access_is_the_one_reached_and_the_actor_is_who_did_it() {
+    let mut log = Writer::default();
+    log.push(Some(SHELL), access(AccessHow::VmRead, 0x12, ProcessCookie(5), ActMarks::NONE));
+    let event = log.last_event();
+    assert_eq!((event["class_uid"].as_u64(), event["activity_id"].as_u64()), (Some(1004), Some(7)));
+    assert_eq!((event["process"]["pid"].as_u64(), event["actor"]["process"]["pid"].as_u64()), (Some(99), Some(4242)));
+    assert_eq!(event["unmapped"]["affiant"]["act"]["target_scope"], "17");
+    assert_eq!(event["unmapped"]["affiant"]["join"]["target"], "unknown");
+}
+
+#[test]
+fn the_source_of_a_mount_is_a_claim_and_its_place_a_fact() {
+    let mut log = Writer::default();
+    for body in privileged().into_iter().filter(|body| matches!(body, Body::Mount(_))) {
+        log.push(Some(SHELL), body);
+    }
+    let event = log.last_event();
+    assert_eq!(event["kernel"]["name"], "mount");
+    let affiant = &event["unmapped"]["affiant"];
+    assert_eq!((&affiant["act"]["target"], &affiant["act"]["source"]), (&json!("/mnt"), &Value::Null));
+    assert!(affiant["claims"]["source"].as_str().unwrap().starts_with("/mnt/"));
+    assert!(affiant["bytes_b64"]["act.source"].is_string(), "what is not UTF-8 is kept exactly");
+}
+
 /// One log with every mapped kind and every status.
 fn every_kind() -> Writer {
     let mut log = Writer::default();
@@ -538,7 +746,7 @@ fn every_kind() -> Writer {
     ] {
         log.push_in(Some(SHELL), Some(workload), Some(session), body);
     }
-    for body in file::tests::every_kind() {
+    for body in file::tests::every_kind().into_iter().chain(privileged()) {
         log.push_in(Some(SHELL), Some(workload), Some(session), body);
     }
     // And without anything to join.
@@ -566,6 +774,7 @@ fn every_event_follows_the_published_schema() {
     let network = load("4001_network_activity.schema.json");
     let file = load("1001_file_activity.schema.json");
     let kernel = load("1003_kernel_activity.schema.json");
+    let memory = load("1004_memory_activity.schema.json");
     for event in every_kind().events().into_iter().flatten() {
         let class = event["class_uid"].as_u64().unwrap();
         let validator = match class {
@@ -573,6 +782,7 @@ fn every_event_follows_the_published_schema() {
             4001 => &network,
             1001 => &file,
             1003 => &kernel,
+            1004 => &memory,
             other => panic!("no schema for class {other}"),
         };
         let errors: Vec<String> =
@@ -580,5 +790,5 @@ fn every_event_follows_the_published_schema() {
         assert!(errors.is_empty(), "{errors:#?}\n{event:#}");
         *seen.entry(class).or_insert(0) += 1;
     }
-    assert_eq!(seen.into_iter().collect::<Vec<_>>(), [(1001, 46), (1003, 2), (1007, 6), (4001, 16)]);
+    assert_eq!(seen.into_iter().collect::<Vec<_>>(), [(1001, 46), (1003, 10), (1004, 1), (1007, 13), (4001, 16)]);
 }
