@@ -13,6 +13,7 @@ mod export;
 mod files;
 mod network;
 mod privacy;
+mod privilege;
 mod retention;
 mod run;
 mod storage;

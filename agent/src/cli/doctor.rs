@@ -60,6 +60,10 @@ pub fn doctor(settings: &TpmConfig, json: bool, out: &mut Output) -> Result<u8, 
         }))?;
     } else {
         out.line(&format!("kernel {}", printable(&kernel.kernel_release)))?;
+        // There are more hooks than lines on a screen: those that are there are counted, the others told one by one.
+        let (hooks, features): (Vec<&Feature>, Vec<&Feature>) =
+            features.into_iter().partition(|feature| feature.what.starts_with("hook ") && feature.found == Found::Yes);
+        out.line(&format!("  ok       hooks: {} found", hooks.len()))?;
         for feature in features {
             let (mark, means) = match (feature.found, feature.required) {
                 (Found::Yes, _) => ("ok     ", ""),

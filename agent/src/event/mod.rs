@@ -10,6 +10,7 @@ pub mod capture;
 pub mod decode;
 mod privilege;
 
+use agent_common::privilege::act_flag;
 use agent_evidence::record::{BootTime, KernelNumber, ProcessCookie};
 
 pub use calls::ChangeCall;
@@ -401,6 +402,19 @@ pub enum Event<'a> {
 }
 
 impl<'a> Event<'a> {
+    /// The same act, known to be the agent's own: what it does to itself is not against it. The kernel side leaves its
+    /// acts out once it has been told who the agent is, which is after a daemon began to take over what is pinned.
+    #[must_use]
+    pub fn of_the_agent_itself(mut self) -> Self {
+        match &mut self {
+            Self::Access(act) => act.wire.act_flags &= !act_flag::AGAINST_AGENT,
+            Self::Signal(act) => act.wire.act_flags &= !act_flag::AGAINST_AGENT,
+            Self::Bpf(act) => act.wire.act_flags &= !act_flag::AGAINST_AGENT,
+            _ => {}
+        }
+        self
+    }
+
     /// What every event says.
     #[must_use]
     pub fn header(&self) -> &Header<'a> {

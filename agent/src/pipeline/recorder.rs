@@ -27,7 +27,7 @@ use super::storage::Room;
 use super::{Parts, Readings, Settings, class_of, translate};
 use crate::event::{self, DecodeError, Event, Header};
 use crate::log::{Due, Log, LogError, Now};
-use crate::probe::Probe;
+use crate::probe::{Probe, TICK_NS, own_start_ticks};
 use crate::workload::{CgroupIndex, Owner};
 
 /// Undecodable messages of one batch that are told one by one in the traces; the rest is only counted.
@@ -73,6 +73,8 @@ pub(super) struct Recorder {
     pub(super) keeper: Keeper,
     /// Reads that are only counted, and are in no entry yet.
     folds: Folds,
+    /// When this process started, as `/proc` tells it.
+    own_start_ticks: Option<u64>,
 }
 
 /// Whose act it was: what goes into the common members of its entry.
@@ -115,6 +117,7 @@ impl Recorder {
             attest: tpm.map(|parts| Attestation::new(parts, clock.boot())),
             keeper,
             folds,
+            own_start_ticks: own_start_ticks(),
         };
         recorder.read_clocks(clock);
         (recorder, inputs)
@@ -210,6 +213,13 @@ impl Recorder {
             Whose::Session { entry, .. } => (None, Some(entry)),
             Whose::Workload(entry) => (Some(entry), None),
         };
+        let own;
+        let event = if self.is_own(event.header()) {
+            own = event.of_the_agent_itself();
+            &own
+        } else {
+            event
+        };
         self.paths.turn(event);
         if let Event::Open(open) = event
             && self.folds.takes(open, self.paths.path())
@@ -236,6 +246,11 @@ impl Recorder {
         }
         self.follow_processes(event);
         self.follow_scope(event)
+    }
+
+    /// Whether this very process acted: number and start, since numbers are used again.
+    fn is_own(&self, header: &Header<'_>) -> bool {
+        header.tgid == std::process::id() && self.own_start_ticks == Some(header.start.0 / TICK_NS)
     }
 
     /// Keeps the cgroup tree as the kernel says it is, before the act is attributed.

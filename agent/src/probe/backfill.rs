@@ -102,6 +102,9 @@ pub(super) fn parse(bytes: &[u8]) -> Result<Vec<Alive>, BackfillError> {
     Ok(alive)
 }
 
+/// Nanoseconds of one tick of `USER_HZ`, in which `/proc` tells times.
+pub const TICK_NS: u64 = 10_000_000;
+
 /// Reads `/proc`. A process that ends meanwhile is left out.
 pub(super) fn from_proc(proc: &Path) -> io::Result<Vec<Alive>> {
     let mut alive = Vec::new();
@@ -117,7 +120,7 @@ pub(super) fn from_proc(proc: &Path) -> io::Result<Vec<Alive>> {
         let [gid, egid] = ids(&status, b"Gid:");
         alive.push(Alive {
             tgid,
-            start_ns: ticks.saturating_mul(10_000_000),
+            start_ns: ticks.saturating_mul(TICK_NS),
             parent_tgid,
             parent_start_ns: 0,
             cgroup_id: 0,
@@ -133,6 +136,12 @@ pub(super) fn from_proc(proc: &Path) -> io::Result<Vec<Alive>> {
     }
     alive.sort_by_key(|process| process.tgid);
     Ok(alive)
+}
+
+/// When this process started, as the kernel tells user space: in ticks of [`TICK_NS`] since boot. None without `/proc`.
+#[must_use]
+pub fn own_start_ticks() -> Option<u64> {
+    stat_fields(&std::fs::read("/proc/self/stat").ok()?).map(|(_, _, ticks)| ticks)
 }
 
 /// comm, parent and start in ticks of `USER_HZ` (100 on every architecture supported), from `/proc/PID/stat`. The

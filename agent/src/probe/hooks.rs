@@ -188,7 +188,7 @@ pub const NOT_COVERED: &[(&str, &str)] = &[
     ("acts before arming", "capture starts when the hooks are attached; processes alive then are back-filled"),
     ("fork: threads", "only processes are reported; a thread's acts carry its tid"),
     ("fork: kernel threads", "not acts of a workload; helpers that the kernel starts appear at their exec"),
-    ("fork: clone flags and new namespaces", "sched_process_fork does not carry them"),
+    ("fork: clone flags", "sched_process_fork does not carry them; new namespaces are found by comparison"),
     ("exec_failed: 32-bit and x32 calls", "the kernel does not trace compatibility calls by these tracepoints"),
     ("exec_failed: which file", "the kernel resolved none that is left; what the caller asked for is its claim"),
     ("exec: content hash", "no hook of this tier may sleep, so the kernel cannot hash the file there"),
@@ -282,7 +282,7 @@ pub const NOT_COVERED: &[(&str, &str)] = &[
     ("privileged acts: credentials, ptrace, mount, namespaces, bpf, modules", "no hooks for these yet"),
     (
         "privileged acts: 32-bit and x32 calls (int 0x80)",
-        "the kernel does not trace compatibility calls by these tracepoints; signals that arrive, modules' exec and clones are seen",
+        "the kernel does not trace compatibility calls by these tracepoints; signals that arrive and clones with new namespaces are seen all the same",
     ),
     (
         "privileged acts: of the agent itself",
@@ -310,7 +310,7 @@ pub const NOT_COVERED: &[(&str, &str)] = &[
         "signal: within one scope, signal 0, signals that the kernel sends",
         "only those to another scope or to the agent",
     ),
-    ("signal: refused, to a group or with a number that nobody has", "the receiver's scope is not known from it"),
+    ("signal: refused, and the receiver ended right after", "it is looked up by its number after the call"),
     (
         "mount: the place of mount(2) and umount2(2), and the type of mount(2)",
         "no kernel object leads from the call to it afterwards, and the caller's string is its word only",

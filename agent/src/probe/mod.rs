@@ -18,7 +18,7 @@ mod pins;
 mod preflight;
 
 pub use crate::sys::ringbuf::{RingError, RingReader};
-pub use backfill::Alive;
+pub use backfill::{Alive, TICK_NS, own_start_ticks};
 pub use counters::{Counter, Counters, LossEntry};
 pub use load::{
     HookCheck, HookReport, Probe, ProbeConfig, ProbeError, ProbeReport, RemovedSet, Rings, Tier, cgroup2_root,

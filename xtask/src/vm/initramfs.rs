@@ -26,7 +26,7 @@ const SCRIPTS: &[(&str, &str)] = &[
 /// Directories that things are mounted on, or that programs expect.
 const DIRECTORIES: &[&str] = &["proc", "sys", "dev", "tmp", "run", "disk", "etc", "var/lib/affiant"];
 /// The name service of a system with one user.
-const PASSWD: &str = "root:x:0:0:root:/:/bin/sh\n";
+const PASSWD: &str = "root:x:0:0:root:/:/bin/sh\nnobody:x:65534:65534:nobody:/:/bin/sh\n";
 /// Programs of this tree that a guest runs.
 const PROGRAMS: &[&str] = &["affiant", "act-execs", "act-opens", "act-connects", "act-network"];
 /// Programs of the host that a guest with a TPM runs, with the library that they open by name.

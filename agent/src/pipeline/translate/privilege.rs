@@ -335,6 +335,18 @@ mod tests {
     }
 
     #[test]
+    fn what_the_agent_does_to_itself_is_recorded_and_not_marked() {
+        let event = event::Event::Bpf(act(|wire: &mut wire::Bpf| {
+            (wire.cmd, wire.act_flags) = (1, act_flag::RESULT | act_flag::AGAINST_AGENT | act_flag::RACY);
+        }));
+        let event::Event::Bpf(others) = event else { panic!("{event:?}") };
+        let event::Event::Bpf(own) = event.of_the_agent_itself() else { panic!("{event:?}") };
+        assert!(bpf(&others).marks.contains(ActMarks::AGAINST_AGENT));
+        assert!(!bpf(&own).marks.contains(ActMarks::AGAINST_AGENT));
+        assert!(bpf(&own).marks.contains(ActMarks::RACY));
+    }
+
+    #[test]
     fn a_mount_has_a_place_only_where_the_kernel_gave_one() {
         let mut wire = wire::Mount::new_zeroed();
         (wire.op, wire.act_flags) = (mount::CHROOT, act_flag::RESULT | act_flag::KNOWN);
