@@ -30,7 +30,7 @@ pub struct Loss {
 }
 const _: () = assert!(size_of::<Loss>() == 24);
 
-/// Event families that a scope wants beside process and cgroup events.
+/// Event families that a scope wants beside process and cgroup events and privileged acts.
 pub mod family {
     /// Everything on sockets.
     pub const NETWORK: u32 = 1 << 0;

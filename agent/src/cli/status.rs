@@ -9,6 +9,9 @@ use crate::cli::output::{Lines as _, Output, printable};
 use crate::session::client::{Client, ClientError};
 use crate::session::protocol::{Reply, Request, Status};
 
+/// Most hooks of one event that are named one by one.
+const HOOKS_SHOWN_MAX: usize = 6;
+
 /// Prints what the daemon says of itself.
 ///
 /// # Errors
@@ -45,7 +48,12 @@ fn print_status(status: &Status, out: &mut Output) -> Result<(), Exit> {
     for event in events {
         let hooks: Vec<&str> =
             status.hooks.iter().filter(|hook| hook.event == event).map(|hook| hook.hook.as_str()).collect();
-        out.line(&format!("          {event:<12} {}", hooks.join(", ")))?;
+        // A system call each, for some: which ones is in --json and in `doctor`.
+        let shown = match hooks.as_slice() {
+            [first, .., last] if hooks.len() > HOOKS_SHOWN_MAX => format!("{} hooks, {first} to {last}", hooks.len()),
+            _ => hooks.join(", "),
+        };
+        out.line(&format!("          {event:<14} {shown}"))?;
     }
     if !status.not_covered.is_empty() {
         out.line(&format!(

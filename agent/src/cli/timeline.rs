@@ -216,6 +216,23 @@ struct Image {
     deleted: bool,
 }
 
+/// Who did a privileged act, or failed to run a program; none for other kinds.
+fn privileged(body: &Body<'_>) -> Option<u32> {
+    Some(match body {
+        Body::ExecFailed(failed) => failed.tgid,
+        Body::Creds(change) => change.tgid,
+        Body::ProcessAccess(access) => access.tgid,
+        Body::Signal(signal) => signal.tgid,
+        Body::Mount(mount) => mount.tgid,
+        Body::Namespace(change) => change.tgid,
+        Body::Bpf(call) => call.tgid,
+        Body::KernelLoad(load) => load.tgid,
+        Body::Key(key) => key.tgid,
+        Body::IoUring(ring) => ring.tgid,
+        _ => return None,
+    })
+}
+
 impl Tree {
     fn take(&mut self, record: &Record<'_>, issued: u64) {
         let mut at_ns = record.draft.boot.0;
@@ -286,7 +303,10 @@ impl Tree {
             Body::ConnectUnix(connect) => (connect.tgid, on_socket(record)),
             Body::ConnectVsock(connect) => (connect.tgid, on_socket(record)),
             Body::Socket(made) => (made.tgid, on_socket(record)),
-            _ => return,
+            body => match privileged(body) {
+                Some(tgid) => (tgid, Did::Step(What::Other(view::describe(record)))),
+                None => return,
+            },
         };
         let Some(cookie) = record.draft.process else { return };
         if self.acts.len() >= ACTS_MAX {

@@ -130,7 +130,7 @@ pub struct ProbeConfig {
     /// Directory on a bpffs under which everything is pinned; made if absent, bpffs mounted at `/sys/fs/bpf` if
     /// absent. Two probes at the same time need two roots.
     pub pin_root: PathBuf,
-    /// Process id of the agent, whose own file and network acts are not captured.
+    /// Process id of the agent, whose own file, network and privileged acts are not captured.
     pub agent_tgid: u32,
 }
 
@@ -231,7 +231,7 @@ pub struct ProbeReport {
 
 /// Both rings.
 pub struct Rings {
-    /// Process and cgroup events.
+    /// Process, cgroup and privilege events.
     pub crit: RingReader,
     /// Network and file events.
     pub bulk: RingReader,

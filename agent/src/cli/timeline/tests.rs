@@ -93,6 +93,30 @@ fn what_happens_on_sockets_has_a_line_each() {
 }
 
 #[test]
+fn every_privileged_act_and_failed_exec_stands_with_its_process() {
+    let mut bodies = vec![(records::SHELL, records::exec(b"/bin/sh", b"sh\0-c\0x y\0"))];
+    bodies.extend(records::privileged().into_iter().map(|body| (records::SHELL, body)));
+    let acts = bodies.len() - 1;
+    let (log, issued) = session(bodies);
+    let page = page(&log, issued, true);
+    for words in [
+        "FAILED to run \"./tool\": EACCES",
+        "changed its credentials: uid 0 -> 1000",
+        "attached to 99 in scope 17  AGAINST THE AGENT",
+        "sent signal 9 (KILL) to 99: FAILED EPERM",
+        "moved the mount",
+        "made itself new namespaces (user)",
+        "called bpf PROG_LOAD of 77 \"prog\"",
+        "loaded a kernel module dummy from /lib/modules/dummy.ko",
+        "added a key, key 5",
+        "made an io_uring of 8 entries",
+    ] {
+        assert!(page.contains(words), "{words} is not in\n{page}");
+    }
+    assert_eq!(page.lines().filter(|line| line.contains("4242 ") && !line.contains("sh -c")).count(), acts, "{page}");
+}
+
+#[test]
 fn acts_stand_in_the_order_of_their_time_and_not_of_the_log() {
     let (mut log, issued) = session(vec![
         (CHILD, records::open(Some(b"/data/in.csv"), None, ActMarks::NONE)),

@@ -568,7 +568,7 @@ fn load(what: KernelCode, path: Option<&'static [u8]>) -> Body<'static> {
 }
 
 /// Every kind of privileged act, and a failed exec.
-fn privileged() -> Vec<Body<'static>> {
+pub(crate) fn privileged() -> Vec<Body<'static>> {
     let (tgid, uid, euid, marks) = (4242, 0, None, ActMarks::NONE);
     vec![
         Body::ExecFailed(ExecFailed {
