@@ -119,7 +119,10 @@ pub fn flow(ctx: BtfTracePointContext) -> i32 {
     let sock: Typed = ctx.arg(0);
     let before: u32 = ctx.arg(1);
     let after: u32 = ctx.arg(2);
-    if after == LISTEN || (before == LISTEN && (after == SYN_RECV || after == ESTABLISHED)) {
+    // An arriving connection becomes a socket in SYN_RECV and is accepted, but for fast open, once it is ESTABLISHED.
+    // Kernels up to 6.1 at least overwrite the cookie between the two, so it is asked for in both.
+    let arrives = before == LISTEN && (after == SYN_RECV || after == ESTABLISHED);
+    if after == LISTEN || arrives || (before == SYN_RECV && after == ESTABLISHED) {
         // SAFETY: the helper takes a typed socket.
         unsafe { bpf_get_socket_cookie(sock.cast_mut().cast()) };
         return 0;
