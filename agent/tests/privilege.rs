@@ -26,18 +26,18 @@ struct Fixture {
 }
 
 impl Fixture {
-    fn new() -> Self {
+    fn new(test: &str) -> Self {
         let mounts = std::fs::read_to_string("/proc/mounts").unwrap();
         let root = mounts.lines().find(|line| line.split(' ').nth(2) == Some("cgroup2")).unwrap();
         let root = Path::new(root.split(' ').nth(1).unwrap());
         let cgroup = |name: &str| {
-            let path = root.join(format!("affiant-test-privilege-{name}-{}", std::process::id()));
+            let path = root.join(format!("affiant-test-privilege-{test}-{name}-{}", std::process::id()));
             std::fs::create_dir(&path).unwrap();
             let id = std::fs::metadata(&path).unwrap().ino();
             (path, id)
         };
         Self {
-            pins: PathBuf::from(format!("/sys/fs/bpf/affiant-test-privilege-{}", std::process::id())),
+            pins: PathBuf::from(format!("/sys/fs/bpf/affiant-test-privilege-{test}-{}", std::process::id())),
             cgroups: vec![cgroup("one"), cgroup("two")],
             mount: tempfile::tempdir().unwrap(),
         }
@@ -51,10 +51,27 @@ impl Fixture {
 
     /// Does an act in the first cgroup; gives its process.
     fn act(&self, name: &str, argument: &str) -> u32 {
+        self.act_times(TIMES, name, argument)
+    }
+
+    fn act_times(&self, times: usize, name: &str, argument: &str) -> u32 {
         let script = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/helpers/privileged.py");
-        let mut child = self.inside(0, &["/usr/bin/python3", "-I", "-S", script, name, &TIMES.to_string(), argument]);
+        let mut child = self.inside(0, &["/usr/bin/python3", "-I", "-S", script, name, &times.to_string(), argument]);
         assert!(child.wait().unwrap().success(), "{name}");
         child.id()
+    }
+
+    /// Arms a set of its own. This process is the agent: its own acts are left out, and acts against it are marked.
+    fn arm(&self) -> Probe {
+        let Some(object) = option_env!("AFFIANT_EBPF_OBJECT") else {
+            panic!("no eBPF object: run `cargo xtask build` first")
+        };
+        let config = ProbeConfig {
+            object: std::fs::read(object).unwrap(),
+            pin_root: self.pins.clone(),
+            agent_tgid: std::process::id(),
+        };
+        Probe::arm(&config).unwrap()
     }
 }
 
@@ -132,17 +149,8 @@ fn text(path: &WalkedPath<'_>) -> String {
 
 #[test]
 fn each_privileged_act_is_seen_once_with_what_the_kernel_knows_of_it() {
-    let Some(object) = option_env!("AFFIANT_EBPF_OBJECT") else {
-        panic!("no eBPF object: run `cargo xtask build` first")
-    };
-    let fixture = Fixture::new();
-    // This process is the agent: its own acts are left out, and acts against it are marked.
-    let config = ProbeConfig {
-        object: std::fs::read(object).unwrap(),
-        pin_root: fixture.pins.clone(),
-        agent_tgid: std::process::id(),
-    };
-    let mut probe = Probe::arm(&config).unwrap();
+    let fixture = Fixture::new("acts");
+    let mut probe = fixture.arm();
     let (one, two) = (fixture.cgroups[0].1, fixture.cgroups[1].1);
     probe.scope_set(one, one, 0).unwrap();
     probe.scope_set(two, two, 0).unwrap();
@@ -171,6 +179,24 @@ fn each_privileged_act_is_seen_once_with_what_the_kernel_knows_of_it() {
         assert!(numbers.iter().copied().eq(0..numbers.len() as u64), "cpu {}: {numbers:?}", counter.cpu);
         assert!(numbers.len() as u64 >= counter.generated, "cpu {}", counter.cpu);
     }
+    probe.disarm(false).unwrap();
+}
+
+#[test]
+fn a_flood_of_privileged_acts_is_received_or_counted_as_lost_by_whose_it_was() {
+    // Two changes of 264 bytes each, of which the ring of 8 MiB holds fewer than 32,000.
+    const ROUNDS: usize = 20_000;
+    let fixture = Fixture::new("flood");
+    let mut probe = fixture.arm();
+    let one = fixture.cgroups[0].1;
+    probe.scope_set(one, one, 0).unwrap();
+    fixture.act_times(ROUNDS, "creds", "");
+    let losses = probe.losses().unwrap();
+    let lost = losses.iter().find(|loss| (loss.class, loss.scope_id) == (class::PRIVILEGE, one)).unwrap();
+    let mut reader = Reader { rings: probe.rings().unwrap(), scope: one, numbers: BTreeMap::new() };
+    let received = reader.take().counts().get(&kind::CREDS).copied().unwrap_or_default() as u64;
+    assert_eq!(received + lost.count, 2 * ROUNDS as u64, "{received} received, {} lost", lost.count);
+    assert!(received > 0 && lost.count > 0 && lost.first_ns <= lost.last_ns);
     probe.disarm(false).unwrap();
 }
 

@@ -282,7 +282,7 @@ pub const NOT_COVERED: &[(&str, &str)] = &[
     ("privileged acts: credentials, ptrace, mount, namespaces, bpf, modules", "no hooks for these yet"),
     (
         "privileged acts: 32-bit and x32 calls (int 0x80)",
-        "the kernel does not trace compatibility calls by these tracepoints; signals that arrive and clones with new namespaces are seen all the same",
+        "these tracepoints do not trace compatibility calls; signals that arrive and clones with new namespaces are seen",
     ),
     (
         "privileged acts: of the agent itself",
