@@ -14,6 +14,11 @@ use tests::{Entry, Host, Session, Traced, output_text, python, strace, strace_ve
 
 use crate::exactness::{FILE, NETWORK, PROCESS, assert_numbers_are_complete, of_session};
 
+/// A host that records every open by itself: what is folded is compared by number and not by path.
+fn unfolded() -> Result<Host> {
+    Host::with("[capture]\nfold = []\n")
+}
+
 /// Runs a shell command in a session under strace and compares what both saw of every process below the shell.
 fn compare(host: &Host, command: &str) -> Result<(Session, BTreeMap<u64, Traced>)> {
     let trace = host.open_directory("trace")?;
@@ -38,6 +43,7 @@ fn compare(host: &Host, command: &str) -> Result<(Session, BTreeMap<u64, Traced>
         let ours = ours.remove(tgid).unwrap_or_default();
         let name = || format!("process {tgid} ({:?}), {}", theirs.execs, strace_version().unwrap_or_default());
         ensure!(ours.execs == theirs.execs, "{}: execs {:?}", name(), ours.execs);
+        same(&ours.failed_execs, &theirs.failed_execs).with_context(|| format!("{}: failed execs", name()))?;
         same(&ours.opens, &theirs.opens).with_context(|| format!("{}: opens", name()))?;
         same(&ours.connects, &theirs.connects).with_context(|| format!("{}: connects", name()))?;
     }
@@ -63,6 +69,11 @@ fn observed(entries: &[&Entry]) -> Result<BTreeMap<u64, Traced>> {
                     ensure!(resolved == Path::new(path), "{invoked} is {}: {}", resolved.display(), entry.line);
                 }
                 process.execs.push(invoked.to_owned());
+            }
+            "exec_failed" => {
+                let invoked = entry.claim("invoked").with_context(|| format!("no name: {}", entry.line))?;
+                let errno = entry.body_number("errno").with_context(|| format!("no error: {}", entry.line))?;
+                process.failed_execs.push((invoked.to_owned(), errno));
             }
             "open" => process.opens.push(match entry.body_number("errno") {
                 Some(errno) => Err(errno),
@@ -112,7 +123,7 @@ fn quiet(command: &mut Command) -> Result<()> {
 
 #[test]
 fn a_c_build_is_seen_as_strace_sees_it() -> Result<()> {
-    let host = Host::new()?;
+    let host = unfolded()?;
     let daemon = host.start()?;
     host.trust()?;
     let source = host.open_directory("source")?;
@@ -140,7 +151,7 @@ fn a_c_build_is_seen_as_strace_sees_it() -> Result<()> {
 
 #[test]
 fn a_clone_over_the_network_is_seen_as_strace_sees_it() -> Result<()> {
-    let host = Host::new()?;
+    let host = unfolded()?;
     let daemon = host.start()?;
     host.trust()?;
     let served = host.open_directory("served")?;
@@ -173,7 +184,7 @@ fn a_clone_over_the_network_is_seen_as_strace_sees_it() -> Result<()> {
 
 #[test]
 fn an_installation_of_a_package_is_seen_as_strace_sees_it() -> Result<()> {
-    let host = Host::new()?;
+    let host = unfolded()?;
     let daemon = host.start()?;
     host.trust()?;
     let source = host.open_directory("source")?;

@@ -118,7 +118,9 @@ fn a_session_that_reaches_into_another_is_told_with_whom_it_reached() -> Result<
     let sleeper = tests::until("the other session's command runs", || {
         let entries = host.entries()?;
         let exec = entries.iter().find(|entry| {
-            entry.kind() == "exec" && entry.body_text("path").is_some_and(|path| path.ends_with("/sleep"))
+            // Whoever else sleeps on this host is in no session.
+            let sleeps = entry.body_text("path").is_some_and(|path| path.ends_with("/sleep"));
+            entry.kind() == "exec" && sleeps && entry.session().is_some()
         });
         let Some(exec) = exec else { return Ok(None) };
         let tgid = exec.body_number("tgid").context("an exec has a tgid")?;
@@ -152,8 +154,11 @@ fn a_session_that_reaches_into_another_is_told_with_whom_it_reached() -> Result<
     victim.wait().context("affiant run")?;
     tests::until("the signal from outside is in the log", || {
         let entries = host.entries()?;
-        let signal = entries.iter().find(|entry| entry.kind() == "signal" && entry.session().is_none());
-        Ok(signal.filter(|entry| entry.body_number("signal") == Some(9)).map(|_| ()))
+        // Others on this host send signals too.
+        let kills = |entry: &&Entry| {
+            entry.kind() == "signal" && entry.session().is_none() && entry.body_text("target") == Some(&cookie)
+        };
+        Ok(entries.iter().filter(kills).any(|entry| entry.body_number("signal") == Some(9)).then_some(()))
     })
 }
 

@@ -10,7 +10,9 @@ use tests::{Host, TreeDirectory, Verdict};
 fn log_of_one_session() -> Result<Host> {
     let host = Host::new()?;
     let daemon = host.start()?;
-    let session = host.run_in_session(Path::new("/bin/sh"), &["-c", "for i in 1 2 3 4 5; do /bin/true; done"])?;
+    // More than one bundle of entries, so that damage can be in one that must be full.
+    let many = "i=0; while [ $i -lt 100 ]; do /bin/true; i=$((i+1)); done";
+    let session = host.run_in_session(Path::new("/bin/sh"), &["-c", many])?;
     host.entries_after_session(&session)?;
     daemon.stop()?;
     host.trust()?;
