@@ -1,4 +1,4 @@
-//! File opens, and how paths are written.
+//! Files opened, mapped and received, and how paths are written.
 //!
 //! A path is written as the kernel's names from the file towards the root, each followed by one NUL, because that is
 //! the order in which dentries can be walked; user space turns it round. The empty string is the root itself.
@@ -16,8 +16,11 @@ pub mod path_flag {
     pub const UNLINKED: u16 = 1 << 2;
     /// A name could not be read.
     pub const UNREADABLE: u16 = 1 << 3;
+    /// Written by the kernel itself (`bpf_d_path`), in reading order and without a terminator; where it is also
+    /// `UNLINKED`, the kernel has added ` (deleted)`.
+    pub const IN_ORDER: u16 = 1 << 4;
     /// Every bit that may be set.
-    pub const ALL: u16 = COMPLETE | DETACHED | UNLINKED | UNREADABLE;
+    pub const ALL: u16 = COMPLETE | DETACHED | UNLINKED | UNREADABLE | IN_ORDER;
 }
 
 /// Bits of [`Open::open_flags`].
@@ -33,8 +36,11 @@ pub mod open_flag {
     pub const ASKED_FLAGS_CLAIMED: u16 = 1 << 3;
     /// The descriptor was already gone when it was resolved: no facts about the file.
     pub const UNRESOLVED: u16 = 1 << 4;
+    /// The open did not come through a call whose end is watched: `result` is 0 and means nothing, and
+    /// `asked_flags` are the kernel's own.
+    pub const RESULT_UNOBSERVED: u16 = 1 << 5;
     /// Every bit that may be set.
-    pub const ALL: u16 = RACY | ASKED_TRUNCATED | ASKED_UNREAD | ASKED_FLAGS_CLAIMED | UNRESOLVED;
+    pub const ALL: u16 = RACY | ASKED_TRUNCATED | ASKED_UNREAD | ASKED_FLAGS_CLAIMED | UNRESOLVED | RESULT_UNOBSERVED;
 }
 
 /// open, openat, openat2 or creat returned. Followed by the path (if it succeeded) and the caller's string (if it
@@ -74,3 +80,25 @@ pub struct Open {
     pub reserved: u16,
 }
 const _: () = assert!(size_of::<Open>() == 112 + 48);
+
+/// A file was mapped as executable or as shared and writable memory, or a descriptor of one was received over a
+/// socket. Followed by the path.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct Seen {
+    /// Who maps or receives.
+    pub header: Header,
+    /// Inode number of the file.
+    pub ino: u64,
+    /// Kernel device number (major << 20 | minor).
+    pub dev: u32,
+    /// `PROT_*` flags asked for; 0 for a descriptor received.
+    pub prot: u32,
+    /// `MAP_*` flags; 0 for a descriptor received.
+    pub map_flags: u32,
+    /// Bits of [`path_flag`].
+    pub path_flags: u16,
+    /// Bytes of the path.
+    pub path_len: u16,
+}
+const _: () = assert!(size_of::<Seen>() == 112 + 24);

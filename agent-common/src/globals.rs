@@ -431,5 +431,41 @@ offsets! {
     nr_request_key,
     /// Number of io_uring_register(2).
     nr_io_uring_register,
+    /// Which tier the programs serve: one of [`tier`].
+    tier,
+    /// 1 where programs may read kernel memory at any address; 0 under lockdown=confidentiality.
+    read_kernel,
+    /// 1 where a program that may sleep can have the kernel hash a file (5.18, `CONFIG_IMA`).
+    ima_file_hash,
+    /// `task_struct.thread_info.status`: says among others whether the call in progress is a 32-bit one.
+    task_status,
+    /// `pt_regs`: where the result of a system call goes; `-ENOSYS` while the call is in progress.
+    regs_result,
+    /// `file.f_path`, as a whole.
+    file_path,
+    /// `vfsmount.mnt_root`.
+    vfsmount_root,
+    /// `dentry.d_parent`.
+    dentry_parent,
+    /// `dentry.d_hash.pprev`.
+    dentry_hash,
+    /// `linux_binprm.cred`: the credentials to come.
+    bprm_cred,
+    /// `linux_binprm.p`: where the strings on the new stack begin.
+    bprm_p,
+    /// `linux_binprm.exec`: where the name given to exec lies on the new stack.
+    bprm_exec,
+    /// First of the slots of scratch that are kept for execs.
+    exec_slot_first,
+}
+
+/// Values of [`Offsets::tier`].
+pub mod tier {
+    /// Tracepoints and exits of system calls.
+    pub const TRACEPOINT: u32 = 0;
+    /// Entries of the kernel's `security_*` functions.
+    pub const FENTRY: u32 = 1;
+    /// BPF LSM.
+    pub const LSM: u32 = 2;
 }
 const _: () = assert!(size_of::<Offsets>() == 4 * Offsets::COUNT);

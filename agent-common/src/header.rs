@@ -62,6 +62,12 @@ pub mod kind {
     pub const KEY: u16 = 71;
     /// An io_uring instance was made or changed.
     pub const IO_URING: u16 = 72;
+    /// A process replaced its program, seen by the hooks that may sleep: with its hash and what changed.
+    pub const EXEC_WHOLE: u16 = 5;
+    /// A file was mapped as executable, or as shared and writable, memory.
+    pub const FILE_MAP: u16 = 50;
+    /// A descriptor of a file was received over a socket.
+    pub const FILE_RECEIVED: u16 = 51;
 }
 
 /// The number spaces: every event takes the next number of its (cpu, class).

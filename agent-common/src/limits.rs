@@ -34,9 +34,9 @@ pub const PATH_DEPTH_MAX: u32 = 64;
 /// Longest name given to exec that is kept, in bytes without terminator.
 pub const EXEC_NAME_BYTES_MAX: usize = 512;
 
-/// Bytes of one slot of scratch, in which a message is put together before it is copied to the ring. The largest, an
-/// exec, needs 208 + 2,048 + 1,024 + 512 + 4,096 = 7,888 bytes.
-pub const SCRATCH_BYTES: usize = 8000;
+/// Bytes of one slot of scratch, in which a message is put together before it is copied to the ring. The largest is an
+/// exec with everything: [`EXEC_HEAD_BYTES`] and [`ARGV_WHOLE_BYTES_MAX`]. Every other needs less than 8,000.
+pub const SCRATCH_BYTES: usize = EXEC_HEAD_BYTES + ARGV_WHOLE_BYTES_MAX;
 
 /// Slots of scratch for each CPU: one for the program that runs, the others for programs that preempt it (interrupt
 /// context, another task). All four in use at once has not been seen; it counts as a loss.
@@ -87,3 +87,27 @@ pub const MODULES_ENTRIES_MAX: u32 = 256;
 
 /// Longest string of a mount's caller kept, in bytes without terminator.
 pub const SOURCE_BYTES_MAX: usize = 512;
+
+/// Bytes of a value of `OPENS`: the fixed part of an open (160), its longest path, and one name, which the walk may
+/// write beyond while it works.
+pub const OPEN_BYTES: usize = 160 + PATH_BYTES_MAX + NAME_BYTES_MAX;
+
+/// Entries of `OPENS`: threads between the hook on an open and the end of their call. Most are there for
+/// microseconds; an open of a FIFO is until its other end is opened. One more than this is looked up at the end of
+/// its call, as at the tracepoint tier.
+pub const OPENS_ENTRIES_MAX: u32 = 1024;
+
+/// Longest `argv` kept where the hooks may sleep, in bytes with terminators.
+pub const ARGV_WHOLE_BYTES_MAX: usize = 16 << 10;
+
+/// Bytes of an exec before its argv: the fixed part (280), path, working directory and name, and one name beyond.
+/// A power of two, so that a mask bounds what the verifier must know.
+pub const EXEC_HEAD_BYTES: usize = 4096;
+
+/// Slots of scratch kept for execs, behind those of the CPUs: execs between the change of credentials and the new
+/// program's first instruction, at one moment; in that time the kernel reads and hashes the file. One more is
+/// reported as at the tracepoint tier. Only made at the tier that uses them.
+pub const EXEC_SLOTS: u32 = 64;
+
+/// Slots tried for one exec.
+pub const EXEC_TRIES: u32 = 8;

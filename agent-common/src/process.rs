@@ -34,8 +34,15 @@ pub mod exec_flag {
     pub const NAME_TRUNCATED: u16 = 1 << 3;
     /// The file descriptor table is shared with another process.
     pub const FILES_SHARED: u16 = 1 << 4;
+    /// The set-user-id or set-group-id bit of the file changed the effective ids. Only in [`super::ExecWhole`].
+    pub const SET_ID: u16 = 1 << 5;
+    /// Capabilities were gained that no change to root explains: the file carries them. Only in [`super::ExecWhole`].
+    pub const FILE_CAPS: u16 = 1 << 6;
+    /// `sha256` is that of the file. Only in [`super::ExecWhole`].
+    pub const HASHED: u16 = 1 << 7;
     /// Every bit that may be set.
-    pub const ALL: u16 = BY_THREAD | ARGV_TRUNCATED | ARGV_UNREAD | NAME_TRUNCATED | FILES_SHARED;
+    pub const ALL: u16 =
+        BY_THREAD | ARGV_TRUNCATED | ARGV_UNREAD | NAME_TRUNCATED | FILES_SHARED | SET_ID | FILE_CAPS | HASHED;
 }
 
 /// A process replaced its program, successfully. Followed by path, cwd, name and argv in this order.
@@ -96,6 +103,32 @@ pub struct Exec {
     pub argv_len: u16,
 }
 const _: () = assert!(size_of::<Exec>() == 112 + 96);
+
+/// An exec as the hooks that may sleep see it. Followed by path, cwd, name and argv as [`Exec`] is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct ExecWhole {
+    /// What every exec says.
+    pub exec: Exec,
+    /// SHA-256 of the binary, by the kernel; zero unless `HASHED`.
+    pub sha256: [u8; 32],
+    /// Permitted capabilities after the exec.
+    pub cap_permitted: u64,
+    /// Ambient capabilities after the exec.
+    pub cap_ambient: u64,
+    /// Effective capabilities before the exec.
+    pub before_cap_effective: u64,
+    /// Effective user id before the exec.
+    pub before_euid: u32,
+    /// Effective group id before the exec.
+    pub before_egid: u32,
+    /// Bytes of the new stack that were copied where argv begins: argv and, behind it, the environment, of which
+    /// nothing is sent.
+    pub copied: u32,
+    /// Zero.
+    pub reserved: u32,
+}
+const _: () = assert!(size_of::<ExecWhole>() == 208 + 72);
 
 /// The last thread of a process ended. The header is that thread's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]

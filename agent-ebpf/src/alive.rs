@@ -5,7 +5,7 @@
 
 use crate::emit::Scratch;
 use crate::maps::off;
-use crate::path::{Start, value, walk};
+use crate::path::{Start, may_read, value, walk};
 use crate::scope::of_process;
 use crate::task::{About, Typed, cgroup_id, fill, is_kernel_thread, member, tgid, tid};
 use agent_common::limits::PATH_BYTES_MAX;
@@ -25,7 +25,8 @@ pub struct IterMeta {
     seq: *mut u8,
 }
 
-/// `iter/task`.
+/// `iter/task`. Where kernel memory is closed it says nothing of the binary: no task holds that for the iterator, so
+/// `bpf_d_path` could meet a file that is gone.
 #[unsafe(no_mangle)]
 #[unsafe(link_section = "iter/task")]
 pub extern "C" fn alive(ctx: *const IterTask) -> i32 {
@@ -52,7 +53,7 @@ pub extern "C" fn alive(ctx: *const IterTask) -> i32 {
         let mut end = size_of::<Alive>();
         let mut file = 0;
         let mm: Typed = member(task, off!(task_mm));
-        if !mm.is_null() {
+        if may_read() && !mm.is_null() {
             file = value::<u64>((mm as u64).wrapping_add(u64::from(off!(mm_exe_file))));
         }
         if file != 0 {

@@ -6,6 +6,7 @@
 
 use crate::emit::{Scratch, lost, note, number, submit};
 use crate::maps::{SCOPE, off};
+use crate::path::may_read;
 use crate::scope::{keep, of_cgroup, of_process, settings, stored};
 use crate::task::{About, Typed, current, fill, leader, member, start_ns, tgid, tid};
 use agent_common::cgroup::{CgroupLife, CgroupMove, cgroup_flag};
@@ -46,6 +47,9 @@ fn ids(cgroup: Typed) -> (u64, u64) {
 /// `to` has room for `CGROUP_PATH_BYTES_MAX + 1` bytes.
 #[inline(always)]
 unsafe fn copy_path(to: *mut u8, path: u64) -> (u16, u16) {
+    if !may_read() {
+        return (0, cgroup_flag::PATH_TRUNCATED);
+    }
     // SAFETY: the caller's memory; the helper checks the source.
     let copied = unsafe { bpf_probe_read_kernel_str(to.cast(), CGROUP_PATH_BYTES_MAX as u32 + 1, path as *const _) };
     if copied <= 0 || copied > CGROUP_PATH_BYTES_MAX as i64 + 1 {

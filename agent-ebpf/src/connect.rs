@@ -11,7 +11,7 @@
 use crate::emit::{Scratch, fetch_add, lost, number, submit};
 use crate::flow;
 use crate::maps::{CALLS, PENDING, off};
-use crate::path::value;
+use crate::path::{may_read, value};
 use crate::scope::{of_cgroup, of_process, settings};
 use crate::socket::{at, behind, local_of};
 use crate::task::{About, Typed, cgroup_id, current, fill, member, tgid};
@@ -23,8 +23,8 @@ use aya_ebpf::bindings::bpf_sock_addr;
 use aya_ebpf::helpers::generated::{
     bpf_get_current_pid_tgid, bpf_get_smp_processor_id, bpf_get_socket_cookie, bpf_ktime_get_boot_ns, bpf_task_pt_regs,
 };
-use aya_ebpf::macros::{btf_tracepoint, cgroup_sock_addr, tracepoint};
-use aya_ebpf::programs::{BtfTracePointContext, SockAddrContext, TracePointContext};
+use aya_ebpf::macros::{btf_tracepoint, cgroup_sock_addr, fexit, tracepoint};
+use aya_ebpf::programs::{BtfTracePointContext, FExitContext, SockAddrContext, TracePointContext};
 
 /// `IPPROTO_TCP`.
 pub const TCP: u16 = 6;
@@ -152,19 +152,32 @@ pub fn report(kind: u16, task: Typed, scope_id: u64, endpoints: &Endpoints, took
 /// `syscalls:sys_exit_connect`.
 #[tracepoint]
 pub fn connect_exit(ctx: TracePointContext) -> u32 {
+    // SAFETY: the record is as its format says.
+    ended(unsafe { *ctx.as_ptr().cast::<u8>().add(RET_OFFSET).cast::<i64>() });
+    0
+}
+
+/// `fexit/__x64_sys_connect`.
+#[fexit(function = "__x64_sys_connect")]
+pub fn connect_end(ctx: FExitContext) -> i32 {
+    ended(ctx.arg::<i64>(1));
+    0
+}
+
+/// A connect(2) has returned.
+#[inline(always)]
+fn ended(ret: i64) {
     // SAFETY: no arguments.
     let key = unsafe { bpf_get_current_pid_tgid() };
-    let Some(kept) = CALLS.get_ptr(&key) else { return 0 };
+    let Some(kept) = CALLS.get_ptr(&key) else { return };
     // SAFETY: only this thread writes and removes its entry.
     let mut call = unsafe { *kept };
     let _ = CALLS.remove(&key);
     let task = current();
     let (scope_id, families) = of_process(task, true);
     if scope_id == 0 || families & family::NETWORK == 0 {
-        return 0;
+        return;
     }
-    // SAFETY: the record is as its format says.
-    let ret = unsafe { *ctx.as_ptr().cast::<u8>().add(RET_OFFSET).cast::<i64>() };
     // SAFETY: no arguments.
     let took_ns = unsafe { bpf_ktime_get_boot_ns() }.wrapping_sub(call.begun_ns);
     call.endpoints.result = ret as i32;
@@ -186,7 +199,8 @@ pub fn connect_exit(ctx: TracePointContext) -> u32 {
     if awaited && sock != 0 {
         await_answer(task, scope_id, &call, sock);
     }
-    if call.endpoints.protocol == TCP && (ret == 0 || awaited) {
+    // Nor is the end of it told where kernel memory is closed.
+    if may_read() && call.endpoints.protocol == TCP && (ret == 0 || awaited) {
         if sock == 0 {
             // Connected, and the descriptor is another by now: the end of this connection will not be told.
             give_up(scope_id);
@@ -194,13 +208,15 @@ pub fn connect_exit(ctx: TracePointContext) -> u32 {
             flow::keep(task, scope_id, &call.endpoints, call.begun_ns, sock);
         }
     }
-    0
 }
 
 /// The kernel's `struct sock` behind a descriptor, as an address, if it is the one with this cookie; else 0. The
 /// cookie is what makes this safe against a descriptor replaced by another thread.
 #[inline(always)]
 fn socket(task: Typed, fd: u64, cookie: u64) -> u64 {
+    if !may_read() {
+        return 0;
+    }
     let sock = behind(task, fd);
     if sock == 0 || at::<u64>(sock, off!(sock_cookie)) != cookie { 0 } else { sock }
 }
@@ -309,7 +325,10 @@ pub fn sock_state(ctx: BtfTracePointContext) -> i32 {
     // SAFETY: typed loads; all zero is a valid value.
     unsafe {
         (*ends).family = member(sock, off!(sock_family));
-        local_of(sock as u64, &mut *ends);
+        // Nothing is awaited where kernel memory is closed.
+        if may_read() {
+            local_of(sock as u64, &mut *ends);
+        }
         answer(cookie, after == ESTABLISHED, member(sock, off!(sock_err)), &*ends);
     }
     0

@@ -1,8 +1,8 @@
 //! Numbers, scratch, submission, and the accounting of what found no room.
 
-use crate::maps::{CLAIMS, DROPS, LOSS, RING_BULK, RING_CRIT, SCRATCH, SEQ, WAKES};
+use crate::maps::{CLAIMS, DROPS, LOSS, RING_BULK, RING_CRIT, SCRATCH, SEQ, WAKES, off};
 use agent_common::header::class;
-use agent_common::limits::{RING_BULK_BYTES, RING_CRIT_BYTES, SCRATCH_SLOTS_PER_CPU};
+use agent_common::limits::{EXEC_SLOTS, EXEC_TRIES, RING_BULK_BYTES, RING_CRIT_BYTES, SCRATCH_SLOTS_PER_CPU};
 use agent_common::stats::{Loss, LossKey};
 use aya_ebpf::helpers::generated::{
     bpf_get_smp_processor_id, bpf_ktime_get_boot_ns, bpf_ringbuf_output, bpf_ringbuf_query,
@@ -23,6 +23,9 @@ const NOEXIST: u64 = 1;
 /// How often the fill of a ring is looked at: each 64th event of a (cpu, class). At 200 bytes each that is 13 kB,
 /// nothing against a quarter of a ring.
 const WATCH_MASK: u64 = 63;
+
+/// A mask chooses a slot.
+const _: () = assert!(EXEC_SLOTS.is_power_of_two());
 
 /// Atomic fetch-and-add (5.12). Written as assembly because the target's `core` has no read-modify-write atomics.
 ///
@@ -159,6 +162,30 @@ impl Scratch {
             }
         }
         None
+    }
+
+    /// A free slot of those kept for execs, looked for from a place that `seed` chooses; `None` when all that were
+    /// tried are in use.
+    #[inline(always)]
+    pub fn claim_for_exec(seed: u32) -> Option<Self> {
+        for next in 0..EXEC_TRIES {
+            let slot = off!(exec_slot_first) + ((seed + next) & (EXEC_SLOTS - 1));
+            let claim = CLAIMS.get_ptr_mut(slot)?;
+            // SAFETY: a live array value, aligned to 8.
+            if unsafe { exchange(claim, 1) } == 0 {
+                let room = SCRATCH.get_ptr_mut(slot)?;
+                return Some(Self { room: room.cast(), slot, claim });
+            }
+        }
+        None
+    }
+
+    /// A slot that is owned already.
+    #[inline(always)]
+    pub fn owned(slot: u32) -> Option<Self> {
+        let claim = CLAIMS.get_ptr_mut(slot)?;
+        let room = SCRATCH.get_ptr_mut(slot)?;
+        Some(Self { room: room.cast(), slot, claim })
     }
 
     /// Gives the slot back.

@@ -16,7 +16,7 @@
 //! [`path`] (names), [`socket`] (what is behind a descriptor), then one file per family of hooks: [`process`],
 //! [`cgroup`], [`file`], [`change`], [`connect`], [`send`], [`flow`], [`serve`], [`local`],
 //! [`privilege`] (credentials, namespaces, keys, io_uring), [`reach`] (other processes), [`mounts`], [`code`] (eBPF,
-//! modules, kexec), [`alive`].
+//! modules, kexec), [`alive`]. [`allowed`] finds out what a kernel lets programs do.
 //!
 //! # Rules kept here
 //! - An event takes its number before anything that can fail, and every failure after that is counted by class and
@@ -40,6 +40,7 @@
 #![expect(unreachable_pub, reason = "a program crate has no outside; `pub` between modules reads better")]
 
 mod alive;
+mod allowed;
 mod cgroup;
 mod change;
 mod code;

@@ -2,9 +2,9 @@
 
 use agent_common::globals::Offsets;
 use agent_common::limits::{
-    BEFORE_ENTRIES_MAX, CALLS_ENTRIES_MAX, FLOWS_ENTRIES_MAX, LOSS_ENTRIES_MAX, MODULES_ENTRIES_MAX, OURS_ENTRIES_MAX,
-    PENDING_ENTRIES_MAX, RING_BULK_BYTES, RING_CRIT_BYTES, SCOPE_ENTRIES_MAX, SCRATCH_BYTES, SCRATCH_SLOTS_PER_CPU,
-    SENDS_ENTRIES_MAX,
+    BEFORE_ENTRIES_MAX, CALLS_ENTRIES_MAX, EXEC_SLOTS, FLOWS_ENTRIES_MAX, LOSS_ENTRIES_MAX, MODULES_ENTRIES_MAX,
+    OPEN_BYTES, OPENS_ENTRIES_MAX, OURS_ENTRIES_MAX, PENDING_ENTRIES_MAX, RING_BULK_BYTES, RING_CRIT_BYTES,
+    SCOPE_ENTRIES_MAX, SCRATCH_BYTES, SCRATCH_SLOTS_PER_CPU, SENDS_ENTRIES_MAX,
 };
 use agent_common::privilege::Credentials;
 use agent_common::socket::Flow;
@@ -69,6 +69,19 @@ pub static FLOWS: HashMap<u64, Flow> = HashMap::with_max_entries(FLOWS_ENTRIES_M
 #[map]
 pub static SENDS: LruHashMap<SendKey, u64> = LruHashMap::with_max_entries(SENDS_ENTRIES_MAX, 0);
 
+/// Opens that a hook has seen and whose call has not ended, by `pid_tgid`: the message so far.
+#[map]
+pub static OPENS: HashMap<u64, [u8; OPEN_BYTES]> = HashMap::with_max_entries(OPENS_ENTRIES_MAX, 0);
+
+/// Execs that the hooks on credentials have seen and that have not succeeded yet, by `pid_tgid`: their slot of
+/// `SCRATCH`.
+#[map]
+pub static EXECS: HashMap<u64, u32> = HashMap::with_max_entries(EXEC_SLOTS, 0);
+
+/// How often each of the programs ran that only find out what a kernel allows.
+#[map]
+pub static PROBED: Array<u64> = Array::with_max_entries(2, 0);
+
 /// `BPF_MAP_TYPE_TASK_STORAGE` with `BPF_F_NO_PREALLOC`, for which aya-ebpf 0.2 has no type. The members' types
 /// are the definition: the loader reads them from the object's BTF.
 macro_rules! task_storage {
@@ -99,7 +112,7 @@ task_storage!(
     TASKS, TasksDef, TaskScope
 );
 /// Where messages are put together: slots that one program at a time owns (see `emit::Scratch`), hot in the cache of
-/// the CPU that uses them. The loader makes `SCRATCH_SLOTS_PER_CPU` for each possible CPU.
+/// the CPU that uses them. The loader makes `SCRATCH_SLOTS_PER_CPU` for each possible CPU, and those of `EXECS` behind.
 #[map]
 pub static SCRATCH: Array<[u8; SCRATCH_BYTES]> = Array::with_max_entries(SCRATCH_SLOTS_PER_CPU, 0);
 

@@ -1,17 +1,22 @@
 //! Names of files: the walk from a dentry to the root of the mount namespace.
 //!
-//! `bpf_d_path` is not allowed in tracepoint programs, so the chain of `d_parent` and mounts is followed here, one
-//! piece of a dentry per `bpf_probe_read_kernel`. Nothing locks the chain: a rename during the walk can give a path
-//! that never existed as a whole. Names shorter than the inline store come out of the piece already read.
+//! The chain of `d_parent` and mounts is followed here, one piece of a dentry per `bpf_probe_read_kernel`. Nothing
+//! locks the chain: a rename during the walk can give a path that never existed as a whole. Names shorter than the
+//! inline store come out of the piece already read.
+//!
+//! Where the kernel keeps its memory from programs (lockdown=confidentiality) it is `bpf_d_path` that gives the path,
+//! in the few hooks that may call it. That one ends at the process's own root and says nothing of mounts outside its
+//! namespace, which the walk does: so the walk is taken wherever it can be.
 
 use crate::emit::Scratch;
 use crate::maps::{SCRATCH, off};
+use crate::task::{Typed, member};
 use agent_common::file::path_flag;
 use agent_common::limits::{
     DENTRY_CHUNK_BYTES, INLINE_NAME_BYTES, MOUNT_CHUNK_BYTES, NAME_BYTES_MAX, PATH_BYTES_MAX, PATH_DEPTH_MAX,
     SCRATCH_BYTES,
 };
-use aya_ebpf::helpers::generated::bpf_probe_read_kernel;
+use aya_ebpf::helpers::generated::{bpf_d_path, bpf_probe_read_kernel};
 
 /// Where a path starts: a vfsmount and a dentry in it, as numbers (read, not typed).
 #[derive(Clone, Copy)]
@@ -100,18 +105,85 @@ fn washed(len: usize) -> usize {
 #[inline(always)]
 pub fn walk(scratch: Scratch, at: usize, max: usize, start: Start, mnt_ns: u64, zero: u32) -> (usize, u16) {
     let place = u64::from(scratch.slot) << 32 | (at as u64) << 16 | max as u64;
-    // To the verifier a namespace is a typed pointer, which is no plain number ("R4 is not a scalar"), until it has
-    // been through memory. Nothing else is in the last word of the scratch by now.
-    // SAFETY: inside the slot, aligned to 8.
-    let mnt_ns = unsafe {
-        let word = scratch.room.add(SCRATCH_BYTES - 8).cast::<u64>();
-        word.write_volatile(mnt_ns);
-        word.read_volatile()
-    };
+    let mnt_ns = plain(scratch, mnt_ns);
     let found = walk_path(place, start.mount, start.dentry, mnt_ns, u64::from(zero));
     let len = (found & 0xffff) as usize;
     // It is never longer, but the verifier knows only what it is told here.
     if len > max { (max, path_flag::UNREADABLE) } else { (len, (found >> 16) as u16) }
+}
+
+/// A kernel pointer as a number. To the verifier it is a typed pointer, which is no plain number ("R4 is not a
+/// scalar"), until it has been through memory. Nothing else is in the last word of the scratch by then.
+#[inline(always)]
+pub fn plain(scratch: Scratch, pointer: u64) -> u64 {
+    // SAFETY: inside the slot, aligned to 8.
+    unsafe {
+        let word = scratch.room.add(SCRATCH_BYTES - 8).cast::<u64>();
+        word.write_volatile(pointer);
+        word.read_volatile()
+    }
+}
+
+/// Whether programs may read kernel memory at any address on this kernel: a frozen constant, so that the verifier
+/// does not look at what comes behind when they may not.
+#[inline(always)]
+pub fn may_read() -> bool {
+    off!(read_kernel) != 0
+}
+
+/// The path of a typed `struct path` at `offset` of a typed object, with what `walk` takes besides. `kernels_own`
+/// says whether the hook is one of those where `bpf_d_path` may be called.
+///
+/// # Safety
+/// The object is typed and held by the kernel while the hook runs.
+#[inline(always)]
+pub unsafe fn of_path(place: Place, object: Typed, offset: u32, mnt_ns: u64, kernels_own: bool) -> (usize, u16) {
+    let Place { scratch, at, max, zero } = place;
+    // SAFETY: typed loads; the two words of a path are mount and dentry (checked by the loader).
+    unsafe {
+        if may_read() {
+            let mount = plain(scratch, member(object, offset));
+            let dentry = plain(scratch, member(object, offset + 8));
+            return walk(scratch, at, max, Start { mount, dentry }, mnt_ns, zero);
+        }
+        if !kernels_own {
+            return (0, path_flag::UNREADABLE);
+        }
+        let to = scratch.room.add(at);
+        let written = bpf_d_path(object.add(offset as usize).cast_mut().cast(), to.cast(), max as u32);
+        if written <= 0 || written > max as i64 {
+            return (0, path_flag::UNREADABLE);
+        }
+        let mount: Typed = member(object, offset);
+        let dentry: Typed = member(object, offset + 8);
+        let mut flags = path_flag::COMPLETE | path_flag::IN_ORDER;
+        if !mount.is_null() && !dentry.is_null() {
+            let this = plain(scratch, dentry as u64);
+            let parent = plain(scratch, member(dentry, off!(dentry_parent)));
+            let root = plain(scratch, member(mount, off!(vfsmount_root)));
+            if parent != this && member::<u64>(dentry, off!(dentry_hash)) == 0 {
+                flags |= path_flag::UNLINKED;
+            }
+            if parent == this && root != this {
+                // A file without a directory: memfd, pipe.
+                flags |= path_flag::DETACHED | path_flag::UNLINKED;
+            }
+        }
+        (written as usize - 1, flags)
+    }
+}
+
+/// Where a path goes.
+#[derive(Clone, Copy)]
+pub struct Place {
+    /// Into this slot,
+    pub scratch: Scratch,
+    /// from this byte on,
+    pub at: usize,
+    /// at most so many bytes.
+    pub max: usize,
+    /// As [`walk`] says.
+    pub zero: u32,
 }
 
 /// [`walk`], as a function that the verifier proves once, for any arguments, and not again in every state in which a
@@ -121,6 +193,9 @@ pub fn walk(scratch: Scratch, at: usize, max: usize, start: Start, mnt_ns: u64, 
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub extern "C" fn walk_path(place: u64, mount: u64, dentry: u64, mnt_ns: u64, zero: u64) -> u64 {
+    if !may_read() {
+        return u64::from(path_flag::UNREADABLE) << 16;
+    }
     let Some(room) = SCRATCH.get_ptr_mut((place >> 32) as u32) else { return 0 };
     let at = (place >> 16) as usize & LEN_MASK;
     let max = place as usize & LEN_MASK;

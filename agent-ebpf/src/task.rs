@@ -88,6 +88,16 @@ pub fn cgroup_id(task: Typed) -> u64 {
     }
 }
 
+/// The mount namespace of a task, 0 when it has none.
+#[inline(always)]
+pub fn mnt_ns(task: Typed) -> u64 {
+    // SAFETY: typed loads.
+    unsafe {
+        let proxy: Typed = member(task, off!(task_nsproxy));
+        if proxy.is_null() { 0 } else { member(proxy, off!(nsproxy_mnt_ns)) }
+    }
+}
+
 /// What an event is, before it has a number.
 #[derive(Clone, Copy)]
 pub struct About {

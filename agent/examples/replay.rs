@@ -22,7 +22,7 @@ use agent::event::capture::{CaptureReader, CaptureWriter};
 use agent::log::{Birth, Limits, Log, Now};
 use agent::pipeline::Clock;
 use agent::pipeline::replay::{Replay, Stage};
-use agent::probe::{Probe, ProbeConfig, Rings};
+use agent::probe::{Probe, ProbeConfig, Rings, TierChoice};
 use agent::sign::software::SoftwareKey;
 use agent_common::header::Header;
 use agent_common::stats::family;
@@ -62,6 +62,7 @@ fn capture(object: &Path, file: &Path, program: &str, arguments: &[&str]) -> Res
         object: fs::read(object).with_context(|| format!("cannot read {}", object.display()))?,
         pin_root: PathBuf::from("/sys/fs/bpf").join(&name),
         agent_tgid: std::process::id(),
+        tier: TierChoice::Auto,
     };
     let mut probe = Probe::arm(&config)?;
     let mounts = fs::read_to_string("/proc/mounts").context("no /proc/mounts")?;

@@ -220,6 +220,7 @@ pub async fn run_daemon(config: Config) -> Result<(), AppError> {
         object: object.to_vec(),
         pin_root: config.paths.bpf_pins.clone(),
         agent_tgid: std::process::id(),
+        tier: config.capture.tier,
     })?;
     let cgroup_mount = match &config.paths.cgroup_root {
         Some(root) => root.clone(),
@@ -376,8 +377,9 @@ fn use_tpm(
     })
 }
 
-/// The eBPF object that this binary carries.
-fn object() -> Option<&'static [u8]> {
+/// The eBPF object that this binary carries, if it was built with one.
+#[must_use]
+pub fn object() -> Option<&'static [u8]> {
     #[cfg(ebpf_object)]
     return Some(include_bytes!(env!("AFFIANT_EBPF_OBJECT")));
     #[cfg(not(ebpf_object))]

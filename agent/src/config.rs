@@ -15,6 +15,7 @@ use agent_evidence::record::CommitRules;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use toml::de::{DeTable, DeValue};
 
+use crate::probe::TierChoice;
 use crate::tpm;
 use crate::witness::client::WitnessUrl;
 
@@ -367,6 +368,8 @@ pub struct Capture {
     pub fold: Vec<PathBuf>,
     /// Whether connects are captured in scope.
     pub network: bool,
+    /// Which tier of hooks: `auto` takes the best that the kernel allows; any other is taken or is an error.
+    pub tier: TierChoice,
     /// Whether capture goes on in the kernel's rings when the daemon stops in order, so that the next one reads
     /// what happened in between. Otherwise every hook is detached.
     pub keep_on_stop: bool,
@@ -380,6 +383,7 @@ impl Default for Capture {
             files: true,
             fold: ["/usr/lib", "/usr/lib32", "/usr/lib64", "/usr/libexec", "/usr/share"].map(PathBuf::from).to_vec(),
             network: true,
+            tier: TierChoice::Auto,
             keep_on_stop: true,
         }
     }

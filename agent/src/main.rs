@@ -43,7 +43,7 @@ fn command(arguments: Arguments) -> Result<u8, Exit> {
                 complain(&format!("{error}; the TPM is looked for where it usually is"));
                 Config::default()
             });
-            return printed(|out| doctor::doctor(&settings.tpm, json, out));
+            return printed(|out| doctor::doctor(&settings.tpm, settings.capture.tier, json, out));
         }
         Command::Config(ConfigCommand::Check { file, json }) => {
             return printed(|out| config::check(&file, json, out));

@@ -5,7 +5,7 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 use agent::event::{Event, WalkedPath, decode};
-use agent::probe::{Probe, ProbeConfig, Rings};
+use agent::probe::{Probe, ProbeConfig, Rings, TierChoice};
 use agent_common::header::{class, kind};
 use agent_common::privilege::{access, act_flag, mount, namespace};
 use agent_evidence::record::Class;
@@ -70,6 +70,7 @@ impl Fixture {
             object: std::fs::read(object).unwrap(),
             pin_root: self.pins.clone(),
             agent_tgid: std::process::id(),
+            tier: TierChoice::Tracepoint,
         };
         Probe::arm(&config).unwrap()
     }

@@ -5,7 +5,7 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 use agent::event::{Event, WalkedPath, decode};
-use agent::probe::{Probe, ProbeConfig, ProbeError, RingReader, Rings};
+use agent::probe::{Probe, ProbeConfig, ProbeError, RingReader, Rings, Tier, TierChoice, hooks};
 use agent_common::connect::connect_flag;
 use agent_common::file::{open_flag, path_flag};
 use agent_common::header::{class, flag};
@@ -34,7 +34,7 @@ impl PinRoot {
 
     fn config(&self) -> ProbeConfig {
         // Not this process: its own acts are what some tests look at.
-        ProbeConfig { object: object(), pin_root: self.0.clone(), agent_tgid: 1 }
+        ProbeConfig { object: object(), pin_root: self.0.clone(), agent_tgid: 1, tier: TierChoice::Tracepoint }
     }
 
     /// The one set below it.
@@ -136,17 +136,17 @@ fn every_hook_of_the_tier_is_attached_on_this_kernel() {
     let report = probe.report();
     assert!(!report.resumed);
     // Only what this kernel was built without may be missing: modules, kexec.
-    let preflight = agent::probe::preflight();
-    let absent = |hook: &&agent::probe::hooks::Hook| {
+    let preflight = agent::probe::preflight(Some(&object()), TierChoice::Tracepoint);
+    let absent = |hook: &&hooks::Hook| {
         let looked = preflight.features.iter().find(|feature| feature.what == format!("hook {}", hook.name()));
         looked.is_some_and(|feature| feature.found == agent::probe::Found::No)
     };
-    let missing: Vec<_> = agent::probe::hooks::HOOKS.iter().filter(absent).collect();
+    let missing: Vec<_> = hooks::of(Tier::Tracepoint).filter(absent).collect();
     assert!(missing.iter().all(|hook| hook.event == "kernel_load"), "{missing:#?}");
-    assert_eq!(report.hooks.len() + missing.len(), agent::probe::hooks::HOOKS.len(), "{:#?}", report.not_covered);
+    assert_eq!(report.hooks.len() + missing.len(), hooks::of(Tier::Tracepoint).count(), "{:#?}", report.not_covered);
     assert!(report.hooks.iter().all(|hook| hook.pinned && hook.attached_now && hook.tag.len() == 16));
     assert!(probe.check_hooks().unwrap().ok);
-    assert!(agent::probe::preflight().usable());
+    assert!(agent::probe::preflight(Some(&object()), TierChoice::Tracepoint).usable());
     probe.disarm(false).unwrap();
 }
 
@@ -853,7 +853,12 @@ fn a_killed_loader_leaves_capture_running_and_the_next_takes_it_over() {
     #[expect(clippy::disallowed_methods, reason = "how this test tells its second process what to do")]
     if let Some(root) = std::env::var_os(ARMED_BY) {
         // The second process: arm, say so, and wait to be killed.
-        let config = ProbeConfig { object: object(), pin_root: root.into(), agent_tgid: std::process::id() };
+        let config = ProbeConfig {
+            object: object(),
+            pin_root: root.into(),
+            agent_tgid: std::process::id(),
+            tier: TierChoice::Tracepoint,
+        };
         let probe = Probe::arm(&config).unwrap();
         println!("armed {}", hex(&probe.report().capture_id));
         loop {

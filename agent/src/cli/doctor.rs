@@ -12,7 +12,7 @@ use serde_json::json;
 use crate::cli::exit::{self, Exit};
 use crate::cli::output::{Lines as _, Output, printable};
 use crate::config::TpmConfig;
-use crate::probe::{Feature, Found, preflight};
+use crate::probe::{Feature, Found, TierChoice, preflight};
 use crate::tpm::{self, Place};
 
 /// Where container runtimes listen by default: containerd, CRI-O, Docker, Podman.
@@ -28,8 +28,8 @@ const RUNTIME_SOCKETS: [(&str, &str); 5] = [
 ///
 /// # Errors
 /// Standard output is gone.
-pub fn doctor(settings: &TpmConfig, json: bool, out: &mut Output) -> Result<u8, Exit> {
-    let kernel = preflight();
+pub fn doctor(settings: &TpmConfig, choice: TierChoice, json: bool, out: &mut Output) -> Result<u8, Exit> {
+    let kernel = preflight(crate::app::object(), choice);
     let host = host_features(settings);
     let has_tpm = host.iter().any(|feature| feature.what == TPM && feature.found == Found::Yes);
     let usable = kernel.usable() && (has_tpm || !settings.required);

@@ -10,8 +10,8 @@ use zerocopy::FromBytes;
 
 use super::privilege;
 use super::{
-    CgroupLife, CgroupMove, Change, ChangeCall, Claim, Close, Connect, ConnectUnix, ConnectVsock, Event, Exec, Exit,
-    Flow, Fork, Header, MapCall, Open, SocketMade, WalkedPath,
+    CgroupLife, CgroupMove, Change, ChangeCall, Claim, Close, Connect, ConnectUnix, ConnectVsock, Event, Exec,
+    ExecMore, Exit, Flow, Fork, Header, MapCall, Open, Seen, SocketMade, WalkedPath,
 };
 
 /// Why a message is refused.
@@ -103,10 +103,12 @@ pub fn decode(message: &[u8]) -> Result<Event<'_>, DecodeError> {
         });
     }
     let (expected, known) = match kind {
-        kind::FORK | kind::EXEC | kind::EXIT | kind::EXEC_FAILED => (class::PROCESS, Class::Process),
+        kind::FORK | kind::EXEC | kind::EXIT | kind::EXEC_FAILED | kind::EXEC_WHOLE => (class::PROCESS, Class::Process),
         kind::CGROUP_CREATE | kind::CGROUP_REMOVE | kind::CGROUP_MOVE => (class::CGROUP, Class::Cgroup),
         kind::CONNECT..=kind::SOCKET => (class::NETWORK, Class::Network),
-        kind::OPEN | kind::CHANGE | kind::CLOSE | kind::MAP_CALL => (class::FILE, Class::File),
+        kind::OPEN | kind::CHANGE | kind::CLOSE | kind::MAP_CALL | kind::FILE_MAP | kind::FILE_RECEIVED => {
+            (class::FILE, Class::File)
+        }
         kind::CREDS..=kind::IO_URING => (class::PRIVILEGE, Class::Privilege),
         seen => return Err(DecodeError::Kind { seen }),
     };
@@ -161,6 +163,9 @@ pub fn decode(message: &[u8]) -> Result<Event<'_>, DecodeError> {
         kind::KERNEL_LOAD => privilege::kernel_load(message, header).map(Event::KernelLoad),
         kind::KEY => privilege::key(message, header).map(Event::Key),
         kind::IO_URING => privilege::io_uring(message, header).map(Event::IoUring),
+        kind::EXEC_WHOLE => exec_whole(message, header),
+        kind::FILE_MAP => seen(message, header, kind).map(Event::FileMap),
+        kind::FILE_RECEIVED => seen(message, header, kind).map(Event::FileReceived),
         _ => open(message, header),
     }
 }
@@ -178,18 +183,65 @@ fn fork<'a>(message: &'a [u8], header: Header<'a>) -> Result<Event<'a>, DecodeEr
     }))
 }
 
+/// What only an exec of the other kind may say.
+const WHOLE_ONLY: u16 = process::exec_flag::SET_ID | process::exec_flag::FILE_CAPS | process::exec_flag::HASHED;
+
 fn exec<'a>(message: &'a [u8], header: Header<'a>) -> Result<Event<'a>, DecodeError> {
     let (wire, rest) = fixed::<process::Exec>(message, kind::EXEC)?;
-    known_bits(kind::EXEC, "exec_flags", wire.exec_flags, process::exec_flag::ALL)?;
-    known_bits(kind::EXEC, "path_flags", wire.path_flags, file::path_flag::ALL)?;
-    known_bits(kind::EXEC, "cwd_flags", wire.cwd_flags, file::path_flag::ALL)?;
-    let mut strings = Strings::new(kind::EXEC, message, rest);
+    known_bits(kind::EXEC, "exec_flags", wire.exec_flags, process::exec_flag::ALL & !WHOLE_ONLY)?;
+    exec_strings(message, rest, kind::EXEC, header, wire, None)
+}
+
+fn exec_whole<'a>(message: &'a [u8], header: Header<'a>) -> Result<Event<'a>, DecodeError> {
+    let kind = kind::EXEC_WHOLE;
+    let (wire, rest) = fixed::<process::ExecWhole>(message, kind)?;
+    zero(kind, "exec_whole.reserved", wire.reserved)?;
+    known_bits(kind, "exec_flags", wire.exec.exec_flags, process::exec_flag::ALL)?;
+    let is_hashed = wire.exec.exec_flags & process::exec_flag::HASHED != 0;
+    if let Some(byte) = wire.sha256.iter().find(|byte| !is_hashed && **byte != 0) {
+        return Err(DecodeError::Reserved { kind, member: "sha256", seen: u64::from(*byte) });
+    }
+    let more = ExecMore {
+        sha256: is_hashed.then_some(wire.sha256),
+        cap_permitted: wire.cap_permitted,
+        cap_ambient: wire.cap_ambient,
+        before_cap_effective: wire.before_cap_effective,
+        before_euid: wire.before_euid,
+        before_egid: wire.before_egid,
+    };
+    exec_strings(message, rest, kind, header, wire.exec, Some(more))
+}
+
+fn exec_strings<'a>(
+    message: &'a [u8],
+    rest: &'a [u8],
+    kind: u16,
+    header: Header<'a>,
+    wire: process::Exec,
+    more: Option<ExecMore>,
+) -> Result<Event<'a>, DecodeError> {
+    known_bits(kind, "path_flags", wire.path_flags, file::path_flag::ALL)?;
+    known_bits(kind, "cwd_flags", wire.cwd_flags, file::path_flag::ALL)?;
+    let mut strings = Strings::new(kind, message, rest);
     let path = WalkedPath { names: strings.take(wire.path_len)?, flags: wire.path_flags };
     let cwd = WalkedPath { names: strings.take(wire.cwd_len)?, flags: wire.cwd_flags };
     let invoked = Claim(strings.take(wire.name_len)?);
     let argv = strings.take(wire.argv_len)?;
     strings.end()?;
-    Ok(Event::Exec(Exec { header, wire, path, cwd, invoked, argv }))
+    Ok(Event::Exec(Exec { header, wire, path, cwd, invoked, argv, more }))
+}
+
+fn seen<'a>(message: &'a [u8], header: Header<'a>, kind: u16) -> Result<Seen<'a>, DecodeError> {
+    let (wire, rest) = fixed::<file::Seen>(message, kind)?;
+    known_bits(kind, "path_flags", wire.path_flags, file::path_flag::ALL)?;
+    if kind == kind::FILE_RECEIVED {
+        zero(kind, "seen.prot", wire.prot)?;
+        zero(kind, "seen.map_flags", wire.map_flags)?;
+    }
+    let mut strings = Strings::new(kind, message, rest);
+    let path = WalkedPath { names: strings.take(wire.path_len)?, flags: wire.path_flags };
+    strings.end()?;
+    Ok(Seen { header, wire, path })
 }
 
 fn exit<'a>(message: &'a [u8], header: Header<'a>) -> Result<Event<'a>, DecodeError> {
@@ -480,6 +532,19 @@ mod tests {
         [wire.as_bytes(), strings].concat()
     }
 
+    fn whole_message() -> Vec<u8> {
+        let strings = b"/bin/true/tmp/bin/truetrue\0x y\0";
+        let mut wire = process::ExecWhole::new_zeroed();
+        wire.exec.header = head(kind::EXEC_WHOLE, class::PROCESS, size_of::<process::ExecWhole>() + strings.len());
+        let exec = &mut wire.exec;
+        (exec.path_len, exec.cwd_len, exec.name_len, exec.argv_len) = (9, 4, 9, 9);
+        (exec.path_flags, exec.cwd_flags) = (path_flag::IN_ORDER, path_flag::IN_ORDER);
+        exec.exec_flags = process::exec_flag::HASHED | process::exec_flag::SET_ID;
+        wire.sha256 = [7; 32];
+        wire.before_euid = 1000;
+        [wire.as_bytes(), strings].concat()
+    }
+
     fn connect_message(kind: u16, family: u16) -> Vec<u8> {
         let mut wire = connect::Connect::new_zeroed();
         wire.header = head(kind, class::NETWORK, size_of::<connect::Connect>());
@@ -538,7 +603,16 @@ mod tests {
         vsock.header = head(kind::CONNECT_VSOCK, class::NETWORK, size_of::<socket::ConnectVsock>());
         let mut made = socket::SocketMade::new_zeroed();
         made.header = head(kind::SOCKET, class::NETWORK, size_of::<socket::SocketMade>());
+        let seen = |kind| {
+            let mut seen = file::Seen::new_zeroed();
+            seen.header = head(kind, class::FILE, size_of::<file::Seen>() + 4);
+            seen.path_len = 4;
+            [seen.as_bytes(), b"f\0d\0"].concat()
+        };
         vec![
+            whole_message(),
+            seen(kind::FILE_MAP),
+            seen(kind::FILE_RECEIVED),
             fork.as_bytes().to_vec(),
             exec_message(),
             exit.as_bytes().to_vec(),
@@ -698,6 +772,13 @@ mod tests {
         let mut message = exec_message();
         message[std::mem::offset_of!(process::Exec, cwd_flags) + 1] = 0x80;
         refused(&message, "cwd_flags");
+        let mut message = exec_message();
+        let flags = process::exec_flag::HASHED.to_ne_bytes();
+        message[std::mem::offset_of!(process::Exec, exec_flags)..][..2].copy_from_slice(&flags);
+        refused(&message, "exec_flags");
+        let mut message = whole_message();
+        message[std::mem::offset_of!(process::Exec, exec_flags)..][..2].fill(0);
+        refused(&message, "sha256");
         let mut message = connect_message(kind::CONNECT, connect::AF_INET);
         let remote =
             std::mem::offset_of!(connect::Connect, endpoints) + std::mem::offset_of!(connect::Endpoints, remote);
@@ -849,5 +930,11 @@ mod tests {
         let Event::Exec(exec) = decode(&message).unwrap() else { panic!("not an exec") };
         assert_eq!((exec.path.names, exec.cwd.names), (b"true\0bin\0".as_slice(), b"tmp\0".as_slice()));
         assert_eq!((exec.invoked.0, exec.argv), (b"/bin/true".as_slice(), b"true\0x y\0".as_slice()));
+        assert_eq!(exec.more, None);
+        let message = whole_message();
+        let Event::Exec(exec) = decode(&message).unwrap() else { panic!("not an exec") };
+        assert_eq!((exec.path.names, exec.cwd.names), (b"/bin/true".as_slice(), b"/tmp".as_slice()));
+        assert_eq!((exec.invoked.0, exec.argv), (b"/bin/true".as_slice(), b"true\0x y\0".as_slice()));
+        assert_eq!(exec.more.map(|more| (more.sha256, more.before_euid)), Some((Some([7; 32]), 1000)));
     }
 }

@@ -84,6 +84,9 @@ impl WalkedPath<'_> {
     /// first name that was kept.
     pub fn write(&self, out: &mut Vec<u8>) {
         let start = out.len();
+        if self.flags & agent_common::file::path_flag::IN_ORDER != 0 {
+            return self.write_in_order(out);
+        }
         // Outside the process's mount namespace there is no root to begin from: `memfd:x`, not `/memfd:x`.
         let detached = self.flags & agent_common::file::path_flag::DETACHED != 0;
         let complete = self.flags & agent_common::file::path_flag::COMPLETE != 0 && !detached;
@@ -98,6 +101,18 @@ impl WalkedPath<'_> {
         } else if complete {
             out.push(b'/');
         }
+    }
+}
+
+impl WalkedPath<'_> {
+    /// A path as the kernel's `d_path` gives it: what it adds to a name that is gone is taken away again, since the
+    /// flag says so, and the root that it gives a file without a directory too.
+    fn write_in_order(&self, out: &mut Vec<u8>) {
+        let gone = self.flags & agent_common::file::path_flag::UNLINKED != 0;
+        let detached = self.flags & agent_common::file::path_flag::DETACHED != 0;
+        let path = if gone { self.names.strip_suffix(b" (deleted)").unwrap_or(self.names) } else { self.names };
+        let path = if detached { path.strip_prefix(b"/").unwrap_or(path) } else { path };
+        out.extend_from_slice(path);
     }
 }
 
@@ -139,6 +154,25 @@ pub struct Exec<'a> {
     pub invoked: Claim<'a>,
     /// Arguments, a NUL after each.
     pub argv: &'a [u8],
+    /// What only hooks that may sleep, and those before the change of credentials, have seen.
+    pub more: Option<ExecMore>,
+}
+
+/// What not every tier of hooks sees of an exec.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ExecMore {
+    /// SHA-256 of the binary, by the kernel.
+    pub sha256: Option<[u8; 32]>,
+    /// Permitted capabilities after the exec.
+    pub cap_permitted: u64,
+    /// Ambient capabilities after the exec.
+    pub cap_ambient: u64,
+    /// Effective capabilities before the exec.
+    pub before_cap_effective: u64,
+    /// Effective user id before the exec.
+    pub before_euid: u32,
+    /// Effective group id before the exec.
+    pub before_egid: u32,
 }
 
 /// The last thread of a process ended.
@@ -338,6 +372,17 @@ pub struct MapCall<'a> {
     pub path: WalkedPath<'a>,
 }
 
+/// A file was mapped, or a descriptor of it received.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Seen<'a> {
+    /// The process.
+    pub header: Header<'a>,
+    /// The fixed members, as on the wire.
+    pub wire: agent_common::file::Seen,
+    /// The file.
+    pub path: WalkedPath<'a>,
+}
+
 /// One message of the kernel side.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Event<'a> {
@@ -399,6 +444,10 @@ pub enum Event<'a> {
     Key(Act<'a, agent_common::privilege::Key>),
     /// An io_uring instance was made or changed.
     IoUring(Act<'a, agent_common::privilege::IoUring>),
+    /// A file was mapped as executable, or as shared and writable, memory.
+    FileMap(Seen<'a>),
+    /// A descriptor of a file was received.
+    FileReceived(Seen<'a>),
 }
 
 impl<'a> Event<'a> {
@@ -444,6 +493,7 @@ impl<'a> Event<'a> {
             Self::KernelLoad(event) => &event.header,
             Self::Key(event) => &event.header,
             Self::IoUring(event) => &event.header,
+            Self::FileMap(event) | Self::FileReceived(event) => &event.header,
         }
     }
 }
@@ -467,5 +517,15 @@ mod tests {
         assert_eq!(written(b"passwd\0etc\0", 0), "etc/passwd");
         assert_eq!(written(b"", 0), "");
         assert_eq!(written(b"memfd:x\0", path_flag::COMPLETE | path_flag::DETACHED), "memfd:x");
+    }
+
+    #[test]
+    fn what_the_kernel_writes_itself_loses_only_what_the_flags_say() {
+        let own = path_flag::COMPLETE | path_flag::IN_ORDER;
+        assert_eq!(written(b"/etc/passwd", own), "/etc/passwd");
+        assert_eq!(written(b"/tmp/x (deleted)", own), "/tmp/x (deleted)");
+        assert_eq!(written(b"/tmp/x (deleted)", own | path_flag::UNLINKED), "/tmp/x");
+        assert_eq!(written(b"/tmp/x (deleted) (deleted)", own | path_flag::UNLINKED), "/tmp/x (deleted)");
+        assert_eq!(written(b"/memfd:x (deleted)", own | path_flag::UNLINKED | path_flag::DETACHED), "memfd:x");
     }
 }

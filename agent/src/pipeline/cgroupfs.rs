@@ -2,8 +2,10 @@
 //!
 //! File system calls only; which session a directory belongs to is `sessions`' business.
 
+use std::ffi::OsStr;
 use std::io;
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
+use std::os::unix::fs::{DirEntryExt as _, MetadataExt};
 use std::path::{Path, PathBuf};
 
 /// A call on the cgroup file system that failed.
@@ -106,6 +108,16 @@ impl SessionCgroups {
     }
 }
 
+/// The name of the cgroup with this id in the directory of its parent, whose path below `mount` is `parent`. For kernels
+/// whose programs may not read it (lockdown=confidentiality); none once it is gone. A cgroup keeps its name for life.
+#[must_use]
+pub fn name_of_child(mount: &Path, parent: &[u8], id: u64) -> Option<Vec<u8>> {
+    let below = parent.strip_prefix(b"/").unwrap_or(parent);
+    let entries = std::fs::read_dir(mount.join(OsStr::from_bytes(below))).ok()?;
+    let found = entries.flatten().find(|entry| entry.ino() == id && entry.file_type().is_ok_and(|kind| kind.is_dir()));
+    found.map(|entry| entry.file_name().into_vec())
+}
+
 /// One session's cgroup.
 #[derive(Debug)]
 pub struct SessionCgroup {
@@ -169,5 +181,23 @@ impl SessionCgroup {
             }
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_child_is_found_by_its_id_in_the_directory_of_its_parent() {
+        let mount = tempfile::tempdir().unwrap();
+        let child = mount.path().join("slice/app");
+        std::fs::create_dir_all(&child).unwrap();
+        let id = std::fs::metadata(&child).unwrap().ino();
+        assert_eq!(name_of_child(mount.path(), b"/slice", id), Some(b"app".to_vec()));
+        assert_eq!(name_of_child(mount.path(), b"/", id), None, "not a child of the root");
+        std::fs::remove_dir(&child).unwrap();
+        assert_eq!(name_of_child(mount.path(), b"/slice", id), None);
+        assert_eq!(name_of_child(mount.path(), b"/gone", id), None);
     }
 }

@@ -3,6 +3,7 @@
 //! Fed by [`super::Pipeline`], which owns the rings; nothing here waits.
 
 use std::collections::HashMap;
+use std::path::PathBuf;
 use std::sync::mpsc::Receiver;
 
 use agent_evidence::record::{
@@ -13,7 +14,7 @@ use agent_evidence::record::{
 use super::accounting::{Accounting, Novelty, Reading, Stream};
 use super::attest::Attestation;
 use super::attribution::{Attribution, Description};
-use super::cgroupfs::{SessionCgroup, SessionCgroups};
+use super::cgroupfs::{SessionCgroup, SessionCgroups, name_of_child};
 use super::clock::Clock;
 use super::error::PipelineError;
 use super::fold::{Folds, Of};
@@ -43,6 +44,8 @@ pub(super) struct Recorder {
     pub(super) log: Log,
     pub(super) probe: Probe,
     pub(super) cgroups: CgroupIndex,
+    /// Where the cgroup file system is mounted.
+    cgroup_mount: PathBuf,
     pub(super) session_cgroups: SessionCgroups,
     pub(super) attribution: Attribution,
     pub(super) sessions: Sessions,
@@ -86,7 +89,7 @@ enum Whose {
 
 impl Recorder {
     pub(super) fn new(parts: Parts, cgroups: CgroupIndex, clock: Clock) -> (Self, Receiver<Input>) {
-        let Parts { settings, log, probe, inputs, cgroup_mount: _, session_cgroups, sinks, recovery: _, tpm } = parts;
+        let Parts { settings, log, probe, inputs, cgroup_mount, session_cgroups, sinks, recovery: _, tpm } = parts;
         let capture_id = Id128(probe.report().capture_id);
         let room = Room::new(settings.storage);
         let keeper = Keeper::new(settings.retention.clone(), sinks);
@@ -98,6 +101,7 @@ impl Recorder {
             log,
             probe,
             cgroups,
+            cgroup_mount,
             session_cgroups,
             attribution,
             sessions: Sessions::default(),
@@ -202,6 +206,7 @@ impl Recorder {
         if self.accounting.note(number) == Novelty::Repeat {
             return Ok(());
         }
+        self.name_cgroup(event);
         self.follow_cgroups(event);
         if self.room.leaves_out(number.class) {
             self.room.skip(number, CgroupId(header.scope_id), header.boot);
@@ -253,12 +258,39 @@ impl Recorder {
         header.tgid == std::process::id() && self.own_start_ticks == Some(header.start.0 / TICK_NS)
     }
 
+    /// Finds the path of a cgroup that the kernel side could not read (lockdown=confidentiality), before it is removed
+    /// from the tree. One that was removed already keeps its id for a name in the tree, so that what ran there is still
+    /// attributed by its ancestors; its record has no path.
+    fn name_cgroup(&mut self, event: &Event<'_>) {
+        let (id, parent, path) = match event {
+            Event::CgroupCreate(life) => (life.id, Some(life.parent_id), life.path),
+            Event::CgroupRemove(life) => (life.id, None, life.path),
+            Event::CgroupMove(moved) => (moved.to_id, None, moved.path),
+            _ => return,
+        };
+        if !path.is_empty() {
+            return;
+        }
+        let Some(parent) = parent else {
+            let known = self.cgroups.get(id);
+            return self.paths.name(known.map(|node| node.path.as_slice()).unwrap_or_default(), true);
+        };
+        // Without its parent nothing is known of it: the tree gets an empty path, which has no owner.
+        let above = self.cgroups.get(parent).map(|node| node.path.as_slice()).unwrap_or_default();
+        let found = name_of_child(&self.cgroup_mount, above, id);
+        let is_found = found.is_some();
+        let name = found.unwrap_or_else(|| format!("[id {id}]").into_bytes());
+        let whole = [above.strip_suffix(b"/").unwrap_or(above), b"/", &name].concat();
+        self.paths.name(&whole, is_found);
+    }
+
     /// Keeps the cgroup tree as the kernel says it is, before the act is attributed.
     fn follow_cgroups(&mut self, event: &Event<'_>) {
         match event {
             Event::CgroupCreate(create) => {
                 self.attribution.forget(create.id);
-                if !self.cgroups.insert(create.id, create.path.to_vec()) {
+                let path = if create.path.is_empty() { self.paths.named() } else { create.path };
+                if !self.cgroups.insert(create.id, path.to_vec()) {
                     tracing::error!(
                         id = create.id,
                         "too many cgroups: this one's processes will be recorded as unknown"

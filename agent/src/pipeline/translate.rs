@@ -19,8 +19,9 @@ use agent_common::process::exec_flag;
 use agent_common::socket::socket_flag;
 use agent_evidence::record::{
     Accept, ActMarks, Body, Capabilities, Cgroup, CgroupId, CgroupOp, ChangeClaims, CommClaims, Connect, ConnectDone,
-    ConnectUnix, ConnectVsock, Device, Exec, ExecClaims, Exit, FileChange, FileClose, FileMap, FileOp, Flow, Fork,
-    Listen, Nanoseconds, Open, OpenClaims, Send, SocketCookie, SocketMade, Text, Transport, ValueList,
+    ConnectUnix, ConnectVsock, Device, Digest, Exec, ExecBefore, ExecClaims, Exit, FileChange, FileClose, FileMap,
+    FileOp, FileReceived, Flow, Fork, Listen, Nanoseconds, Open, OpenClaims, Send, SocketCookie, SocketMade, Text,
+    Transport, ValueList,
 };
 
 use crate::event::calls::AT_FDCWD;
@@ -34,12 +35,35 @@ const FMODE_CREATED: u32 = 0x10_0000;
 pub(super) struct Paths {
     path: Vec<u8>,
     cwd: Vec<u8>,
+    cgroup: Vec<u8>,
+    is_cgroups_own: bool,
 }
 
 impl Paths {
     /// The path of the event that was turned last.
     pub(super) fn path(&self) -> &[u8] {
         &self.path
+    }
+
+    /// Keeps the path of a cgroup that the kernel side could not read; `is_own` says whether it is the real one, which
+    /// alone goes into a record.
+    pub(super) fn name(&mut self, path: &[u8], is_own: bool) {
+        self.cgroup.clear();
+        self.cgroup.extend_from_slice(path);
+        self.is_cgroups_own = is_own;
+    }
+
+    /// What was kept.
+    pub(super) fn named(&self) -> &[u8] {
+        &self.cgroup
+    }
+
+    /// The path for a record of a cgroup: the kernel side's, or the one that was kept when that had none.
+    fn of_cgroup<'a>(&'a self, kernels: &'a [u8]) -> &'a [u8] {
+        match kernels {
+            [] if self.is_cgroups_own => &self.cgroup,
+            kernels => kernels,
+        }
     }
 
     /// Turns the paths of an event round. Call before [`body`].
@@ -62,6 +86,7 @@ impl Paths {
             }
             Event::Mount(mount) => mount.path.write(&mut self.path),
             Event::KernelLoad(load) => load.path.write(&mut self.path),
+            Event::FileMap(seen) | Event::FileReceived(seen) => seen.path.write(&mut self.path),
             _ => {}
         }
     }
@@ -73,9 +98,9 @@ pub(super) fn body<'a>(event: &'a Event<'_>, paths: &'a Paths) -> Body<'a> {
         Event::Fork(fork) => Body::Fork(self::fork(fork)),
         Event::Exec(exec) => Body::Exec(self::exec(exec, paths)),
         Event::Exit(exit) => Body::Exit(self::exit(exit)),
-        Event::CgroupCreate(life) => Body::Cgroup(cgroup_life(life, CgroupOp::Create)),
-        Event::CgroupRemove(life) => Body::Cgroup(cgroup_life(life, CgroupOp::Remove)),
-        Event::CgroupMove(moved) => Body::Cgroup(cgroup_move(moved)),
+        Event::CgroupCreate(life) => Body::Cgroup(cgroup_life(life, CgroupOp::Create, paths)),
+        Event::CgroupRemove(life) => Body::Cgroup(cgroup_life(life, CgroupOp::Remove, paths)),
+        Event::CgroupMove(moved) => Body::Cgroup(cgroup_move(moved, paths)),
         Event::Connect(connect) => Body::Connect(self::connect(connect)),
         Event::ConnectDone(connect) => Body::ConnectDone(connect_done(connect)),
         Event::Open(open) => Body::Open(self::open(open, paths)),
@@ -99,6 +124,8 @@ pub(super) fn body<'a>(event: &'a Event<'_>, paths: &'a Paths) -> Body<'a> {
         Event::KernelLoad(load) => Body::KernelLoad(privilege::kernel_load(load, paths)),
         Event::Key(key) => Body::Key(privilege::key(key)),
         Event::IoUring(ring) => Body::IoUring(privilege::io_uring(ring)),
+        Event::FileMap(seen) => Body::FileMap(file_map(seen, paths)),
+        Event::FileReceived(seen) => Body::FileReceived(file_received(seen, paths)),
     }
 }
 
@@ -169,7 +196,7 @@ fn exec<'a>(event: &'a event::Exec<'_>, paths: &'a Paths) -> Exec<'a> {
         || event.cwd.flags & (path_flag::DETACHED | path_flag::UNLINKED | path_flag::UNREADABLE) != 0;
     // The kernel names a memfd's file `memfd:` and whatever the caller chose (mm/memfd.c), on a mount outside every
     // namespace; a file of that name on a real mount is not detached.
-    let memfd = event.path.flags & path_flag::DETACHED != 0 && event.path.names.starts_with(b"memfd:");
+    let memfd = event.path.flags & path_flag::DETACHED != 0 && paths.path.starts_with(b"memfd:");
     Exec {
         path: (!paths.path.is_empty()).then(|| Text::new(&paths.path).into()),
         script: None,
@@ -186,28 +213,43 @@ fn exec<'a>(event: &'a event::Exec<'_>, paths: &'a Paths) -> Exec<'a> {
         sgid: wire.sgid,
         login_uid: (wire.loginuid != u32::MAX).then_some(wire.loginuid),
         caps: Capabilities(wire.cap_effective),
-        caps_permitted: None,
-        caps_ambient: None,
-        before: None,
+        caps_permitted: event.more.map(|more| Capabilities(more.cap_permitted)),
+        caps_ambient: event.more.map(|more| Capabilities(more.cap_ambient)),
+        before: event.more.and_then(|more| before(header, wire, &more)),
         ino: wire.ino,
         dev: device(wire.dev),
         nlink: wire.nlink,
         mode: u32::from(wire.mode),
         size: wire.size,
         ctime: None,
-        sha256: None,
+        sha256: event.more.and_then(|more| more.sha256).map(Digest),
         marks: path_marks(marks(header), &event.path)
             .with(ActMarks::CWD_UNSURE, cwd_unsure)
             .with(ActMarks::ARGV_TRUNCATED, flags & exec_flag::ARGV_TRUNCATED != 0)
             .with(ActMarks::ARGV_UNREAD, flags & exec_flag::ARGV_UNREAD != 0)
             .with(ActMarks::CLAIM_TRUNCATED, flags & exec_flag::NAME_TRUNCATED != 0)
             .with(ActMarks::BY_THREAD, flags & exec_flag::BY_THREAD != 0)
+            .with(ActMarks::SET_ID, flags & exec_flag::SET_ID != 0)
+            .with(ActMarks::FILE_CAPS, flags & exec_flag::FILE_CAPS != 0)
             .with(ActMarks::MEMFD, memfd),
         claims: ExecClaims {
             comm: Text::new(header.comm.0),
             invoked: (!event.invoked.0.is_empty()).then(|| Text::new(event.invoked.0).into()),
         },
     }
+}
+
+/// What the exec changed; none when it changed nothing. An id of `u32::MAX` was not known to the kernel side.
+fn before(header: &Header<'_>, wire: &agent_common::process::Exec, more: &event::ExecMore) -> Option<ExecBefore> {
+    if more.before_euid == u32::MAX {
+        return None;
+    }
+    let before = ExecBefore {
+        euid: (more.before_euid != header.euid).then_some(more.before_euid),
+        egid: (more.before_egid != header.egid).then_some(more.before_egid),
+        caps: (more.before_cap_effective != wire.cap_effective).then_some(Capabilities(more.before_cap_effective)),
+    };
+    (before.euid.is_some() || before.egid.is_some() || before.caps.is_some()).then_some(before)
 }
 
 fn exit<'a>(event: &'a event::Exit<'_>) -> Exit<'a> {
@@ -225,11 +267,17 @@ fn exit<'a>(event: &'a event::Exit<'_>) -> Exit<'a> {
     }
 }
 
-fn cgroup_life<'a>(event: &'a event::CgroupLife<'_>, op: CgroupOp) -> Cgroup<'a> {
+/// A path cut short by the kernel side is partial; one that it did not read, and that was found elsewhere, is whole.
+fn is_partial(kernels: &[u8], path: &[u8], flags: u16) -> bool {
+    flags & cgroup_flag::PATH_TRUNCATED != 0 && (!kernels.is_empty() || path.is_empty())
+}
+
+fn cgroup_life<'a>(event: &'a event::CgroupLife<'_>, op: CgroupOp, paths: &'a Paths) -> Cgroup<'a> {
+    let path = paths.of_cgroup(event.path);
     Cgroup {
         op,
         id: CgroupId(event.id),
-        path: (!event.path.is_empty()).then(|| Text::new(event.path)),
+        path: (!path.is_empty()).then(|| Text::new(path)),
         parent: known(event.parent_id),
         moved: None,
         moved_tgid: None,
@@ -237,16 +285,17 @@ fn cgroup_life<'a>(event: &'a event::CgroupLife<'_>, op: CgroupOp) -> Cgroup<'a>
         scope_after: None,
         tgid: event.header.tgid,
         uid: event.header.uid,
-        marks: marks(&event.header).with(ActMarks::PATH_PARTIAL, event.flags & cgroup_flag::PATH_TRUNCATED != 0),
+        marks: marks(&event.header).with(ActMarks::PATH_PARTIAL, is_partial(event.path, path, event.flags)),
         claims: comm(&event.header),
     }
 }
 
-fn cgroup_move<'a>(event: &'a event::CgroupMove<'_>) -> Cgroup<'a> {
+fn cgroup_move<'a>(event: &'a event::CgroupMove<'_>, paths: &'a Paths) -> Cgroup<'a> {
+    let path = paths.of_cgroup(event.path);
     Cgroup {
         op: CgroupOp::Move,
         id: CgroupId(event.to_id),
-        path: (!event.path.is_empty()).then(|| Text::new(event.path)),
+        path: (!path.is_empty()).then(|| Text::new(path)),
         parent: None,
         moved: Some(event.process()),
         moved_tgid: Some(event.moved_tgid),
@@ -255,7 +304,7 @@ fn cgroup_move<'a>(event: &'a event::CgroupMove<'_>) -> Cgroup<'a> {
         tgid: event.header.tgid,
         uid: event.header.uid,
         marks: marks(&event.header)
-            .with(ActMarks::PATH_PARTIAL, event.flags & cgroup_flag::PATH_TRUNCATED != 0)
+            .with(ActMarks::PATH_PARTIAL, is_partial(event.path, path, event.flags))
             .with(ActMarks::WHOLE_PROCESS, event.flags & cgroup_flag::WHOLE_PROCESS != 0),
         claims: comm(&event.header),
     }
@@ -474,15 +523,16 @@ fn socket_made<'a>(event: &'a event::SocketMade<'_>) -> SocketMade<'a> {
 fn open<'a>(event: &'a event::Open<'_>, paths: &'a Paths) -> Open<'a> {
     let (header, wire) = (&event.header, &event.wire);
     let flags = wire.open_flags;
-    let opened = u32::try_from(wire.result).ok();
-    let resolved = opened.is_some() && flags & open_flag::UNRESOLVED == 0;
+    let observed = flags & open_flag::RESULT_UNOBSERVED == 0;
+    let opened = u32::try_from(wire.result).ok().filter(|_| observed);
+    let resolved = (opened.is_some() || !observed) && flags & open_flag::UNRESOLVED == 0;
     let racy = flags & open_flag::RACY != 0;
     let marks = if resolved { path_marks(marks(header), &event.path) } else { marks(header) };
     Open {
         path: (resolved && !paths.path.is_empty()).then(|| Text::new(&paths.path).into()),
         oflags: wire.asked_flags,
         fd: opened,
-        errno: opened.is_none().then(|| wire.result.unsigned_abs()),
+        errno: (observed && opened.is_none()).then(|| wire.result.unsigned_abs()),
         ino: resolved.then_some(wire.ino),
         dev: resolved.then(|| device(wire.dev)),
         mode: resolved.then_some(u32::from(wire.mode)),
@@ -496,6 +546,7 @@ fn open<'a>(event: &'a event::Open<'_>, paths: &'a Paths) -> Open<'a> {
             .with(ActMarks::OFLAGS_CLAIMED, flags & open_flag::ASKED_FLAGS_CLAIMED != 0)
             .with(ActMarks::RACY, racy)
             .with(ActMarks::UNRESOLVED, flags & open_flag::UNRESOLVED != 0)
+            .with(ActMarks::RESULT_NOT_OBSERVED, !observed)
             .with(ActMarks::CREATED, wire.file_mode & FMODE_CREATED != 0)
             .with(ActMarks::DIFFERS, racy && resolved && differs(event.asked.0, &paths.path)),
         claims: OpenClaims {
@@ -600,6 +651,37 @@ fn map_call<'a>(event: &'a event::MapCall<'_>, paths: &'a Paths) -> FileMap<'a> 
         uid: header.uid,
         euid: euid(header),
         marks: file_marks(header, event.wire.change_flags, &event.path),
+        claims: comm(header),
+    }
+}
+
+fn file_map<'a>(event: &'a event::Seen<'_>, paths: &'a Paths) -> FileMap<'a> {
+    let (header, wire) = (&event.header, &event.wire);
+    FileMap {
+        path: (!paths.path.is_empty()).then(|| Text::new(&paths.path).into()),
+        ino: wire.ino,
+        dev: device(wire.dev),
+        prot: wire.prot,
+        flags: wire.map_flags,
+        tgid: header.tgid,
+        uid: header.uid,
+        euid: euid(header),
+        marks: path_marks(marks(header), &event.path),
+        claims: comm(header),
+    }
+}
+
+fn file_received<'a>(event: &'a event::Seen<'_>, paths: &'a Paths) -> FileReceived<'a> {
+    let (header, wire) = (&event.header, &event.wire);
+    FileReceived {
+        path: (!paths.path.is_empty()).then(|| Text::new(&paths.path).into()),
+        ino: wire.ino,
+        dev: device(wire.dev),
+        sender: None,
+        tgid: header.tgid,
+        uid: header.uid,
+        euid: euid(header),
+        marks: path_marks(marks(header), &event.path),
         claims: comm(header),
     }
 }

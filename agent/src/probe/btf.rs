@@ -21,6 +21,7 @@ const KIND_STRUCT: u32 = 4;
 const KIND_UNION: u32 = 5;
 const KIND_ENUM: u32 = 6;
 const KIND_TYPEDEF: u32 = 8;
+const KIND_FUNC: u32 = 12;
 const KIND_FUNC_PROTO: u32 = 13;
 const KIND_FLOAT: u32 = 16;
 const KIND_ENUM64: u32 = 19;
@@ -209,7 +210,7 @@ impl Btf {
                 KIND_ARRAY => 12,
                 KIND_STRUCT | KIND_UNION | 15 | KIND_ENUM64 => 12 * vlen,
                 KIND_ENUM | KIND_FUNC_PROTO => 8 * vlen,
-                KIND_PTR | 7 | KIND_TYPEDEF | 9..=12 | KIND_FLOAT | 18 => 0,
+                KIND_PTR | 7 | KIND_TYPEDEF | 9..=11 | KIND_FUNC | KIND_FLOAT | 18 => 0,
                 kind => return Err(BtfError::UnknownKind { id, kind }),
             };
             let end = at + 12 + tail;
@@ -304,6 +305,20 @@ impl Btf {
         let proto = self.strip(pointer.size_or_type)?;
         // The first parameter is the tracepoint's own data, which programs do not see.
         Ok((proto.kind == KIND_FUNC_PROTO).then(|| proto.vlen.saturating_sub(1)))
+    }
+
+    /// Whether the kernel describes a function of this name, to which programs can be attached then.
+    ///
+    /// # Errors
+    /// When the data is malformed.
+    pub fn has_function(&self, name: &str) -> Result<bool, BtfError> {
+        for at in self.types.iter().skip(1) {
+            let ty = self.type_at(*at)?;
+            if ty.kind == KIND_FUNC && self.string(ty.name)? == name.as_bytes() {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     fn structure(&self, name: &str) -> Result<u32, BtfError> {
@@ -502,6 +517,16 @@ mod tests {
         assert_eq!(btf.offset("file", "f_path.dentry", Expect::Pointer), Ok(16));
         assert_eq!(btf.offset("file", "comm", Expect::Bytes(16)), Ok(24));
         assert_eq!(btf.offset_of_first("file", &["nope", "f_mode"], Expect::Number(4)), Ok(0));
+    }
+
+    #[test]
+    fn a_function_is_told_from_other_names() {
+        let mut writer = Writer::new();
+        writer.push("security_file_open", KIND_FUNC, 0, 0, &[]);
+        writer.push("not_a_function", KIND_INT, 0, 4, &[32]);
+        let btf = Btf::parse(writer.bytes()).unwrap();
+        assert_eq!(btf.has_function("security_file_open"), Ok(true));
+        assert_eq!(btf.has_function("not_a_function"), Ok(false));
     }
 
     #[test]

@@ -1,6 +1,8 @@
 //! Which program hangs where, which events it makes, and what the tier cannot see.
 #![forbid(unsafe_code)]
 
+use super::tiers::{Abilities, Tier};
+
 /// How a program is attached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Attach {
@@ -12,6 +14,14 @@ pub enum Attach {
     SockAddr,
     /// Iterator over kernel objects of this kind: nothing hooks, the pinned link gives a snapshot when read.
     Iter(&'static str),
+    /// BPF LSM hook of this name.
+    Lsm(&'static str),
+    /// BPF LSM hook of this name, by a program that may sleep.
+    LsmSleepable(&'static str),
+    /// Entry of this kernel function.
+    Fentry(&'static str),
+    /// Return of this kernel function.
+    Fexit(&'static str),
 }
 
 /// One program on one hook.
@@ -25,6 +35,8 @@ pub struct Hook {
     pub attach: Attach,
     /// Whether the probe refuses to arm without it; otherwise its absence is reported as not covered.
     pub required: bool,
+    /// The tiers that it is part of.
+    pub tiers: &'static [Tier],
 }
 
 impl Hook {
@@ -36,6 +48,10 @@ impl Hook {
             Attach::Classic(category, name) => format!("tracepoint/{category}/{name}"),
             Attach::SockAddr => format!("cgroup/{}", self.program),
             Attach::Iter(name) => format!("iter/{name}"),
+            Attach::Lsm(name) => format!("lsm/{name}"),
+            Attach::LsmSleepable(name) => format!("lsm.s/{name}"),
+            Attach::Fentry(name) => format!("fentry/{name}"),
+            Attach::Fexit(name) => format!("fexit/{name}"),
         }
     }
 
@@ -43,38 +59,78 @@ impl Hook {
     pub(super) fn link_name(&self) -> String {
         match self.attach {
             Attach::Classic(_, name) => format!("{}-{name}", self.program),
-            Attach::Btf(_) | Attach::SockAddr | Attach::Iter(_) => self.program.to_owned(),
+            Attach::Btf(_)
+            | Attach::SockAddr
+            | Attach::Iter(_)
+            | Attach::Lsm(_)
+            | Attach::LsmSleepable(_)
+            | Attach::Fentry(_)
+            | Attach::Fexit(_) => self.program.to_owned(),
         }
     }
 }
 
 const fn required(event: &'static str, program: &'static str, attach: Attach) -> Hook {
-    Hook { event, program, attach, required: true }
+    Hook { event, program, attach, required: true, tiers: EVERY_TIER }
 }
 
 const fn optional(event: &'static str, program: &'static str, attach: Attach) -> Hook {
-    Hook { event, program, attach, required: false }
+    Hook { event, program, attach, required: false, tiers: EVERY_TIER }
 }
 
-/// The `tracepoint` tier.
+/// The same hook, at these tiers only.
+const fn only(tiers: &'static [Tier], hook: Hook) -> Hook {
+    Hook { tiers, ..hook }
+}
+
+const EVERY_TIER: &[Tier] = &[Tier::Lsm, Tier::Fentry, Tier::Tracepoint];
+const LSM: &[Tier] = &[Tier::Lsm];
+const FENTRY: &[Tier] = &[Tier::Fentry];
+const TRACEPOINT: &[Tier] = &[Tier::Tracepoint];
+/// Both tiers that see the kernel's own objects before the process has a handle on them.
+const LSM_OR_FENTRY: &[Tier] = &[Tier::Lsm, Tier::Fentry];
+const FENTRY_OR_TRACEPOINT: &[Tier] = &[Tier::Fentry, Tier::Tracepoint];
+
+/// The hooks of a tier, in the order in which they are attached.
+pub fn of(tier: Tier) -> impl Iterator<Item = &'static Hook> {
+    HOOKS.iter().filter(move |hook| hook.tiers.contains(&tier))
+}
+
+/// The hooks of every tier.
 pub const HOOKS: &[Hook] = &[
     required("fork", "fork", Attach::Btf("sched_process_fork")),
-    required("exec", "exec", Attach::Btf("sched_process_exec")),
+    only(FENTRY_OR_TRACEPOINT, required("exec", "exec", Attach::Btf("sched_process_exec"))),
     required("exit", "exit", Attach::Btf("sched_process_exit")),
+    // After the hooks that take their slots away again, so that none is left behind.
+    only(LSM, required("exec", "exec_whole", Attach::Btf("sched_process_exec"))),
+    only(LSM, required("exec", "exec_strings", Attach::LsmSleepable("bprm_committed_creds"))),
+    only(LSM, required("exec", "exec_creds", Attach::Lsm("bprm_committing_creds"))),
     required("cgroup", "cgroup_mkdir", Attach::Btf("cgroup_mkdir")),
     required("cgroup", "cgroup_rmdir", Attach::Btf("cgroup_rmdir")),
     required("cgroup", "cgroup_attach", Attach::Btf("cgroup_attach_task")),
     // Before the hooks that leave connections for it to report.
     optional("flow", "flow", Attach::Btf("inet_sock_set_state")),
-    optional("connect", "connect_exit", Attach::Classic("syscalls", "sys_exit_connect")),
+    only(TRACEPOINT, optional("connect", "connect_exit", Attach::Classic("syscalls", "sys_exit_connect"))),
+    only(LSM_OR_FENTRY, optional("connect", "connect_end", Attach::Fexit("__x64_sys_connect"))),
     optional("connect_done", "sock_state", Attach::Btf("inet_sock_set_state")),
     // After the hooks that take their entries away again, so that none is left behind.
     optional("connect", "connect4", Attach::SockAddr),
     optional("connect", "connect6", Attach::SockAddr),
-    optional("open", "open", Attach::Classic("syscalls", "sys_exit_openat")),
-    optional("open", "open", Attach::Classic("syscalls", "sys_exit_openat2")),
-    optional("open", "open", Attach::Classic("syscalls", "sys_exit_open")),
-    optional("open", "open", Attach::Classic("syscalls", "sys_exit_creat")),
+    only(TRACEPOINT, optional("open", "open", Attach::Classic("syscalls", "sys_exit_openat"))),
+    only(TRACEPOINT, optional("open", "open", Attach::Classic("syscalls", "sys_exit_openat2"))),
+    only(TRACEPOINT, optional("open", "open", Attach::Classic("syscalls", "sys_exit_open"))),
+    only(TRACEPOINT, optional("open", "open", Attach::Classic("syscalls", "sys_exit_creat"))),
+    only(LSM_OR_FENTRY, required("open", "open_at_end", Attach::Fexit("__x64_sys_openat"))),
+    only(LSM_OR_FENTRY, required("open", "open_at2_end", Attach::Fexit("__x64_sys_openat2"))),
+    only(LSM_OR_FENTRY, required("open", "open_end", Attach::Fexit("__x64_sys_open"))),
+    only(LSM_OR_FENTRY, required("open", "creat_end", Attach::Fexit("__x64_sys_creat"))),
+    // After the ends of the calls, for the same reason.
+    only(LSM, required("open", "open_lsm", Attach::Lsm("file_open"))),
+    only(FENTRY, required("open", "open_fentry", Attach::Fentry("security_file_open"))),
+    only(LSM, optional("file_map", "map_lsm", Attach::Lsm("mmap_file"))),
+    only(FENTRY, optional("file_map", "map_fentry", Attach::Fentry("security_mmap_file"))),
+    only(LSM, optional("file_received", "receive_lsm", Attach::Lsm("file_receive"))),
+    only(FENTRY, optional("file_received", "receive_fentry", Attach::Fentry("security_file_receive"))),
     optional("process", "alive", Attach::Iter("task")),
     optional("file_change", "change_name", Attach::Classic("syscalls", "sys_exit_unlink")),
     optional("file_change", "change_name", Attach::Classic("syscalls", "sys_exit_rmdir")),
@@ -110,7 +166,8 @@ pub const HOOKS: &[Hook] = &[
     optional("file_change", "change_file_named", Attach::Classic("syscalls", "sys_exit_fsetxattr")),
     optional("file_change", "change_file_named", Attach::Classic("syscalls", "sys_exit_fremovexattr")),
     optional("file_close", "close", Attach::Classic("syscalls", "sys_enter_close")),
-    optional("file_map", "map_call", Attach::Classic("syscalls", "sys_exit_mmap")),
+    // The others have the kernel's own hook on a mapping: none is told twice.
+    only(TRACEPOINT, optional("file_map", "map_call", Attach::Classic("syscalls", "sys_exit_mmap"))),
     optional("listen", "listen_exit", Attach::Classic("syscalls", "sys_exit_listen")),
     optional("accept", "accept_exit", Attach::Classic("syscalls", "sys_exit_accept")),
     optional("accept", "accept_exit", Attach::Classic("syscalls", "sys_exit_accept4")),
@@ -183,7 +240,116 @@ pub const HOOKS: &[Hook] = &[
     optional("io_uring", "io_uring", Attach::Classic("syscalls", "sys_exit_io_uring_register")),
 ];
 
-/// Acts that this tier does not see, whatever the kernel, and why. What a kernel lacks beyond that is added at arming.
+/// What is not seen at a tier, on a kernel with these abilities, and why. What a kernel lacks beyond that is added at
+/// arming.
+pub fn not_covered(tier: Tier, can: &Abilities) -> Vec<(String, String)> {
+    let said = |(what, why): &Line| ((*what).to_owned(), (*why).to_owned());
+    let lifted: Vec<&str> =
+        SEEN.iter().filter(|(tiers, _)| tiers.contains(&tier)).flat_map(|(_, whats)| whats.iter().copied()).collect();
+    let mut missing: Vec<_> = NOT_COVERED.iter().filter(|(what, _)| !lifted.contains(what)).map(said).collect();
+    for (tiers, lines) in NOT_COVERED_AT {
+        if tiers.contains(&tier) {
+            missing.extend(lines.iter().map(said));
+        }
+    }
+    if tier == Tier::Lsm && !can.ima_file_hash {
+        missing.push(said(&("exec: content hash", "this kernel does not hash files for programs (5.18, CONFIG_IMA)")));
+    }
+    if !can.read_kernel {
+        missing.extend(NOT_COVERED_CLOSED.iter().map(said));
+        if tier == Tier::Fentry {
+            missing.extend(NOT_COVERED_CLOSED_FENTRY.iter().map(said));
+        }
+    }
+    missing
+}
+
+/// What is not seen, and why.
+type Line = (&'static str, &'static str);
+
+/// Lines of [`NOT_COVERED`] that do not hold at these tiers.
+const SEEN: &[(&[Tier], &[&str])] = &[
+    (
+        LSM_OR_FENTRY,
+        &[
+            "open: io_uring",
+            "open: open_by_handle_at",
+            "open: 32-bit and x32 calls",
+            "open: descriptors inherited, or received over sockets or pidfd_getfd",
+            "open: memfd_create, pipes, sockets, anonymous inodes",
+            "open: files the kernel opens itself (exec, core dumps)",
+            "open: which file, where the descriptor table is shared",
+            "file_map: memory made executable later (mprotect, pkey_mprotect), mapped by exec, io_uring or a 32-bit call",
+            "file_received: descriptors received over sockets or by pidfd_getfd",
+        ],
+    ),
+    (LSM, &["exec: content hash", "exec: argv beyond 4,096 bytes, environment"]),
+];
+
+/// What only these tiers do not see.
+const NOT_COVERED_AT: &[(&[Tier], &[Line])] = &[
+    (
+        LSM_OR_FENTRY,
+        &[
+            (
+                "open: result of io_uring, open_by_handle_at, 32-bit and x32 calls, and of files the kernel opens itself",
+                "they do not return through the calls hooked; marked result_not_observed",
+            ),
+            (
+                "open: failed ones of io_uring, open_by_handle_at, 32-bit and x32 calls",
+                "they fail before a file is opened, and do not return through the calls hooked",
+            ),
+            (
+                "open: O_PATH",
+                "has no hook, so it is looked up when the call ends: marked racy where the descriptor table is shared",
+            ),
+            ("open: descriptors inherited", "nothing is opened"),
+            ("open: memfd_create, pipes, sockets, anonymous inodes", "nothing is opened"),
+            ("open: files that the kernel opens beneath others (overlayfs layers)", "no act of a process"),
+            (
+                "file_map: memory made executable later (mprotect, pkey_mprotect)",
+                "the hook runs when a file is mapped, and tells of mappings that are executable, or shared and writable, by then",
+            ),
+            ("file_received: who sent it", "the hook runs in the receiver"),
+        ],
+    ),
+    (
+        LSM,
+        &[
+            (
+                "exec: argv beyond 16,384 bytes, environment",
+                "bounded message; argc, envc and the whole length are recorded",
+            ),
+            ("exec: overlay upper layer", "the file system's own objects are not described to programs"),
+            ("exec: hash, change of credentials and long argv beyond 64 execs at one moment", "bounded memory"),
+        ],
+    ),
+];
+
+/// What is not seen where programs may not read kernel memory (lockdown=confidentiality).
+const NOT_COVERED_CLOSED: &[Line] = &[
+    (
+        "paths: beyond the process's root directory, and whether a mount is outside its namespace",
+        "lockdown=confidentiality: the kernel's own function gives them, as the process would see them",
+    ),
+    ("cgroup: path of one that is gone at once", "lockdown=confidentiality: it is looked up in the cgroup file system"),
+    ("open: O_PATH, which file", "lockdown=confidentiality: a descriptor cannot be looked up"),
+    (
+        "open: what a failed one asked for",
+        "lockdown=confidentiality: the loader can have no program read user memory there",
+    ),
+    ("connect: local address, and connect_done", "lockdown=confidentiality: a descriptor cannot be looked up"),
+    (
+        "process: binary of those alive before arming",
+        "lockdown=confidentiality: nothing holds the file for the iterator",
+    ),
+];
+const NOT_COVERED_CLOSED_FENTRY: &[Line] = &[(
+    "exec: argv, name, path and working directory; file_map and file_received: path",
+    "lockdown=confidentiality: these hooks may not call the kernel's own function, nor read user memory; inode and device are told",
+)];
+
+/// Acts that no tier sees but those that [`SEEN`] names, whatever the kernel, and why.
 pub const NOT_COVERED: &[(&str, &str)] = &[
     ("acts before arming", "capture starts when the hooks are attached; processes alive then are back-filled"),
     ("fork: threads", "only processes are reported; a thread's acts carry its tid"),
@@ -279,7 +445,6 @@ pub const NOT_COVERED: &[(&str, &str)] = &[
         "marked racy: another thread may have replaced the descriptor before it was read",
     ),
     ("bind", "no hook; local addresses are in connect, send, listen, accept and flow"),
-    ("privileged acts: credentials, ptrace, mount, namespaces, bpf, modules", "no hooks for these yet"),
     (
         "privileged acts: 32-bit and x32 calls (int 0x80)",
         "these tracepoints do not trace compatibility calls; signals that arrive and clones with new namespaces are seen",
@@ -332,3 +497,55 @@ pub const NOT_COVERED: &[(&str, &str)] = &[
         "requests do not pass the system calls hooked; that a process has an instance is recorded",
     ),
 ];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::HashSet;
+
+    const ALL: Abilities = Abilities { lsm: Ok(()), fentry: Ok(()), ima_file_hash: true, read_kernel: true };
+
+    #[test]
+    fn what_a_tier_sees_is_a_line_of_the_list_and_said_by_the_others() {
+        for (tiers, lines) in SEEN {
+            for line in *lines {
+                assert!(NOT_COVERED.iter().any(|(what, _)| what == line), "{line}");
+                for tier in EVERY_TIER {
+                    let said = not_covered(*tier, &ALL).iter().any(|(what, _)| what == line);
+                    // A tier may say it again in its own words.
+                    let again = NOT_COVERED_AT
+                        .iter()
+                        .any(|(at, lines)| at.contains(tier) && lines.iter().any(|(what, _)| what == line));
+                    assert_eq!(said, !tiers.contains(tier) || again, "{line} at {}", tier.name());
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn every_event_of_a_tier_has_a_hook_and_every_link_its_own_name() {
+        for tier in EVERY_TIER {
+            let events: HashSet<&str> = of(*tier).map(|hook| hook.event).collect();
+            for event in ["fork", "exec", "exit", "cgroup", "connect", "connect_done", "open"] {
+                assert!(events.contains(event), "{event} at {}", tier.name());
+            }
+            let maps = of(*tier).filter(|hook| hook.event == "file_map").count();
+            assert_eq!(maps, 1, "a mapping is told once, at {}", tier.name());
+            assert_eq!(events.contains("file_received"), *tier != Tier::Tracepoint);
+            let links: HashSet<String> = of(*tier).map(Hook::link_name).collect();
+            assert_eq!(links.len(), of(*tier).count());
+        }
+    }
+
+    #[test]
+    fn what_a_closed_kernel_hides_is_said() {
+        let closed = Abilities { read_kernel: false, ima_file_hash: false, ..ALL };
+        for tier in [Tier::Lsm, Tier::Fentry] {
+            let (open, closed) = (not_covered(tier, &ALL), not_covered(tier, &closed));
+            assert!(open.iter().all(|line| closed.contains(line)));
+            let more = closed.iter().filter(|(_, why)| why.contains("lockdown=confidentiality")).count();
+            assert_eq!(more, if tier == Tier::Lsm { 6 } else { 7 });
+        }
+        assert!(not_covered(Tier::Lsm, &closed).iter().any(|(what, _)| what == "exec: content hash"));
+    }
+}

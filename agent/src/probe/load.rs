@@ -4,22 +4,25 @@
 use super::backfill::{self, Alive};
 use super::btf::{Btf, BtfError};
 use super::counters::{Counters, LossEntry, losses};
-use super::hooks::{Attach, HOOKS, Hook, NOT_COVERED};
+use super::hooks::{self, Attach, Hook};
 use super::notes::{self, ToTraces};
 use super::offsets::{self, OffsetsError};
 use super::ours;
 use super::pins::{MAPS, PinSet};
+use super::tiers::{Abilities, Tier, TierChoice};
 use crate::sys::mount::KernelFs;
 use crate::sys::ringbuf::{RingError, RingReader};
 use agent_common::WIRE_VERSION;
 use agent_common::globals::Offsets;
 use agent_common::header::class;
-use agent_common::limits::SCRATCH_SLOTS_PER_CPU;
+use agent_common::limits::{EXEC_SLOTS, SCRATCH_SLOTS_PER_CPU};
 use agent_common::stats::{Loss, LossKey, Meta, Scope, Settings};
 use aya::maps::{Array, HashMap, Map, MapData, MapError, MapType, PerCpuArray};
 use aya::programs::ProgramType;
 use aya::programs::links::{FdLink, LinkError, PinnedLink};
-use aya::programs::{BtfTracePoint, CgroupAttachMode, CgroupSockAddr, Iter, ProgramError, ProgramInfo, TracePoint};
+use aya::programs::{
+    BtfTracePoint, CgroupAttachMode, CgroupSockAddr, FEntry, FExit, Iter, Lsm, ProgramError, ProgramInfo, TracePoint,
+};
 use aya::sys::{BpfHelper, is_helper_supported, is_map_supported};
 use aya::{Ebpf, EbpfError, EbpfLoader, VerifierLogLevel};
 use aya_log::EbpfLogger;
@@ -57,12 +60,12 @@ pub enum ProbeError {
     /// The kernel's types do not fit the programs.
     #[error("the programs do not fit this kernel")]
     Offsets(#[source] OffsetsError),
-    /// A program was refused because the kernel keeps its memory from programs.
-    #[error(
-        "this kernel is locked down (lockdown=confidentiality) and refuses programs that read kernel memory, which the \
-         tracepoint tier's names of files come from: boot with lockdown=integrity or without lockdown"
-    )]
-    Confidential(#[source] Box<ProbeError>),
+    /// Nothing that is wanted is possible here.
+    #[error("no tier of hooks can be armed here: {}", listed(.seen))]
+    NoTier {
+        /// Each tier that was tried, and what speaks against it.
+        seen: Vec<(Tier, String)>,
+    },
     /// The kernel is older than the programs.
     #[error("this kernel has no task storage for eBPF programs: Linux 5.12 or newer is needed")]
     NoTaskStorage(#[source] Box<ProbeError>),
@@ -132,28 +135,13 @@ pub struct ProbeConfig {
     pub pin_root: PathBuf,
     /// Process id of the agent, whose own file, network and privileged acts are not captured.
     pub agent_tgid: u32,
+    /// Which tier of hooks is wanted.
+    pub tier: TierChoice,
 }
 
 impl ProbeConfig {
     /// The usual place for pins.
     pub const PIN_ROOT: &'static str = "/sys/fs/bpf/affiant";
-}
-
-/// Which family of hooks serves the events.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Tier {
-    /// Tracepoints, cgroup socket-address programs and exit tracepoints of system calls.
-    Tracepoint,
-}
-
-impl Tier {
-    /// As records name it.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Tracepoint => "tracepoint",
-        }
-    }
 }
 
 /// One program in force.
@@ -280,8 +268,41 @@ impl Probe {
         let storage = is_helper_supported(ProgramType::CgroupSockAddr, BpfHelper::BPF_FUNC_task_storage_get);
         // When the kernel cannot be asked, the way that works everywhere is taken.
         offsets.sock_addr_storage = u32::from(storage.unwrap_or(false));
+        offsets.exec_slot_first = possible_cpus()?.saturating_mul(SCRATCH_SLOTS_PER_CPU);
+        let can = abilities(&config.object, &offsets)?;
+        offsets.read_kernel = can.read_kernel.into();
+        offsets.ima_file_hash = can.ima_file_hash.into();
+        let mut seen = Vec::new();
+        for tier in config.tier.candidates() {
+            if let Some(why) = can.against(*tier) {
+                seen.push((*tier, why));
+                continue;
+            }
+            offsets.tier = tier.number();
+            match Self::arm_tier(config, *tier, &can, &offsets, &seen) {
+                Ok(probe) => return Ok(probe),
+                // Whatever speaks against the last one is the error, with its causes.
+                Err(error) if config.tier.candidates().last() == Some(tier) => return Err(error),
+                Err(error) => {
+                    let why = chain(&error);
+                    tracing::warn!(tier = tier.name(), why, "a tier of hooks cannot be armed; the next is tried");
+                    seen.push((*tier, why));
+                }
+            }
+        }
+        Err(ProbeError::NoTier { seen })
+    }
+
+    /// Arms one tier. `above` are those that would have been better, and what speaks against them.
+    fn arm_tier(
+        config: &ProbeConfig,
+        tier: Tier,
+        can: &Abilities,
+        offsets: &Offsets,
+        above: &[(Tier, String)],
+    ) -> Result<Self, ProbeError> {
         let object_digest: [u8; 32] = Sha256::digest(&config.object).into();
-        let offsets_digest = offsets::digest(&offsets);
+        let offsets_digest = offsets::digest(offsets);
         let pins = PinSet::of(&config.pin_root, &object_digest, &offsets_digest);
 
         let mut removed = Vec::new();
@@ -300,14 +321,20 @@ impl Probe {
         };
         let mut meta =
             Meta { capture_id, object_digest, offsets_digest, wire_version: WIRE_VERSION.into(), complete: 0 };
-        match attach_all(config, &offsets, &pins, resumed, &mut meta) {
-            Ok((hooks, mut not_covered)) => {
-                not_covered.extend(lacking(&offsets));
+        match attach_all(config, tier, offsets, &pins, resumed, &mut meta) {
+            Ok((hooks, refused)) => {
+                let mut not_covered = hooks::not_covered(tier, can);
+                not_covered.extend(refused);
+                not_covered.extend(lacking(offsets));
+                for (better, why) in above {
+                    not_covered.push((format!("what only tier {} sees", better.name()), why.clone()));
+                }
                 for other in pins.others(&config.pin_root).map_err(|e| file_error("list", &config.pin_root, e))? {
-                    removed.push(remove_set(&other, "made by another version of the eBPF object".to_owned())?);
+                    let why = "made by another version of the eBPF object, or for another tier of hooks";
+                    removed.push(remove_set(&other, why.to_owned())?);
                 }
                 let report = ProbeReport {
-                    tier: Tier::Tracepoint,
+                    tier,
                     hooks,
                     not_covered,
                     offsets_digest,
@@ -328,7 +355,7 @@ impl Probe {
                     // and removed at the next start.
                     let _ = pins.remove();
                 }
-                Err(explained(error))
+                Err(error)
             }
         }
     }
@@ -514,15 +541,20 @@ fn lacking(offsets: &Offsets) -> Vec<(String, String)> {
     lacking.into_iter().map(|(what, why)| (what.to_owned(), why.to_owned())).collect()
 }
 
-/// The refusal of a kernel by its reason, where that is known better than the verifier says it.
-fn explained(error: ProbeError) -> ProbeError {
-    match error {
-        ProbeError::Program { step: "load", .. } if is_confidential(lockdown().as_deref()) => {
-            ProbeError::Confidential(Box::new(error))
-        }
+/// What this kernel allows, by trying it with small programs of the object.
+pub(super) fn abilities(object: &[u8], offsets: &Offsets) -> Result<Abilities, ProbeError> {
+    // aya's own reader of the same file as ours, which does not give what its loader wants.
+    let btf = aya::Btf::from_sys_fs().map_err(|error| ProbeError::Object(Box::new(error.into())))?;
+    Abilities::of_kernel(object, offsets, &btf).map_err(|error| match error {
         ProbeError::Object(_) if has_task_storage() == Some(false) => ProbeError::NoTaskStorage(Box::new(error)),
         other => other,
-    }
+    })
+}
+
+/// Tiers with what was seen of each, on one line.
+fn listed(seen: &[(Tier, String)]) -> String {
+    let each: Vec<String> = seen.iter().map(|(tier, why)| format!("{}: {why}", tier.name())).collect();
+    each.join("; ")
 }
 
 /// Whether a lockdown file says that kernel memory is kept from programs.
@@ -601,24 +633,25 @@ fn remove_set(pins: &PinSet, why: String) -> Result<RemovedSet, ProbeError> {
 
 type Attached = (Vec<HookReport>, Vec<(String, String)>);
 
-/// Attaches every hook that is not attached yet, and describes all of them.
+/// Attaches every hook of the tier that is not attached yet, and describes all of them. Programs of other tiers are in
+/// the object and never loaded.
 fn attach_all(
     config: &ProbeConfig,
+    tier: Tier,
     offsets: &Offsets,
     pins: &PinSet,
     resumed: bool,
     meta: &mut Meta,
 ) -> Result<Attached, ProbeError> {
     let linked = |hook: &Hook| resumed && pins.link(&hook.link_name()).exists();
-    let mut not_covered: Vec<(String, String)> =
-        NOT_COVERED.iter().map(|(what, why)| ((*what).to_owned(), (*why).to_owned())).collect();
+    let mut not_covered = Vec::new();
     let mut attached_now = Vec::new();
-    if !HOOKS.iter().all(linked) {
+    if !hooks::of(tier).all(linked) {
         // aya's own reader of the same file as ours, which does not give what its loader wants.
         let btf = aya::Btf::from_sys_fs().map_err(|error| ProbeError::Object(Box::new(error.into())))?;
-        let mut object = load_object(config, offsets, pins, &btf)?;
+        let mut object = load_object(config, tier, offsets, pins, &btf)?;
         initialize(config, pins, resumed, meta)?;
-        for hook in HOOKS {
+        for hook in hooks::of(tier) {
             if linked(hook) {
                 continue;
             }
@@ -634,7 +667,7 @@ fn attach_all(
     meta.complete = 1;
     write_meta(pins, meta)?;
     let mut reports = Vec::new();
-    for hook in HOOKS {
+    for hook in hooks::of(tier) {
         let name = hook.link_name();
         if pins.link(&name).exists() {
             reports.push(describe(hook, pins, attached_now.contains(&name))?);
@@ -644,14 +677,26 @@ fn attach_all(
     Ok((reports, not_covered))
 }
 
-fn load_object(config: &ProbeConfig, offsets: &Offsets, pins: &PinSet, btf: &aya::Btf) -> Result<Ebpf, ProbeError> {
+fn load_object(
+    config: &ProbeConfig,
+    tier: Tier,
+    offsets: &Offsets,
+    pins: &PinSet,
+    btf: &aya::Btf,
+) -> Result<Ebpf, ProbeError> {
     let mut loader = EbpfLoader::new();
     loader.btf(Some(btf));
     loader.allow_unsupported_maps();
     // The whole log of an accepted program costs seconds; a refusal is loaded again by aya with its log.
     loader.verifier_log_level(VerifierLogLevel::DISABLE | VerifierLogLevel::STATS);
     loader.override_global("OFFSETS", offsets, true);
-    let slots = possible_cpus()?.saturating_mul(SCRATCH_SLOTS_PER_CPU);
+    let slots = offsets.exec_slot_first.saturating_add(if tier == Tier::Lsm { EXEC_SLOTS } else { 0 });
+    if tier == Tier::Tracepoint {
+        loader.map_max_entries("OPENS", 1);
+    }
+    if tier != Tier::Lsm {
+        loader.map_max_entries("EXECS", 1);
+    }
     for name in ["SCRATCH", "CLAIMS"] {
         loader.map_max_entries(name, slots);
     }
@@ -737,6 +782,30 @@ fn attach(object: &mut Ebpf, hook: &Hook, pins: &PinSet, btf: &aya::Btf) -> Resu
             let cgroup = File::open(&root).map_err(|source| file_error("open", &root, source))?;
             let id = program.attach(cgroup, CgroupAttachMode::Single).map_err(failed("attach"))?;
             program.take_link(id).map_err(failed("attach"))?.try_into().map_err(link_failed)?
+        }
+        Attach::Lsm(name) | Attach::LsmSleepable(name) => {
+            let program: &mut Lsm = program.try_into().map_err(failed("find"))?;
+            if !loaded {
+                program.load(name, btf).map_err(failed("load"))?;
+            }
+            let id = program.attach().map_err(failed("attach"))?;
+            program.take_link(id).map_err(failed("attach"))?.into()
+        }
+        Attach::Fentry(name) => {
+            let program: &mut FEntry = program.try_into().map_err(failed("find"))?;
+            if !loaded {
+                program.load(name, btf).map_err(failed("load"))?;
+            }
+            let id = program.attach().map_err(failed("attach"))?;
+            program.take_link(id).map_err(failed("attach"))?.into()
+        }
+        Attach::Fexit(name) => {
+            let program: &mut FExit = program.try_into().map_err(failed("find"))?;
+            if !loaded {
+                program.load(name, btf).map_err(failed("load"))?;
+            }
+            let id = program.attach().map_err(failed("attach"))?;
+            program.take_link(id).map_err(failed("attach"))?.into()
         }
         Attach::Iter(name) => {
             let program: &mut Iter = program.try_into().map_err(failed("find"))?;
@@ -873,7 +942,7 @@ pub(super) fn map_error(map: &'static str, source: MapError) -> ProbeError {
 }
 
 /// An error with its causes, on one line.
-fn chain(error: &dyn std::error::Error) -> String {
+pub(super) fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut next = error.source();
     while let Some(cause) = next {

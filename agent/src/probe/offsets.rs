@@ -34,6 +34,7 @@ pub enum OffsetsError {
 struct Abi {
     args: [&'static str; 5],
     nr: &'static str,
+    result: &'static str,
     open: u32,
     creat: u32,
 }
@@ -44,7 +45,7 @@ const NO_CALL: u32 = 0xffff;
 fn abi() -> Result<Abi, OffsetsError> {
     // aarch64 keeps its registers in an array, which needs an index in the path; not tried yet, so refused.
     if cfg!(target_arch = "x86_64") {
-        Ok(Abi { args: ["di", "si", "dx", "r10", "r8"], nr: "orig_ax", open: 2, creat: 85 })
+        Ok(Abi { args: ["di", "si", "dx", "r10", "r8"], nr: "orig_ax", result: "ax", open: 2, creat: 85 })
     } else {
         let _ = NO_CALL;
         Err(OffsetsError::Architecture(std::env::consts::ARCH))
@@ -360,6 +361,31 @@ pub fn resolve(btf: &Btf) -> Result<Offsets, OffsetsError> {
         nr_add_key: call_number(libc::SYS_add_key),
         nr_request_key: call_number(libc::SYS_request_key),
         nr_io_uring_register: call_number(libc::SYS_io_uring_register),
+        // Not matters of types either: the loader sets them when it has chosen a tier.
+        tier: 0,
+        read_kernel: 0,
+        ima_file_hash: 0,
+        exec_slot_first: 0,
+        task_status: task("thread_info.status", Number(4))?,
+        regs_result: at("pt_regs", abi.result, Number(8))?,
+        file_path: {
+            let path = at("file", "f_path", Aggregate)?;
+            // Likewise.
+            if file_path_mnt != path || file_path_dentry != path + 8 {
+                return Err(OffsetsError::Apart {
+                    within: "path",
+                    span: file_path_dentry.saturating_sub(path),
+                    max: 8,
+                });
+            }
+            path
+        },
+        vfsmount_root: at("vfsmount", "mnt_root", Pointer)?,
+        dentry_parent: d_parent,
+        dentry_hash: d_hash,
+        bprm_cred: at("linux_binprm", "cred", Pointer)?,
+        bprm_p: at("linux_binprm", "p", Number(8))?,
+        bprm_exec: at("linux_binprm", "exec", Number(8))?,
     })
 }
 

@@ -31,6 +31,8 @@ pub(super) const MAPS: &[&str] = &[
     "BEFORE",
     "OURS",
     "MODULES",
+    "OPENS",
+    "EXECS",
 ];
 
 /// One versioned directory.

@@ -1,14 +1,20 @@
-//! What this kernel and this process's rights allow, for `affiant doctor`: looked at, nothing changed, no root needed.
+//! What this kernel and this process's rights allow, for `affiant doctor`: looked at, nothing that lasts is changed, no
+//! root needed.
 //!
-//! A feature that cannot be looked at without rights is `Unknown`, never assumed. Whether the kernel accepts the
-//! programs is known only by loading them, which [`super::Probe::arm`] does.
+//! A feature that cannot be looked at without rights is `Unknown`, never assumed. With them the small programs that
+//! tell the tiers apart are tried, as at arming; whether the kernel accepts all the others is known only by loading
+//! them, which [`super::Probe::arm`] does.
 #![forbid(unsafe_code)]
 
 use super::btf::Btf;
-use super::hooks::{Attach, HOOKS, NOT_COVERED};
-use super::load::{KERNEL_BTF, Tier, cgroup2_root, has_task_storage, is_confidential, kernel_release, lockdown};
+use super::hooks::{self, Attach};
+use super::load::{
+    KERNEL_BTF, abilities, cgroup2_root, chain, has_task_storage, is_confidential, kernel_release, lockdown,
+};
 use super::offsets;
+use super::tiers::{Abilities, Tier, TierChoice};
 use crate::sys::mount::KernelFs;
+use agent_common::globals::Offsets;
 use std::path::Path;
 
 /// Whether something was found.
@@ -64,22 +70,82 @@ const CAP_PERFMON: u32 = 38;
 const CAP_BPF: u32 = 39;
 const CAP_NET_ADMIN: u32 = 12;
 
-/// Looks at everything.
+/// Looks at everything. `object` is the eBPF object that would be armed, `choice` the tier that configuration asks for.
 #[must_use]
-pub fn preflight() -> Preflight {
+pub fn preflight(object: Option<&[u8]>, choice: TierChoice) -> Preflight {
     let mut features = Vec::new();
-    let mut not_covered: Vec<(String, String)> =
-        NOT_COVERED.iter().map(|(what, why)| ((*what).to_owned(), (*why).to_owned())).collect();
-    let btf = kernel_types(&mut features);
+    let found = kernel_types(&mut features);
     rights(&mut features);
-    file_systems(&mut features);
-    hooks(btf.as_ref(), &mut features, &mut not_covered);
-    kernel_policy(&mut features);
+    let can = object.zip(found.as_ref()).map(|(object, (_, offsets))| abilities(object, offsets));
+    let (can, tier) = tiers(can.as_ref(), choice, &mut features);
+    file_systems(tier, &mut features);
+    let mut not_covered = hooks::not_covered(tier, &can);
+    hooks(tier, found.as_ref().map(|(btf, _)| btf), &mut features, &mut not_covered);
+    kernel_policy(tier, &mut features);
     let missing = features.iter().any(|feature| feature.required && feature.found == Found::No);
-    Preflight { kernel_release: kernel_release(), features, tier: (!missing).then_some(Tier::Tracepoint), not_covered }
+    Preflight { kernel_release: kernel_release(), features, tier: (!missing).then_some(tier), not_covered }
 }
 
-fn kernel_types(features: &mut Vec<Feature>) -> Option<Btf> {
+/// What was tried of the tiers; and the one that would run, or that is told of when none would.
+fn tiers(
+    tried: Option<&Result<Abilities, super::ProbeError>>,
+    choice: TierChoice,
+    features: &mut Vec<Feature>,
+) -> (Abilities, Tier) {
+    let untried = match tried {
+        Some(Ok(can)) => {
+            let mut first = None;
+            for tier in choice.candidates() {
+                let against = can.against(*tier);
+                first = first.or_else(|| against.is_none().then_some(*tier));
+                features.push(Feature {
+                    what: format!("tier {}", tier.name()),
+                    found: if against.is_none() { Found::Yes } else { Found::No },
+                    detail: against.unwrap_or_else(|| "tried".to_owned()),
+                    means: "a lower tier serves its events where it can, and every armed record says so",
+                    required: false,
+                });
+            }
+            features.push(Feature {
+                what: "files hashed by the kernel".to_owned(),
+                found: if can.ima_file_hash { Found::Yes } else { Found::No },
+                detail: String::new(),
+                means: "an exec does not carry the hash of its binary",
+                required: false,
+            });
+            if first.is_none() {
+                features.push(Feature {
+                    what: "a tier of hooks".to_owned(),
+                    found: Found::No,
+                    detail: "none of those asked for".to_owned(),
+                    means: "nothing can be armed: see what speaks against each tier",
+                    required: true,
+                });
+            }
+            let last = choice.candidates().last().copied().unwrap_or(Tier::Tracepoint);
+            return (can.clone(), first.unwrap_or(last));
+        }
+        Some(Err(error)) => chain(error),
+        None => "no eBPF object to try, or the kernel's types are not known".to_owned(),
+    };
+    features.push(Feature {
+        what: "tiers of hooks".to_owned(),
+        found: Found::Unknown,
+        detail: untried.clone(),
+        means: "which tier would run can be told with the right to load programs",
+        required: false,
+    });
+    // Told of as if it were the lowest.
+    let can = Abilities {
+        lsm: Err(untried.clone()),
+        fentry: Err(untried),
+        ima_file_hash: false,
+        read_kernel: !is_confidential(lockdown().as_deref()),
+    };
+    (can, choice.candidates().last().copied().unwrap_or(Tier::Tracepoint))
+}
+
+fn kernel_types(features: &mut Vec<Feature>) -> Option<(Btf, Offsets)> {
     let parsed = std::fs::read(KERNEL_BTF).map_err(|error| error.to_string());
     let parsed = parsed.and_then(|bytes| Btf::parse(bytes).map_err(|error| error.to_string()));
     features.push(Feature {
@@ -91,6 +157,7 @@ fn kernel_types(features: &mut Vec<Feature>) -> Option<Btf> {
     });
     let btf = parsed.ok()?;
     let resolved = offsets::resolve(&btf).map_err(|error| error.to_string());
+    let offsets = resolved.as_ref().ok().copied();
     features.push(Feature {
         what: "struct members the programs read".to_owned(),
         found: if resolved.is_ok() { Found::Yes } else { Found::No },
@@ -98,7 +165,7 @@ fn kernel_types(features: &mut Vec<Feature>) -> Option<Btf> {
         means: "the kernel's structs differ from every version known: the programs cannot be fitted to it",
         required: true,
     });
-    Some(btf)
+    Some((btf, offsets?))
 }
 
 fn rights(features: &mut Vec<Feature>) {
@@ -126,8 +193,12 @@ fn rights(features: &mut Vec<Feature>) {
     }
 }
 
-fn file_systems(features: &mut Vec<Feature>) {
-    for (fs, what) in [(KernelFs::Bpf, "bpffs, for pins"), (KernelFs::Trace, "tracefs, for classic tracepoints")] {
+fn file_systems(tier: Tier, features: &mut Vec<Feature>) {
+    // Only the lowest tier's required hooks are classic tracepoints.
+    let classic = tier == Tier::Tracepoint;
+    for (fs, what, required) in
+        [(KernelFs::Bpf, "bpffs, for pins", true), (KernelFs::Trace, "tracefs, for classic tracepoints", classic)]
+    {
         let path = fs.usual_path();
         let (found, detail) = match fs.is_at(path) {
             Ok(true) => (Found::Yes, path.display().to_string()),
@@ -138,7 +209,7 @@ fn file_systems(features: &mut Vec<Feature>) {
             Err(error) => (Found::Unknown, format!("{}: {error}", path.display())),
         };
         let means = "mount it, or give the container the host's";
-        features.push(Feature { what: what.to_owned(), found, detail, means, required: true });
+        features.push(Feature { what: what.to_owned(), found, detail, means, required });
     }
     let cgroup = cgroup2_root();
     features.push(Feature {
@@ -150,10 +221,11 @@ fn file_systems(features: &mut Vec<Feature>) {
     });
 }
 
-fn hooks(btf: Option<&Btf>, features: &mut Vec<Feature>, not_covered: &mut Vec<(String, String)>) {
+fn hooks(tier: Tier, btf: Option<&Btf>, features: &mut Vec<Feature>, not_covered: &mut Vec<(String, String)>) {
+    let is_function = |name: &str| btf.and_then(|btf| btf.has_function(name).ok());
     let tracing = KernelFs::Trace.usual_path().join("events");
     let traced = KernelFs::Trace.is_at(KernelFs::Trace.usual_path()).unwrap_or(false);
-    for hook in HOOKS {
+    for hook in hooks::of(tier) {
         let found = match hook.attach {
             Attach::Btf(name) => btf.map(|btf| matches!(btf.tracepoint_args(name), Ok(Some(_)))),
             Attach::Classic(category, name) => {
@@ -163,6 +235,8 @@ fn hooks(btf: Option<&Btf>, features: &mut Vec<Feature>, not_covered: &mut Vec<(
             }
             Attach::SockAddr => cgroup2_root().ok().map(|_| true),
             Attach::Iter(_) => None,
+            Attach::Lsm(name) | Attach::LsmSleepable(name) => is_function(&format!("bpf_lsm_{name}")),
+            Attach::Fentry(name) | Attach::Fexit(name) => is_function(name),
         };
         let found = found.map_or(Found::Unknown, |found| if found { Found::Yes } else { Found::No });
         if found == Found::No && !hook.required {
@@ -178,7 +252,7 @@ fn hooks(btf: Option<&Btf>, features: &mut Vec<Feature>, not_covered: &mut Vec<(
     }
 }
 
-fn kernel_policy(features: &mut Vec<Feature>) {
+fn kernel_policy(tier: Tier, features: &mut Vec<Feature>) {
     let storage = has_task_storage();
     features.push(Feature {
         what: "task storage for programs".to_owned(),
@@ -194,8 +268,8 @@ fn kernel_policy(features: &mut Vec<Feature>) {
         what: "kernel memory may be read by programs (lockdown)".to_owned(),
         found: if confidential { Found::No } else { Found::Yes },
         detail: locked.unwrap_or_else(|| "no lockdown file".to_owned()),
-        means: "under lockdown=confidentiality this tier's path and name lookups are refused, so nothing can be armed",
-        required: true,
+        means: "lockdown=confidentiality: only the tiers lsm and fentry can be armed, without some fields (see not covered)",
+        required: tier == Tier::Tracepoint,
     });
     let lsm = std::fs::read_to_string("/sys/kernel/security/lsm").ok();
     let listed = lsm.as_deref().map(|text| text.trim().split(',').any(|name| name == "bpf"));
@@ -203,7 +277,7 @@ fn kernel_policy(features: &mut Vec<Feature>) {
         what: "BPF LSM".to_owned(),
         found: listed.map_or(Found::Unknown, |listed| if listed { Found::Yes } else { Found::No }),
         detail: lsm.map_or_else(|| "no /sys/kernel/security/lsm".to_owned(), |text| text.trim().to_owned()),
-        means: "boot with lsm=...,bpf for hooks that can hash binaries and deny; this version runs the tracepoint tier either way",
+        means: "boot with lsm=...,bpf for the tier that hashes binaries, reads long arguments and sees what an exec changes",
         required: false,
     });
     let uring = std::fs::read_to_string("/proc/sys/kernel/io_uring_disabled").ok();
@@ -215,7 +289,7 @@ fn kernel_policy(features: &mut Vec<Feature>) {
             || "kernel without the setting".to_owned(),
             |text| format!("kernel.io_uring_disabled = {}", text.trim()),
         ),
-        means: "opens made through io_uring are not captured by this tier",
+        means: "what is done through io_uring is captured in part only: see not covered",
         required: false,
     });
     let jit = std::fs::read_to_string(Path::new("/proc/sys/net/core/bpf_jit_enable")).ok();
@@ -238,8 +312,8 @@ mod tests {
 
     #[test]
     fn every_hook_of_the_tier_is_looked_at() {
-        let found = preflight();
-        for hook in HOOKS {
+        let found = preflight(None, TierChoice::Tracepoint);
+        for hook in hooks::of(Tier::Tracepoint) {
             assert!(found.features.iter().any(|feature| feature.what.ends_with(&hook.name())), "{}", hook.name());
         }
         assert!(!found.kernel_release.is_empty());

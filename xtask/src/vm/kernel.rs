@@ -37,6 +37,8 @@ pub(crate) struct Kernel {
     pub(crate) short: bool,
     /// What the kernel lacks that the agent needs, as its message says it; none when capture can be armed.
     pub(crate) lacks: Option<&'static str>,
+    /// Whether it hashes files for programs.
+    pub(crate) hashes: bool,
 }
 
 /// Every kernel, oldest first.
@@ -47,6 +49,7 @@ pub(crate) const KERNELS: &[Kernel] = &[
         package: "linux-image-amd64",
         short: false,
         lacks: Some("task storage"),
+        hashes: false,
     },
     Kernel {
         name: "6.1",
@@ -54,6 +57,7 @@ pub(crate) const KERNELS: &[Kernel] = &[
         package: "linux-image-amd64",
         short: true,
         lacks: None,
+        hashes: true,
     },
     Kernel {
         name: "6.12",
@@ -61,6 +65,7 @@ pub(crate) const KERNELS: &[Kernel] = &[
         package: "linux-image-6.12-cloud-amd64",
         short: true,
         lacks: None,
+        hashes: true,
     },
     Kernel {
         name: "7",
@@ -68,6 +73,7 @@ pub(crate) const KERNELS: &[Kernel] = &[
         package: "linux-image-cloud-amd64",
         short: false,
         lacks: None,
+        hashes: true,
     },
 ];
 

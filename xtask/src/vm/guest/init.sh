@@ -30,6 +30,7 @@ sync
 for word in $(cat /proc/cmdline); do
     case $word in
         affiant.scenario=*) scenario=${word#*=} ;;
+        affiant.tier=*) configure "${word#*=}" ;;
     esac
 done
 # What a guest that hangs was doing, before the host loses patience.

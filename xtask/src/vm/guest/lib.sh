@@ -13,6 +13,12 @@ fail() {
     sleep 60
 }
 
+# Has the daemon take a tier of hooks.
+configure() {
+    mkdir -p /etc/affiant
+    printf '[capture]\ntier = "%s"\n' "$1" > /etc/affiant/affiant.toml
+}
+
 # Starts the daemon and waits until it answers; with an argument, what it says goes to that file too.
 start_daemon() {
     affiant daemon > /tmp/daemon.log 2>&1 &

@@ -2,6 +2,7 @@
 cp /proc/mounts /disk/out/mounts
 start_daemon || fail "the daemon is not armed"
 affiant trust init -o /disk/out/trust.toml || fail "trust init: $?"
+sha256sum /bin/* > /disk/out/sums
 say "controllers"
 # The no-internal-process rule and the controllers are what pure v2 adds.
 for controller in memory pids; do
