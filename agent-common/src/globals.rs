@@ -457,6 +457,14 @@ offsets! {
     bprm_exec,
     /// First of the slots of scratch that are kept for execs.
     exec_slot_first,
+    /// `inode.i_writecount`: how many have the file open for writing; negative while it must not be written.
+    inode_writers,
+    /// `super_block.s_magic`, 8 bytes.
+    super_block_magic,
+    /// `super_block.s_user_ns`.
+    super_block_user_ns,
+    /// `user_namespace.level`: 0 for the first.
+    user_namespace_level,
 }
 
 /// Values of [`Offsets::tier`].

@@ -177,3 +177,33 @@ pub struct SendKey {
     pub tgid: u32,
 }
 const _: () = assert!(size_of::<SendKey>() == 32);
+
+/// Key of `HASHES`: a file as it was when it was hashed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct HashKey {
+    /// Inode number.
+    pub ino: u64,
+    /// Size in bytes.
+    pub size: u64,
+    /// Change time, seconds.
+    pub ctime_s: i64,
+    /// Change time, nanoseconds.
+    pub ctime_ns: u32,
+    /// Kernel device number.
+    pub dev: u32,
+}
+const _: () = assert!(size_of::<HashKey>() == 32);
+
+/// Value of `HASHES`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct KeptHash {
+    /// When the file was first seen so, nanoseconds since boot.
+    pub seen_ns: u64,
+    /// 1 once `sha256` holds.
+    pub known: u64,
+    /// SHA-256 of the content.
+    pub sha256: [u8; 32],
+}
+const _: () = assert!(size_of::<KeptHash>() == 48);

@@ -85,6 +85,9 @@ fn wanted(task: Typed) -> Option<u64> {
 /// An open has returned.
 #[inline(always)]
 fn ended(nr: u32, ret: i64) {
+    if settings().families & family::FILE == 0 {
+        return;
+    }
     let task = current();
     if off!(tier) != tier::TRACEPOINT {
         // SAFETY: no arguments.

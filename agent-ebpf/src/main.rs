@@ -13,7 +13,7 @@
 //!
 //! # Reading order
 //! [`maps`] (what there is), [`emit`] (numbers, loss, submission), [`task`] and [`scope`] (who, and whether wanted),
-//! [`path`] (names), [`socket`] (what is behind a descriptor), then one file per family of hooks: [`process`],
+//! [`path`] (names), [`hash`], [`socket`] (what is behind a descriptor), then one file per family of hooks: [`process`],
 //! [`cgroup`], [`file`], [`change`], [`connect`], [`send`], [`flow`], [`serve`], [`local`],
 //! [`privilege`] (credentials, namespaces, keys, io_uring), [`reach`] (other processes), [`mounts`], [`code`] (eBPF,
 //! modules, kexec), [`alive`]. [`allowed`] finds out what a kernel lets programs do.
@@ -48,6 +48,7 @@ mod connect;
 mod emit;
 mod file;
 mod flow;
+mod hash;
 mod local;
 mod maps;
 mod mounts;

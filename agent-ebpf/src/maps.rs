@@ -2,13 +2,13 @@
 
 use agent_common::globals::Offsets;
 use agent_common::limits::{
-    BEFORE_ENTRIES_MAX, CALLS_ENTRIES_MAX, EXEC_SLOTS, FLOWS_ENTRIES_MAX, LOSS_ENTRIES_MAX, MODULES_ENTRIES_MAX,
-    OPEN_BYTES, OPENS_ENTRIES_MAX, OURS_ENTRIES_MAX, PENDING_ENTRIES_MAX, RING_BULK_BYTES, RING_CRIT_BYTES,
-    SCOPE_ENTRIES_MAX, SCRATCH_BYTES, SCRATCH_SLOTS_PER_CPU, SENDS_ENTRIES_MAX,
+    BEFORE_ENTRIES_MAX, CALLS_ENTRIES_MAX, EXEC_SLOTS, FLOWS_ENTRIES_MAX, HASHES_ENTRIES_MAX, LOSS_ENTRIES_MAX,
+    MODULES_ENTRIES_MAX, OPEN_BYTES, OPENS_ENTRIES_MAX, OURS_ENTRIES_MAX, PENDING_ENTRIES_MAX, RING_BULK_BYTES,
+    RING_CRIT_BYTES, SCOPE_ENTRIES_MAX, SCRATCH_BYTES, SCRATCH_SLOTS_PER_CPU, SENDS_ENTRIES_MAX,
 };
 use agent_common::privilege::Credentials;
 use agent_common::socket::Flow;
-use agent_common::stats::{Call, Loss, LossKey, Meta, Pending, Scope, SendKey, Settings, TaskScope};
+use agent_common::stats::{Call, HashKey, KeptHash, Loss, LossKey, Meta, Pending, Scope, SendKey, Settings, TaskScope};
 use aya_ebpf::Global;
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::{Array, HashMap, LruHashMap, PerCpuArray, RingBuf};
@@ -77,6 +77,10 @@ pub static OPENS: HashMap<u64, [u8; OPEN_BYTES]> = HashMap::with_max_entries(OPE
 /// `SCRATCH`.
 #[map]
 pub static EXECS: HashMap<u64, u32> = HashMap::with_max_entries(EXEC_SLOTS, 0);
+
+/// SHA-256 of files that were executed, so that the kernel does not read a compiler again for each file it compiles.
+#[map]
+pub static HASHES: LruHashMap<HashKey, KeptHash> = LruHashMap::with_max_entries(HASHES_ENTRIES_MAX, 0);
 
 /// How often each of the programs ran that only find out what a kernel allows.
 #[map]

@@ -7,6 +7,7 @@
 //! 32-bit exec calls that failed.
 
 use crate::emit::{Scratch, fetch_add, lost, note_partial_path, number, submit};
+use crate::hash;
 use crate::maps::{EXECS, off};
 use crate::path::{Place, may_read, of_path};
 use crate::privilege::SysExit;
@@ -22,7 +23,7 @@ use agent_common::limits::{
 };
 use agent_common::process::{Exec, ExecFailed, ExecWhole, Exit, Fork, exec_failed_flag, exec_flag};
 use aya_ebpf::helpers::generated::{
-    bpf_copy_from_user, bpf_get_current_pid_tgid, bpf_ima_file_hash, bpf_probe_read_kernel_str, bpf_probe_read_user,
+    bpf_copy_from_user, bpf_get_current_pid_tgid, bpf_probe_read_kernel_str, bpf_probe_read_user,
     bpf_probe_read_user_str,
 };
 use aya_ebpf::macros::{btf_tracepoint, lsm, tracepoint};
@@ -455,8 +456,6 @@ pub fn exec_creds(ctx: LsmContext) -> i32 {
 const S_ISUID: u16 = 0o4000;
 /// `S_ISGID`.
 const S_ISGID: u16 = 0o2000;
-/// `HASH_ALGO_SHA256` (`include/uapi/linux/hash_info.h`).
-const SHA256: i64 = 4;
 
 /// `lsm.s/bprm_committed_creds`: may sleep, so it reads the new stack where a page fault would end other programs,
 /// and has the kernel hash the file. argv begins where the stack does (`mm->arg_start` is not set yet) and the
@@ -488,13 +487,8 @@ pub fn exec_strings(ctx: LsmContext) -> i32 {
         }
         if off!(ima_file_hash) != 0 {
             let file: Typed = member(bprm, off!(bprm_file));
-            if !file.is_null() {
-                let hash = (&raw mut (*event).sha256).cast();
-                if bpf_ima_file_hash(file.cast_mut().cast(), hash, 32) == SHA256 {
-                    (*event).exec.exec_flags |= exec_flag::HASHED;
-                } else {
-                    (*event).sha256 = [0; 32];
-                }
+            if !file.is_null() && hash::of_file(&raw mut (*event).sha256, file) {
+                (*event).exec.exec_flags |= exec_flag::HASHED;
             }
         }
     }

@@ -320,6 +320,10 @@ const NOT_COVERED_AT: &[(&[Tier], &[Line])] = &[
                 "exec: argv beyond 16,384 bytes, environment",
                 "bounded message; argc, envc and the whole length are recorded",
             ),
+            (
+                "exec: content hash of files beyond 128 MiB",
+                "reading them would hold the exec up; size, inode and change are told",
+            ),
             ("exec: overlay upper layer", "the file system's own objects are not described to programs"),
             ("exec: hash, change of credentials and long argv beyond 64 execs at one moment", "bounded memory"),
         ],

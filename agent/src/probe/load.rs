@@ -275,7 +275,7 @@ impl Probe {
         let mut seen = Vec::new();
         for tier in config.tier.candidates() {
             if let Some(why) = can.against(*tier) {
-                seen.push((*tier, why));
+                seen.push((*tier, why.to_string()));
                 continue;
             }
             offsets.tier = tier.number();
@@ -696,6 +696,7 @@ fn load_object(
     }
     if tier != Tier::Lsm {
         loader.map_max_entries("EXECS", 1);
+        loader.map_max_entries("HASHES", 1);
     }
     for name in ["SCRATCH", "CLAIMS"] {
         loader.map_max_entries(name, slots);
@@ -838,7 +839,7 @@ fn describe(hook: &Hook, pins: &PinSet, attached_now: bool) -> Result<HookReport
         source: Box::new(source),
     })?;
     let verified = program.verified_instruction_count();
-    tracing::debug!(hook = hook.name(), verified, attached_now, "program in force");
+    tracing::debug!(program = hook.program, hook = hook.name(), verified, attached_now, "program in force");
     Ok(HookReport {
         event: hook.event,
         hook: hook.name(),

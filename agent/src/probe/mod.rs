@@ -24,7 +24,7 @@ pub use counters::{Counter, Counters, LossEntry};
 pub use load::{HookCheck, HookReport, Probe, ProbeConfig, ProbeError, ProbeReport, RemovedSet, Rings, cgroup2_root};
 pub use pins::PinSet;
 pub use preflight::{Feature, Found, Preflight, preflight};
-pub use tiers::{Abilities, Tier, TierChoice};
+pub use tiers::{Abilities, Refusal, Tier, TierChoice};
 
 /// How often a reader looks at the rings by itself, in milliseconds. The programs wake it only when a quarter of a
 /// ring is unread; at the 150,000 opens per second two cores can do, 20 ms are 600 kB of 16 MiB.

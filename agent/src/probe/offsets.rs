@@ -386,6 +386,10 @@ pub fn resolve(btf: &Btf) -> Result<Offsets, OffsetsError> {
         bprm_cred: at("linux_binprm", "cred", Pointer)?,
         bprm_p: at("linux_binprm", "p", Number(8))?,
         bprm_exec: at("linux_binprm", "exec", Number(8))?,
+        inode_writers: at("inode", "i_writecount", Number(4))?,
+        super_block_magic: at("super_block", "s_magic", Number(8))?,
+        super_block_user_ns: at("super_block", "s_user_ns", Pointer)?,
+        user_namespace_level: at("user_namespace", "level", Number(4))?,
     })
 }
 

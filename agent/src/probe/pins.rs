@@ -33,6 +33,7 @@ pub(super) const MAPS: &[&str] = &[
     "MODULES",
     "OPENS",
     "EXECS",
+    "HASHES",
 ];
 
 /// One versioned directory.

@@ -12,7 +12,7 @@ use super::load::{
     KERNEL_BTF, abilities, cgroup2_root, chain, has_task_storage, is_confidential, kernel_release, lockdown,
 };
 use super::offsets;
-use super::tiers::{Abilities, Tier, TierChoice};
+use super::tiers::{Abilities, Refusal, Tier, TierChoice};
 use crate::sys::mount::KernelFs;
 use agent_common::globals::Offsets;
 use std::path::Path;
@@ -101,7 +101,7 @@ fn tiers(
                 features.push(Feature {
                     what: format!("tier {}", tier.name()),
                     found: if against.is_none() { Found::Yes } else { Found::No },
-                    detail: against.unwrap_or_else(|| "tried".to_owned()),
+                    detail: against.map_or_else(|| "tried".to_owned(), |against| against.to_string()),
                     means: "a lower tier serves its events where it can, and every armed record says so",
                     required: false,
                 });
@@ -136,9 +136,10 @@ fn tiers(
         required: false,
     });
     // Told of as if it were the lowest.
+    let refusal = Refusal::Untried { why: untried };
     let can = Abilities {
-        lsm: Err(untried.clone()),
-        fentry: Err(untried),
+        lsm: Err(refusal.clone()),
+        fentry: Err(refusal),
         ima_file_hash: false,
         read_kernel: !is_confidential(lockdown().as_deref()),
     };

@@ -11,6 +11,7 @@ use std::process::Command;
 use anyhow::{Context as _, Result, bail};
 
 use super::module::Module;
+use crate::process::quiet;
 
 /// The scripts of the guest, by their places in it.
 const SCRIPTS: &[(&str, &str)] = &[
@@ -28,7 +29,9 @@ const DIRECTORIES: &[&str] = &["proc", "sys", "dev", "tmp", "run", "disk", "etc"
 /// The name service of a system with one user.
 const PASSWD: &str = "root:x:0:0:root:/:/bin/sh\nnobody:x:65534:65534:nobody:/:/bin/sh\n";
 /// Programs of this tree that a guest runs.
-const PROGRAMS: &[&str] = &["affiant", "act-execs", "act-opens", "act-connects", "act-network"];
+const PROGRAMS: &[&str] = &["affiant", "act-execs", "act-opens", "act-connects", "act-network", "act-unusual"];
+/// A program in assembly, by its name in the guest.
+const ASSEMBLED: (&str, &str) = ("act-unseen", include_str!("guest/unseen.s"));
 /// Programs of the host that a guest with a TPM runs, with the library that they open by name.
 const TPM_PROGRAMS: &[&str] = &["/usr/bin/tpm2"];
 const TPM_LIBRARIES: &[&str] = &["/usr/lib/x86_64-linux-gnu/libtss2-tcti-device.so.0"];
@@ -58,6 +61,8 @@ impl UserSpace {
             libraries.extend(libraries_of(&program)?);
             archive.file(&format!("bin/{name}"), 0o755, &stripped(&program, &scratch.join(name))?)?;
         }
+        let (name, source) = ASSEMBLED;
+        archive.file(&format!("bin/{name}"), 0o755, &assembled(source, &scratch.join(name))?)?;
         for program in TPM_PROGRAMS.iter().map(Path::new) {
             libraries.extend(libraries_of(program)?);
             let name = program.file_name().and_then(|name| name.to_str()).context("a name in UTF-8")?;
@@ -99,6 +104,15 @@ fn stripped(program: &Path, copy: &Path) -> Result<Vec<u8>> {
         bail!("strip {}: {status}", program.display());
     }
     read(copy)
+}
+
+/// A static program from a source for `as`, both of binutils.
+fn assembled(source: &str, program: &Path) -> Result<Vec<u8>> {
+    let (text, object) = (program.with_extension("s"), program.with_extension("o"));
+    fs::write(&text, source).with_context(|| format!("cannot write {}", text.display()))?;
+    quiet(Command::new("as").arg("-o").arg(&object).arg(&text), &[0])?;
+    quiet(Command::new("ld").arg("-static").arg("-o").arg(program).arg(&object), &[0])?;
+    read(program)
 }
 
 /// The shared libraries of a program and its loader, where the loader finds them here.

@@ -15,6 +15,7 @@ mod kernel;
 mod measured;
 mod module;
 mod scenario;
+mod tiers;
 mod tpm;
 
 use std::cell::OnceCell;

@@ -18,6 +18,7 @@ use serde_json::Value;
 use super::disk::Disk;
 use super::guest::End;
 use super::kernel::Kernel;
+use super::tiers::{armed_as, of_the_tier, unseen, verified};
 use super::tpm::{Tpm, Vendor};
 use super::{enrolment, measured};
 use crate::process::quiet;
@@ -32,9 +33,9 @@ pub(crate) struct Variant {
     /// Whether `bpf` is in the list of security modules.
     bpf_lsm: bool,
     /// The tier of hooks that must be armed, whichever the configuration asks for.
-    tier: &'static str,
+    pub(crate) tier: &'static str,
     /// Whether programs may read kernel memory: without, some fields are missing, and said to be.
-    reads: bool,
+    pub(crate) reads: bool,
 }
 
 /// As a distribution boots.
@@ -371,73 +372,14 @@ fn session(left: &Left<'_>) -> Result<String> {
     of_the_tier(left, &entries, &first)?;
     left_its_cgroup(&entries, &session_id(&left.text("run-2.err")?)?)?;
     privileged_acts(&entries, &session_id(&left.text("run-3.err")?)?)?;
+    unseen(left, armed, &entries, &session_id(&left.text("run-4.err")?)?)?;
     numbers_are_complete(&entries)?;
-    let tier = left.variant.tier;
-    Ok(format!("tier {tier}, {hooks} hooks; every act of three sessions; verified, {} entries", entries.len()))
-}
-
-/// How the name of a hook begins, after the event that it serves.
-const HOOK_KINDS: [&str; 8] =
-    [": tracepoint/", ": tp_btf/", ": cgroup/", ": iter/", ": lsm/", ": lsm.s/", ": fentry/", ": fexit/"];
-
-/// Calls that kernels under test may be too old for: since 6.6, 6.13 and 6.13.
-const YOUNG_CALLS: [&str; 3] = ["sys_exit_fchmodat2", "sys_exit_setxattrat", "sys_exit_removexattrat"];
-
-/// Checks that the tier expected is in force with every hook that this kernel can have; how many there are.
-fn armed_as(left: &Left<'_>, armed: &Entry) -> Result<usize> {
-    let Variant { tier, reads, .. } = *left.variant;
-    ensure!(armed.body_text("hook_tier") == Some(tier), "tier {tier} expected: {}", armed.line);
-    let hooks = armed.body("hooks").and_then(Value::as_array).context("armed has no hooks")?;
-    let missing = armed.body("not_covered").and_then(Value::as_array).context("armed says nothing of coverage")?;
-    // A hook that could not be had is named, with its kind, among what is not covered: these kernels have all but the youngest,
-    // and where kernel memory is closed those that read it are missing, each with the reason.
-    let hook = |what: &str| HOOK_KINDS.iter().any(|kind| what.contains(kind));
-    for line in missing {
-        let word = |name: &str| line.get(name).and_then(Value::as_str).unwrap_or_default();
-        let young = YOUNG_CALLS.iter().any(|call| word("what").ends_with(call));
-        let closed = !reads && word("why").contains("lockdown=confidentiality");
-        ensure!(young || closed || !hook(word("what")), "hook absent: {line}");
-    }
-    ensure!(!hooks.is_empty(), "no hooks: {}", armed.line);
-    let closed = missing.iter().filter_map(|line| line.get("why")?.as_str());
-    let closed = closed.filter(|why| why.contains("lockdown=confidentiality")).count();
-    ensure!((closed > 0) != reads, "{closed} lines on lockdown: {}", armed.line);
-    Ok(hooks.len())
-}
-
-/// What only some tiers see of the first session.
-fn of_the_tier(left: &Left<'_>, entries: &[Entry], id: &str) -> Result<()> {
-    let Variant { tier, reads, .. } = *left.variant;
-    let issued = entries.iter().find(|entry| entry.kind() == "issued" && entry.body_text("id") == Some(id));
-    let issued = issued.with_context(|| format!("session {id} was not issued"))?.index()?;
-    let own: Vec<&Entry> = entries.iter().filter(|entry| entry.session() == Some(issued)).collect();
-    let of = |kind: &str| own.iter().filter(|entry| entry.kind() == kind).count();
-    let racy = own.iter().filter(|entry| entry.marks().any(|mark| mark == "racy")).count();
-    if tier == "tracepoint" {
-        ensure!(of("file_map") == 0, "file_map at a tier without");
-        return Ok(());
-    }
-    ensure!(racy == 0, "{racy} racy opens at tier {tier}");
-    // Each program and each library that it loads is mapped as executable memory.
-    let libc = own.iter().filter(|entry| entry.kind() == "file_map");
-    let named = libc.clone().filter(|entry| entry.body_text("path").is_some_and(|path| path.contains("libc.so")));
-    ensure!(libc.count() >= 7, "{} file_map", of("file_map"));
-    ensure!(!reads || named.count() >= 3, "libc was not mapped by name");
-    let unobserved = own.iter().filter(|entry| entry.kind() == "open");
-    let unobserved = unobserved.filter(|entry| entry.marks().any(|mark| mark == "result_not_observed")).count();
-    ensure!(unobserved >= 7, "{unobserved} opens of programs by exec, at least 7 expected");
-    let sums = left.text("sums")?;
-    for exec in own.iter().filter(|entry| entry.kind() == "exec") {
-        let hash = exec.body_text("sha256");
-        let path = exec.body_text("path").unwrap_or_default();
-        if tier == "lsm" && left.kernel.hashes {
-            let hash = hash.with_context(|| format!("no hash: {}", exec.line))?;
-            ensure!(sums.contains(&format!("{hash}  {path}\n")), "{hash} is not what sha256sum says of {path}");
-        } else {
-            ensure!(hash.is_none(), "{}", exec.line);
-        }
-    }
-    Ok(())
+    Ok(format!(
+        "tier {}, {hooks} hooks; every act of four sessions; verified, {} entries\n        instructions verified: {}",
+        left.variant.tier,
+        entries.len(),
+        verified(&left.text("daemon.log")?)?
+    ))
 }
 
 /// The id that `affiant run` wrote to standard error.

@@ -13,6 +13,9 @@ fail() {
     sleep 60
 }
 
+# What the daemon is started with besides.
+daemon_flags=
+
 # Has the daemon take a tier of hooks.
 configure() {
     mkdir -p /etc/affiant
@@ -21,7 +24,7 @@ configure() {
 
 # Starts the daemon and waits until it answers; with an argument, what it says goes to that file too.
 start_daemon() {
-    affiant daemon > /tmp/daemon.log 2>&1 &
+    affiant daemon $daemon_flags > /tmp/daemon.log 2>&1 &
     daemon=$!
     looks=0
     while ! affiant status > /tmp/status 2> /tmp/status.err; do
