@@ -277,7 +277,7 @@ pub fn close(ctx: TracePointContext) -> u32 {
     0
 }
 
-/// `sys_exit_mmap`.
+/// `sys_exit_mmap`, at the `tracepoint` tier: the others have the kernel's own hook on a mapping.
 #[tracepoint]
 pub fn map_call(ctx: TracePointContext) -> u32 {
     let Some((task, scope_id)) = wanted() else { return 0 };

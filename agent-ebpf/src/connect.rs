@@ -199,7 +199,7 @@ fn ended(ret: i64) {
     if awaited && sock != 0 {
         await_answer(task, scope_id, &call, sock);
     }
-    // Nor is the end of it told where kernel memory is closed.
+    // Where kernel memory is closed no end is told, so none is given up either.
     if may_read() && call.endpoints.protocol == TCP && (ret == 0 || awaited) {
         if sock == 0 {
             // Connected, and the descriptor is another by now: the end of this connection will not be told.

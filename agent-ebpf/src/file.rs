@@ -16,7 +16,8 @@
 //! sockets and pipes.
 //!
 //! # Mapped and received
-//! At the `lsm` and `fentry` tiers only. Not seen: `mprotect` of what is mapped already.
+//! At the `lsm` and `fentry` tiers; at `tracepoint` mmap(2) is told by [`crate::change`]. Not seen: `mprotect` of what is
+//! mapped already.
 
 use crate::emit::{Scratch, lost, number, submit};
 use crate::maps::{OPENS, off};

@@ -13,6 +13,7 @@
 use crate::connect::{ESTABLISHED, SYN_RECV, SYN_SENT, TCP, give_up};
 use crate::emit::{Scratch, number, submit};
 use crate::maps::{FLOWS, off};
+use crate::path::may_read;
 use crate::socket::{at, local_of};
 use crate::task::{About, Typed, fill, member};
 use agent_common::connect::{Endpoints, connect_flag};
@@ -33,6 +34,10 @@ const DONE: u64 = 1 << 1;
 /// connection cannot have begun yet.
 #[inline(always)]
 pub fn keep(task: Typed, scope_id: u64, endpoints: &Endpoints, began_ns: u64, sock: u64) {
+    // Where kernel memory is closed nobody finds it again: [`flow`] is left out.
+    if !may_read() {
+        return;
+    }
     let cookie = endpoints.cookie;
     let Some(scratch) = Scratch::claim() else {
         give_up(scope_id);

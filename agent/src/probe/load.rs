@@ -644,14 +644,15 @@ fn attach_all(
     meta: &mut Meta,
 ) -> Result<Attached, ProbeError> {
     let linked = |hook: &Hook| resumed && pins.link(&hook.link_name()).exists();
+    let wanted = || hooks::of(tier).filter(|hook| hook.runs(offsets.read_kernel != 0));
     let mut not_covered = Vec::new();
     let mut attached_now = Vec::new();
-    if !hooks::of(tier).all(linked) {
+    if !wanted().all(linked) {
         // aya's own reader of the same file as ours, which does not give what its loader wants.
         let btf = aya::Btf::from_sys_fs().map_err(|error| ProbeError::Object(Box::new(error.into())))?;
         let mut object = load_object(config, tier, offsets, pins, &btf)?;
         initialize(config, pins, resumed, meta)?;
-        for hook in hooks::of(tier) {
+        for hook in wanted() {
             if linked(hook) {
                 continue;
             }
@@ -667,7 +668,7 @@ fn attach_all(
     meta.complete = 1;
     write_meta(pins, meta)?;
     let mut reports = Vec::new();
-    for hook in hooks::of(tier) {
+    for hook in wanted() {
         let name = hook.link_name();
         if pins.link(&name).exists() {
             reports.push(describe(hook, pins, attached_now.contains(&name))?);

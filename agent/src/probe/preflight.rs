@@ -80,7 +80,7 @@ pub fn preflight(object: Option<&[u8]>, choice: TierChoice) -> Preflight {
     let (can, tier) = tiers(can.as_ref(), choice, &mut features);
     file_systems(tier, &mut features);
     let mut not_covered = hooks::not_covered(tier, &can);
-    hooks(tier, found.as_ref().map(|(btf, _)| btf), &mut features, &mut not_covered);
+    hooks((tier, &can), found.as_ref().map(|(btf, _)| btf), &mut features, &mut not_covered);
     kernel_policy(tier, &mut features);
     let missing = features.iter().any(|feature| feature.required && feature.found == Found::No);
     Preflight { kernel_release: kernel_release(), features, tier: (!missing).then_some(tier), not_covered }
@@ -222,7 +222,12 @@ fn file_systems(tier: Tier, features: &mut Vec<Feature>) {
     });
 }
 
-fn hooks(tier: Tier, btf: Option<&Btf>, features: &mut Vec<Feature>, not_covered: &mut Vec<(String, String)>) {
+fn hooks(
+    (tier, can): (Tier, &Abilities),
+    btf: Option<&Btf>,
+    features: &mut Vec<Feature>,
+    not_covered: &mut Vec<(String, String)>,
+) {
     let is_function = |name: &str| btf.and_then(|btf| btf.has_function(name).ok());
     let tracing = KernelFs::Trace.usual_path().join("events");
     let traced = KernelFs::Trace.is_at(KernelFs::Trace.usual_path()).unwrap_or(false);
@@ -239,14 +244,21 @@ fn hooks(tier: Tier, btf: Option<&Btf>, features: &mut Vec<Feature>, not_covered
             Attach::Lsm(name) | Attach::LsmSleepable(name) => is_function(&format!("bpf_lsm_{name}")),
             Attach::Fentry(name) | Attach::Fexit(name) => is_function(name),
         };
+        let runs = hook.runs(can.read_kernel);
         let found = found.map_or(Found::Unknown, |found| if found { Found::Yes } else { Found::No });
-        if found == Found::No && !hook.required {
+        let found = if runs { found } else { Found::No };
+        // What is left out is said there already, event by event.
+        if found == Found::No && !hook.required && runs {
             not_covered.push((format!("{}: {}", hook.event, hook.name()), "this kernel has no such hook".to_owned()));
         }
         features.push(Feature {
             what: format!("hook {}", hook.name()),
             found,
-            detail: format!("serves {}", hook.event),
+            detail: if runs {
+                format!("serves {}", hook.event)
+            } else {
+                format!("serves {}; left out under lockdown=confidentiality", hook.event)
+            },
             means: "events of this kind are not captured, and every armed record says so",
             required: hook.required,
         });
