@@ -3,7 +3,8 @@
 //! An interpreter opens thousands of files of its own library at each start; one entry per process and directory says
 //! as much. Only an open that needs no words of its own is folded: it read, it succeeded, nothing about its path is in
 //! doubt, it is a file of the host's own directory (same device), which everybody may read and only its owner may write.
-//! So no secret and nothing that a workload made can hide among them. The kernel numbers of what is held here are in no
+//! So it is nothing that file permissions keep from anybody. Whoever may write to such a directory can put files of his own
+//! there: that they were made or changed is recorded as any other act, and reading them is then only counted. The kernel numbers of what is held here are in no
 //! entry until [`Folds::next`] has given it up; whoever commits the log, ends a session or says what is settled asks
 //! first.
 //!
@@ -23,6 +24,9 @@ use crate::event::Open;
 
 /// Most entries held at once: about 200 bytes each beside their ranges. One more gives the oldest up.
 const FOLDS_MAX: usize = 1_024;
+/// Most of them that are looked through for one open, newest first: one further back is begun anew, which makes one entry
+/// more and bounds the work for each open.
+const LOOKED_AT_MAX: usize = 64;
 /// Most ranges of one entry: at most 50 bytes each as JSON, so that an entry has 25 KB of the 64 that it may have.
 const RANGES_MAX: usize = 512;
 
@@ -162,7 +166,7 @@ impl Folds {
         let name = name.strip_prefix(b"/").unwrap_or(name);
         let (number, boot) = (open.header.number, open.header.boot);
         let fits = |fold: &&mut Fold| fold.of == of && fold.directory == directory && fold.ranges.len() < RANGES_MAX;
-        if let Some(fold) = self.held.iter_mut().rev().find(fits) {
+        if let Some(fold) = self.held.iter_mut().rev().take(LOOKED_AT_MAX).find(fits) {
             return fold.add(number, name, boot);
         }
         let mut fold = Fold {
@@ -318,6 +322,20 @@ mod tests {
             folds.done();
         }
         assert_eq!(seen, [(7, 2), (8, 1), (7, 1)]);
+    }
+
+    #[test]
+    fn a_directory_that_was_left_long_ago_is_begun_anew() {
+        let mut folds = folds();
+        hold(&mut folds, OF, 0, 0, b"/usr/lib/a/x");
+        for seq in 1..LOOKED_AT_MAX as u64 {
+            hold(&mut folds, OF, 0, seq, format!("/usr/lib/{seq}/x").as_bytes());
+        }
+        hold(&mut folds, OF, 0, 100, b"/usr/lib/a/y");
+        assert_eq!((folds.held.len(), folds.next().unwrap().count()), (LOOKED_AT_MAX, 2), "still looked at");
+        hold(&mut folds, OF, 0, 101, b"/usr/lib/z/x");
+        hold(&mut folds, OF, 0, 102, b"/usr/lib/a/z");
+        assert_eq!((folds.held.len(), folds.next().unwrap().count()), (LOOKED_AT_MAX + 2, 2));
     }
 
     #[test]
