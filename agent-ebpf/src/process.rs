@@ -8,7 +8,7 @@
 
 use crate::emit::{Scratch, fetch_add, lost, note_partial_path, number, submit};
 use crate::hash;
-use crate::maps::{EXECS, off};
+use crate::maps::{EXECS, SETTINGS, off};
 use crate::path::{Place, may_read, of_path};
 use crate::privilege::SysExit;
 use crate::scope::{keep, of_cgroup, of_process, settings, stored};
@@ -540,6 +540,15 @@ pub fn exit(ctx: BtfTracePointContext) -> i32 {
             // SAFETY: a live storage value, aligned to 8.
             if unsafe { fetch_add(&raw mut (*kept).exited, 1) } != 0 {
                 return 0;
+            }
+        }
+    }
+    // Nobody's number any more: whoever gets it next is not the agent, whose acts are left out.
+    if let Some(settings) = SETTINGS.get_ptr_mut(0) {
+        // SAFETY: the one value of the array; a new daemon that writes it has another number than this one.
+        unsafe {
+            if (*settings).agent_tgid == tgid(task) {
+                (*settings).agent_tgid = 0;
             }
         }
     }

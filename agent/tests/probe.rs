@@ -879,6 +879,11 @@ fn a_killed_loader_leaves_capture_running_and_the_next_takes_it_over() {
     loader.kill().unwrap();
     loader.wait().unwrap();
     drop(said);
+    // Its number is anybody's now, and nobody's acts are left out for it.
+    let settings = aya::maps::MapData::from_pin(pins.set().join("SETTINGS")).unwrap();
+    let settings: aya::maps::Array<_, agent_common::stats::Settings> =
+        aya::maps::Map::Array(settings).try_into().unwrap();
+    assert_eq!(settings.get(&0, 0).unwrap().agent_tgid, 0);
 
     // Nobody is there now.
     cgroup.python("os.execv('/bin/true',['true','unwatched'])");
