@@ -1,7 +1,7 @@
 //! A workload that tries to act unseen. For each attempt: what is recorded, and to whom it is attributed; where this host's
 //! tier cannot see the act, that the record of coverage says so, in the words asserted here.
 //!
-//! The attempts are in `tests/workloads/evade.py`. What it says of itself (inodes, ports) is what it really did, because it
+//! The attempts are in `tests/helpers/evade.py`. What it says of itself (inodes, ports) is what it really did, because it
 //! looked at what it got; what the log says must agree.
 
 use std::fs;
@@ -15,7 +15,7 @@ use crate::exactness::{FILE, NETWORK, PROCESS, assert_numbers_are_complete, of_s
 
 /// Runs one attempt in a session; the session and all entries of the log.
 fn attempt(host: &Host, arguments: &[&str]) -> Result<(Session, Vec<Entry>)> {
-    let script = repository().join("tests/workloads/evade.py");
+    let script = repository().join("tests/helpers/evade.py");
     let script = script.to_str().context("the repository's path is UTF-8")?;
     let mut all = vec!["-B", script];
     all.extend(arguments);
