@@ -7,7 +7,7 @@ use crate::emit::Scratch;
 use crate::maps::off;
 use crate::path::{Start, may_read, value, walk};
 use crate::scope::of_process;
-use crate::task::{About, Typed, cgroup_id, fill, is_kernel_thread, member, tgid, tid};
+use crate::task::{About, Typed, cgroup_id, fill, is_kernel_thread, member, mnt_ns, tgid, tid};
 use agent_common::limits::PATH_BYTES_MAX;
 use agent_common::stats::Alive;
 use aya_ebpf::helpers::generated::bpf_seq_write;
@@ -62,13 +62,11 @@ pub extern "C" fn alive(ctx: *const IterTask) -> i32 {
             (*event).nlink = value(inode.wrapping_add(u64::from(off!(inode_nlink))));
             let block = value::<u64>(inode.wrapping_add(u64::from(off!(inode_sb))));
             (*event).dev = value(block.wrapping_add(u64::from(off!(super_block_dev))));
-            let proxy: Typed = member(task, off!(task_nsproxy));
-            let mnt_ns = if proxy.is_null() { 0 } else { member::<u64>(proxy, off!(nsproxy_mnt_ns)) };
             let start = Start {
                 mount: value(file.wrapping_add(u64::from(off!(file_path_mnt)))),
                 dentry: value(file.wrapping_add(u64::from(off!(file_path_dentry)))),
             };
-            let (path_len, path_flags) = walk(scratch, end, PATH_BYTES_MAX, start, mnt_ns, zero);
+            let (path_len, path_flags) = walk(scratch, end, PATH_BYTES_MAX, start, mnt_ns(task), zero);
             (*event).path_flags = path_flags.into();
             end += path_len;
         }

@@ -11,8 +11,8 @@ use crate::emit::{Scratch, lost, number, submit};
 use crate::file::descriptor;
 use crate::maps::off;
 use crate::path::{Start, read, value, walk};
-use crate::scope::{of_process, settings};
-use crate::task::{About, Typed, current, fill, member, tgid};
+use crate::scope::wanted;
+use crate::task::{About, Typed, current, fill, member, mnt_ns};
 use agent_common::change::{Change, Close, Facts, MapCall, change_flag};
 use agent_common::header::{class, kind};
 use agent_common::limits::{ASKED_BYTES_MAX, CHUNK_BYTES, PATH_BYTES_MAX, SCRATCH_BYTES};
@@ -42,21 +42,6 @@ const MAP_ANONYMOUS: u64 = 0x20;
 
 /// A call that leaves no string, or no descriptor, in some place.
 const NONE: u32 = u32::MAX;
-
-/// Whose act it is, when anyone wants it.
-#[inline(always)]
-fn wanted() -> Option<(Typed, u64)> {
-    let settings = settings();
-    if settings.families & family::FILE == 0 {
-        return None;
-    }
-    let task = current();
-    let (scope_id, families) = of_process(task, true);
-    if scope_id == 0 || families & family::FILE == 0 || settings.agent_tgid == tgid(task) {
-        return None;
-    }
-    Some((task, scope_id))
-}
 
 /// `sys_exit_{unlink,rmdir,mkdir,mknod,chmod,chown,lchown,truncate}`: the name first.
 #[tracepoint]
@@ -103,7 +88,8 @@ pub fn change_file_named(ctx: TracePointContext) -> u32 {
 /// One change, its strings and its descriptor in these registers.
 #[inline(always)]
 fn change(ctx: &TracePointContext, first: u32, second: u32, file: u32) -> u32 {
-    let Some((task, scope_id)) = wanted() else { return 0 };
+    let task = current();
+    let Some(scope_id) = wanted(task, family::FILE) else { return 0 };
     // SAFETY: the context's record is as its format says, and the registers are those of a call that has ended.
     let (nr, ret, regs) = unsafe {
         let record = ctx.as_ptr().cast::<u8>();
@@ -228,11 +214,9 @@ unsafe fn facts(scratch: Scratch, to: *mut Facts, end: usize, task: Typed, numbe
         (*to).mode = member(piece, off!(inode_mode));
         let block = member::<u64>(piece, off!(inode_sb));
         (*to).dev = value(block.wrapping_add(u64::from(off!(super_block_dev))));
-        let proxy: Typed = member(task, off!(task_nsproxy));
-        let mnt_ns = if proxy.is_null() { 0 } else { member::<u64>(proxy, off!(nsproxy_mnt_ns)) };
         // A zero that the verifier does not know to be one (see `walk`).
         let zero = (&raw const (*to).reserved).read_volatile();
-        let (path_len, path_flags) = walk(scratch, end, PATH_BYTES_MAX, start, mnt_ns, u32::from(zero));
+        let (path_len, path_flags) = walk(scratch, end, PATH_BYTES_MAX, start, mnt_ns(task), u32::from(zero));
         (*to).path_len = path_len as u16;
         (*to).path_flags = path_flags;
         (path_len, racy, inode)
@@ -242,7 +226,8 @@ unsafe fn facts(scratch: Scratch, to: *mut Facts, end: usize, task: Typed, numbe
 /// `sys_enter_close`: what is closed is still there.
 #[tracepoint]
 pub fn close(ctx: TracePointContext) -> u32 {
-    let Some((task, scope_id)) = wanted() else { return 0 };
+    let task = current();
+    let Some(scope_id) = wanted(task, family::FILE) else { return 0 };
     // SAFETY: the context's record is as its format says; typed loads, and reads that check their address.
     let descriptor_number = unsafe {
         let number = *ctx.as_ptr().cast::<u8>().add(VALUE_OFFSET).cast::<u64>() as u32;
@@ -280,7 +265,8 @@ pub fn close(ctx: TracePointContext) -> u32 {
 /// `sys_exit_mmap`, at the `tracepoint` tier: the others have the kernel's own hook on a mapping.
 #[tracepoint]
 pub fn map_call(ctx: TracePointContext) -> u32 {
-    let Some((task, scope_id)) = wanted() else { return 0 };
+    let task = current();
+    let Some(scope_id) = wanted(task, family::FILE) else { return 0 };
     // SAFETY: as in `change`.
     let (ret, prot, map_flags, fd) = unsafe {
         let regs = bpf_task_pt_regs(task.cast_mut().cast()) as *const u8;

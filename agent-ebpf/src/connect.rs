@@ -60,6 +60,27 @@ pub fn connect6(ctx: SockAddrContext) -> i32 {
     1
 }
 
+/// Writes the remote address, from the kernel's copy of it.
+///
+/// # Safety
+/// `ctx` is the program's context.
+#[inline(always)]
+pub unsafe fn remote_of(ctx: *mut bpf_sock_addr, address_family: u16, to: &mut [u8; 16]) {
+    let to = (&raw mut *to).cast::<u32>();
+    // SAFETY: context members in the widths that the verifier allows; room for four words.
+    unsafe {
+        if address_family == AF_INET {
+            to.write_volatile((&raw const (*ctx).user_ip4).read_volatile());
+        } else {
+            let from = (&raw const (*ctx).user_ip6).cast::<u32>();
+            to.write_volatile(from.read_volatile());
+            to.add(1).write_volatile(from.add(1).read_volatile());
+            to.add(2).write_volatile(from.add(2).read_volatile());
+            to.add(3).write_volatile(from.add(3).read_volatile());
+        }
+    }
+}
+
 #[inline(always)]
 fn begin(ctx: *mut bpf_sock_addr, address_family: u16) {
     let settings = settings();
@@ -97,16 +118,7 @@ fn begin(ctx: *mut bpf_sock_addr, address_family: u16) {
                 result: 0,
             },
         };
-        let remote = (&raw mut call.endpoints.remote).cast::<u32>();
-        if address_family == AF_INET {
-            remote.write_volatile((&raw const (*ctx).user_ip4).read_volatile());
-        } else {
-            let from = (&raw const (*ctx).user_ip6).cast::<u32>();
-            remote.write_volatile(from.read_volatile());
-            remote.add(1).write_volatile(from.add(1).read_volatile());
-            remote.add(2).write_volatile(from.add(2).read_volatile());
-            remote.add(3).write_volatile(from.add(3).read_volatile());
-        }
+        remote_of(ctx, address_family, &mut call.endpoints.remote);
         let regs = bpf_task_pt_regs(task.cast_mut().cast()) as Typed;
         let nr = member::<u64>(regs, off!(regs_nr));
         let key = bpf_get_current_pid_tgid();

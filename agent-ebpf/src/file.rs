@@ -22,8 +22,8 @@
 use crate::emit::{Scratch, lost, number, submit};
 use crate::maps::{OPENS, off};
 use crate::path::{Place, Start, may_read, of_path, read, value, walk};
-use crate::scope::{of_process, settings};
-use crate::task::{About, Typed, current, fill, member, mnt_ns, tgid};
+use crate::scope::{settings, wanted};
+use crate::task::{About, Typed, current, fill, member, mnt_ns};
 use agent_common::file::{Open, Seen, open_flag};
 use agent_common::globals::tier;
 use agent_common::header::{class, kind};
@@ -68,20 +68,6 @@ at_return!(open_at_end, "__x64_sys_openat", nr_openat);
 at_return!(open_at2_end, "__x64_sys_openat2", nr_openat2);
 at_return!(open_end, "__x64_sys_open", nr_open);
 at_return!(creat_end, "__x64_sys_creat", nr_creat);
-
-/// The scope of a task whose file events are wanted.
-#[inline(always)]
-fn wanted(task: Typed) -> Option<u64> {
-    let settings = settings();
-    if settings.families & family::FILE == 0 {
-        return None;
-    }
-    let (scope_id, families) = of_process(task, true);
-    if scope_id == 0 || families & family::FILE == 0 || settings.agent_tgid == tgid(task) {
-        return None;
-    }
-    Some(scope_id)
-}
 
 /// An open has returned.
 #[inline(always)]
@@ -132,7 +118,7 @@ fn complete(task: Typed, message: *mut u8, nr: u32, ret: i64) {
 /// An open of which no hook knows more than that it returned.
 #[inline(always)]
 fn unseen(task: Typed, nr: u32, ret: i64) {
-    let Some(scope_id) = wanted(task) else { return };
+    let Some(scope_id) = wanted(task, family::FILE) else { return };
     let Some(seq) = number(class::FILE) else { return };
     let about = About { kind: kind::OPEN, class: class::FILE, scope_id };
     let Some(scratch) = Scratch::claim() else {
@@ -287,7 +273,7 @@ fn in_open_call(task: Typed) -> bool {
 #[inline(always)]
 fn opening(file: Typed) {
     let task = current();
-    let Some(scope_id) = wanted(task) else { return };
+    let Some(scope_id) = wanted(task, family::FILE) else { return };
     // SAFETY: typed load.
     let file_mode: u32 = unsafe { member(file, off!(file_mode)) };
     if file_mode & FMODE_NOACCOUNT != 0 {
@@ -414,7 +400,7 @@ fn seen(file: Typed, kind: u16, prot: u32, map_flags: u32, kernels_own: bool) {
         return;
     }
     let task = current();
-    let Some(scope_id) = wanted(task) else { return };
+    let Some(scope_id) = wanted(task, family::FILE) else { return };
     let Some(seq) = number(class::FILE) else { return };
     let about = About { kind, class: class::FILE, scope_id };
     let Some(scratch) = Scratch::claim() else {

@@ -12,13 +12,15 @@
 use crate::emit::{Scratch, lost, number, submit};
 use crate::maps::off;
 use crate::path::{Start, value, walk};
-use crate::serve::{argument, returned, wanted};
+use crate::scope::wanted;
+use crate::serve::{argument, returned};
 use crate::socket::{at, behind, is_shared};
-use crate::task::{About, Typed, fill, member};
+use crate::task::{About, Typed, current, fill, mnt_ns};
 use agent_common::connect::{AF_INET, AF_INET6};
 use agent_common::header::{class, kind};
 use agent_common::limits::PATH_BYTES_MAX;
 use agent_common::socket::{ABSTRACT_BYTES_MAX, AF_UNIX, AF_VSOCK, ConnectUnix, ConnectVsock, SocketMade, socket_flag};
+use agent_common::stats::family;
 use aya_ebpf::helpers::generated::bpf_probe_read_kernel;
 use aya_ebpf::macros::tracepoint;
 use aya_ebpf::programs::TracePointContext;
@@ -40,7 +42,8 @@ const UDP: u32 = 17;
 /// `syscalls:sys_exit_connect`.
 #[tracepoint]
 pub fn connect_local(ctx: TracePointContext) -> u32 {
-    let Some((task, scope_id)) = wanted() else { return 0 };
+    let task = current();
+    let Some(scope_id) = wanted(task, family::NETWORK) else { return 0 };
     let sock = behind(task, argument(task, off!(regs_arg0)));
     if sock == 0 {
         return 0;
@@ -102,9 +105,7 @@ fn connect_unix(task: Typed, scope_id: u64, sock: u64, result: i32) {
             let address = at::<u64>(peer, off!(unix_addr));
             if start.dentry != 0 {
                 socket_flags |= socket_flag::PATH;
-                let proxy: Typed = member(task, off!(task_nsproxy));
-                let mnt_ns = if proxy.is_null() { 0 } else { member::<u64>(proxy, off!(nsproxy_mnt_ns)) };
-                let (path_len, path_flags) = walk(scratch, end, PATH_BYTES_MAX, start, mnt_ns, zero);
+                let (path_len, path_flags) = walk(scratch, end, PATH_BYTES_MAX, start, mnt_ns(task), zero);
                 (*event).path_len = path_len as u16;
                 (*event).path_flags = path_flags;
                 end += path_len;
@@ -168,7 +169,8 @@ fn is_usual(address_family: u32, socket_type: u32, protocol: u32) -> bool {
 /// `syscalls:sys_exit_socket`.
 #[tracepoint]
 pub fn socket_exit(ctx: TracePointContext) -> u32 {
-    let Some((task, scope_id)) = wanted() else { return 0 };
+    let task = current();
+    let Some(scope_id) = wanted(task, family::NETWORK) else { return 0 };
     let address_family = argument(task, off!(regs_arg0)) as u32;
     let socket_type = argument(task, off!(regs_arg1)) as u32 & TYPE_MASK;
     let protocol = argument(task, off!(regs_arg2)) as u32;

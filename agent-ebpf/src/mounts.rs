@@ -12,7 +12,7 @@ use crate::emit::{Scratch, lost, submit};
 use crate::maps::off;
 use crate::path::{Start, read, value, walk};
 use crate::privilege::SysExit;
-use crate::task::{Typed, fill, member};
+use crate::task::{Typed, fill, member, mnt_ns};
 use agent_common::header::{class, kind};
 use agent_common::limits::{PATH_BYTES_MAX, SOURCE_BYTES_MAX};
 use agent_common::privilege::{Mount, act_flag, mount};
@@ -127,9 +127,7 @@ pub fn mounts(ctx: TracePointContext) -> u32 {
         let (mut path_len, mut path_flags) = (0, 0);
         if start.dentry != 0 {
             act_flags |= act_flag::KNOWN;
-            let proxy: Typed = member(call.task, off!(task_nsproxy));
-            let mnt_ns = if proxy.is_null() { 0 } else { member::<u64>(proxy, off!(nsproxy_mnt_ns)) };
-            (path_len, path_flags) = walk(scratch, end, PATH_BYTES_MAX, start, mnt_ns, zero);
+            (path_len, path_flags) = walk(scratch, end, PATH_BYTES_MAX, start, mnt_ns(call.task), zero);
             end += path_len;
         }
         (*event).path_len = path_len as u16;
@@ -169,8 +167,6 @@ pub unsafe fn path_of_file(scratch: Scratch, at: usize, file: u64, task: Typed, 
         let mut start = Start { mount: 0, dentry: 0 };
         read((&raw mut start.mount).cast(), 8, file.wrapping_add(u64::from(off!(file_path_mnt))));
         read((&raw mut start.dentry).cast(), 8, file.wrapping_add(u64::from(off!(file_path_dentry))));
-        let proxy: Typed = member(task, off!(task_nsproxy));
-        let mnt_ns = if proxy.is_null() { 0 } else { member::<u64>(proxy, off!(nsproxy_mnt_ns)) };
-        walk(scratch, at, PATH_BYTES_MAX, start, mnt_ns, zero)
+        walk(scratch, at, PATH_BYTES_MAX, start, mnt_ns(task), zero)
     }
 }

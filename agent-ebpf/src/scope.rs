@@ -40,6 +40,20 @@ pub fn of_cgroup(id: u64) -> (u64, u32) {
     }
 }
 
+/// The scope of a task whose events of this family are wanted: by its scope, and not the agent's own.
+#[inline(always)]
+pub fn wanted(task: Typed, family: u32) -> Option<u64> {
+    let settings = settings();
+    if settings.families & family == 0 {
+        return None;
+    }
+    let (scope_id, families) = of_process(task, true);
+    if scope_id == 0 || families & family == 0 || settings.agent_tgid == task::tgid(task) {
+        return None;
+    }
+    Some(scope_id)
+}
+
 /// Writes a scope into a task's storage.
 #[inline(always)]
 pub fn keep(stored: *mut TaskScope, scope_id: u64, families: u32, generation: u32) {

@@ -8,7 +8,7 @@
 //! Not seen: results (the hook runs before the datagram is sent), raw and ping sockets, datagrams on connected sockets
 //! without an address of their own.
 
-use crate::connect::report;
+use crate::connect::{remote_of, report};
 use crate::emit::fetch_add;
 use crate::maps::{SENDS, off};
 use crate::scope::{of_cgroup, of_process, settings};
@@ -64,16 +64,7 @@ fn datagram(ctx: *mut bpf_sock_addr, address_family: u16) {
             family: address_family,
             tgid: process,
         };
-        let remote = (&raw mut key.remote).cast::<u32>();
-        if address_family == AF_INET {
-            remote.write_volatile((&raw const (*ctx).user_ip4).read_volatile());
-        } else {
-            let from = (&raw const (*ctx).user_ip6).cast::<u32>();
-            remote.write_volatile(from.read_volatile());
-            remote.add(1).write_volatile(from.add(1).read_volatile());
-            remote.add(2).write_volatile(from.add(2).read_volatile());
-            remote.add(3).write_volatile(from.add(3).read_volatile());
-        }
+        remote_of(ctx, address_family, &mut key.remote);
         let Some(again) = counted(&key) else { return };
         let mut endpoints = Endpoints {
             cookie: key.cookie,

@@ -8,9 +8,9 @@
 use crate::connect::{TCP, give_up, report};
 use crate::flow;
 use crate::maps::off;
-use crate::scope::{of_process, settings};
+use crate::scope::wanted;
 use crate::socket::{at, behind, endpoints_of, is_shared, local_of, remote_of};
-use crate::task::{Typed, current, member, tgid};
+use crate::task::{Typed, current, member};
 use agent_common::connect::{AF_INET, AF_INET6, connect_flag};
 use agent_common::header::kind;
 use agent_common::stats::family;
@@ -36,23 +36,11 @@ pub fn argument(task: Typed, offset: u32) -> u64 {
     unsafe { member(bpf_task_pt_regs(task.cast_mut().cast()) as Typed, offset) }
 }
 
-/// The acting task and its scope, when its network acts are wanted.
-#[inline(always)]
-pub fn wanted() -> Option<(Typed, u64)> {
-    let settings = settings();
-    if settings.families & family::NETWORK == 0 {
-        return None;
-    }
-    let task = current();
-    let (scope_id, families) = of_process(task, true);
-    let ours = settings.agent_tgid == tgid(task);
-    (scope_id != 0 && families & family::NETWORK != 0 && !ours).then_some((task, scope_id))
-}
-
 /// `syscalls:sys_exit_listen`.
 #[tracepoint]
 pub fn listen_exit(ctx: TracePointContext) -> u32 {
-    let Some((task, scope_id)) = wanted() else { return 0 };
+    let task = current();
+    let Some(scope_id) = wanted(task, family::NETWORK) else { return 0 };
     let sock = behind(task, argument(task, off!(regs_arg0)));
     if sock == 0 {
         return 0;
@@ -78,7 +66,8 @@ pub fn accept_exit(ctx: TracePointContext) -> u32 {
     if fd < 0 {
         return 0;
     }
-    let Some((task, scope_id)) = wanted() else { return 0 };
+    let task = current();
+    let Some(scope_id) = wanted(task, family::NETWORK) else { return 0 };
     let sock = behind(task, fd as u64);
     if sock == 0 {
         // Accepted, and the descriptor is another by now.
